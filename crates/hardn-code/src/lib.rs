@@ -1,0 +1,1 @@
+//! Languages: parsing, validity, cutting completions, diffs and token masks

@@ -1,0 +1,1 @@
+//! Sampling: hardened and plain decoding over a batch

@@ -1,0 +1,1 @@
+//! Scenarios to completions to verdicts to statistics

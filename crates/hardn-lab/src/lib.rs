@@ -1,0 +1,1 @@
+//! The small world in which everything runs in minutes

@@ -1,0 +1,1 @@
+//! Checkpoint and tokenizer to logits: decoder, KV cache, adapters

@@ -1,0 +1,1 @@
+//! Embedded security analyser: code in, findings out; rules are data

@@ -1,0 +1,1 @@
+//! Runs untrusted programs under limits; fails closed

@@ -1,0 +1,1 @@
+//! Losses, masks, data mix and the training loop

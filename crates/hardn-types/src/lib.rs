@@ -1,0 +1,23 @@
+//! Plain data shared by the rooms of hardn, and the three traits that join them.
+//!
+//! Nothing here computes anything: a type lives here when two rooms must agree on it.
+
+mod cwe;
+mod finding;
+mod fix_pair;
+mod jsonl;
+mod language;
+mod sample;
+mod scenario;
+mod traits;
+mod verdict;
+
+pub use cwe::{Cwe, CweError};
+pub use finding::{Analysis, Finding, Span, TraceStep};
+pub use fix_pair::{Changes, CharChange, FixPair, LineChange, Side};
+pub use jsonl::{JsonlError, append_jsonl, read_jsonl, write_atomic, write_jsonl};
+pub use language::{Language, LanguageError};
+pub use sample::{FinishReason, Sample};
+pub use scenario::{CutRule, Label, Scenario, Solution, Split, Tags};
+pub use traits::{BoxError, Evaluator, Generator, Judge, Prompt};
+pub use verdict::{OracleVerdict, TestVerdict, Verdict};

@@ -1,0 +1,3 @@
+//! The `hardn` command.
+
+fn main() {}
