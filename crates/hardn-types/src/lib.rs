@@ -7,8 +7,10 @@ mod finding;
 mod fix_pair;
 mod jsonl;
 mod language;
+mod run;
 mod sample;
 mod scenario;
+pub mod testing;
 mod traits;
 mod verdict;
 
@@ -17,6 +19,7 @@ pub use finding::{Analysis, Finding, Span, TraceStep};
 pub use fix_pair::{Changes, CharChange, FixPair, LineChange, Side};
 pub use jsonl::{JsonlError, append_jsonl, read_jsonl, write_atomic, write_jsonl};
 pub use language::{Language, LanguageError};
+pub use run::{Arm, DataSource, LossPoint, Role, RunInfo, Training};
 pub use sample::{FinishReason, Sample};
 pub use scenario::{CutRule, Label, Scenario, Solution, Split, Tags};
 pub use traits::{BoxError, Evaluator, Generator, Judge, Prompt};
