@@ -1,1 +1,29 @@
-//! Languages: parsing, validity, cutting completions, diffs and token masks
+//! Languages: parsing, validity, cutting completions, diffs and token masks.
+
+mod brace_blocks;
+mod changes;
+mod cut;
+mod error;
+mod functions;
+mod imports;
+mod language;
+mod masks;
+mod ndiff;
+mod pairs;
+mod python_lines;
+mod scenarios;
+mod sequence_matcher;
+mod validity;
+
+pub use changes::{char_spans, line_spans};
+pub use cut::cut;
+pub use error::{CodeError, RowError};
+pub use functions::{Function, functions};
+pub use imports::{Import, imports, only_imports};
+pub use language::parse;
+pub use masks::{DropReason, MaskKind, PairMasks, TokenText, drop_reason, mask_pair};
+pub use ndiff::{NdiffMarks, ndiff};
+pub use pairs::{read_pairs, read_pairs_strict};
+pub use scenarios::{VALIDATION_SCENARIOS, read_scenarios};
+pub use sequence_matcher::{Block, OpTag, Opcode, SequenceMatcher};
+pub use validity::{Validity, checker_version, is_checked, validity, validity_many};

@@ -1,1 +1,39 @@
-//! Losses, masks, data mix and the training loop
+//! Losses, masks, data mix and the training loop.
+
+mod batch;
+mod checkpoint;
+mod controls;
+mod error;
+mod events;
+mod example;
+mod exp;
+mod identity;
+mod loss;
+mod objective;
+mod optimizer;
+mod pretrain;
+mod recipe;
+mod recipe_file;
+mod rng;
+mod run_loop;
+mod schedule;
+mod template;
+#[cfg(test)]
+mod testing;
+
+pub use batch::{Example, ExampleKind};
+pub use controls::shuffle_labels;
+pub use error::{Result, TrainError};
+pub use events::{Event, read_events};
+pub use example::{Counts, ExampleBuilder, PairExamples, UtilityItem, read_utility};
+pub use loss::{KlDirection, MIN_COMPLEMENT, Term, kl_divergence, token_loss};
+pub use optimizer::AdamWConfig;
+pub use pretrain::{ModelShape, PretrainRecipe, TokenizedDocuments, pretrain, read_documents};
+pub use recipe::{
+    AdapterRecipe, ClipPer, DataRecipe, Format, LoopRecipe, LossKind, LossRecipe, LossWeights,
+    OptimizerRecipe, OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit,
+    Pairing, Recipe, Reduction, UtilityLoss,
+};
+pub use run_loop::{Ended, Outcome, Progress, StepUpdate};
+pub use schedule::{Schedule, ScheduleKind};
+pub use template::InstructionTemplate;

@@ -1,0 +1,3 @@
+//! Checks against published data, which lies outside the project.
+
+mod golden_masks;

@@ -1,0 +1,14 @@
+//! Inner loops on slices of f32. The only `unsafe` code of the crate lies here and in the file mapping.
+
+mod exp;
+mod gemm;
+mod packed;
+mod tile;
+
+pub(crate) use exp::{exp, silu};
+pub(crate) use gemm::{Matrix, gemm};
+pub(crate) use packed::Packed;
+pub(crate) use tile::tile_mm;
+
+/// Below this many multiplications a parallel section costs more than it saves.
+pub(crate) const MIN_PARALLEL: usize = 1 << 20;

@@ -1,0 +1,25 @@
+//! Differentiable operations of a decoder: fused CPU kernels in f32 with their own backward passes, and
+//! the same functions of elementary operations for other devices and for tests.
+//!
+//! candle's own fused normalisation, softmax and rotary functions return tensors without history, so none
+//! of them may appear on a path that is trained.
+
+mod adamw;
+mod attention;
+pub(crate) mod elementary;
+mod linear;
+mod lora_linear;
+mod rms_norm;
+mod storage;
+mod swiglu;
+
+pub use adamw::{AdamW, Moments, adamw_step};
+pub(crate) use attention::{AttentionShape, attention};
+pub use linear::{frozen_linear, linear};
+pub(crate) use lora_linear::{Dropout, LoraTerm, lora_linear};
+pub(crate) use rms_norm::inverse_rms;
+pub use rms_norm::rms_norm;
+pub use swiglu::swiglu;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,100 @@
+//! Gradients of the whole model: fused against elementary, and every parameter gets one.
+
+use candle_core::{Device, Tensor};
+use hardn_models::{ForwardOptions, LoraConfig, Model};
+
+use crate::{grouped, lively, untied};
+
+/// A loss that uses every logit, and its gradients by name.
+fn gradients(model: &Model, options: &ForwardOptions) -> (f32, Vec<(String, Vec<f32>)>) {
+    let ids = Tensor::from_vec((0..66_u32).collect::<Vec<_>>(), (3, 22), &Device::Cpu).unwrap();
+    let logits = model.logits(&ids, options).unwrap();
+    let loss = logits.tanh().unwrap().sqr().unwrap().mean_all().unwrap();
+    let grads = loss.backward().unwrap();
+    let of = |(name, var): (String, candle_core::Var)| {
+        let grad = grads.get(&var).unwrap_or_else(|| panic!("{name} gets no gradient"));
+        (name, grad.flatten_all().unwrap().to_vec1::<f32>().unwrap())
+    };
+    (loss.to_scalar().unwrap(), model.trainable().into_iter().map(of).collect())
+}
+
+#[track_caller]
+fn check(model: &mut Model, options: &ForwardOptions, may_be_zero: &str) {
+    let (fused_loss, fused) = gradients(model, options);
+    model.set_fused(false);
+    let (loss, plain) = gradients(model, options);
+    model.set_fused(true);
+    assert!((fused_loss - loss).abs() < 1e-5, "{fused_loss} {loss}");
+    for ((name, fused), (_, plain)) in fused.iter().zip(&plain) {
+        let size = plain.iter().fold(0.0_f32, |max, b| max.max(b.abs()));
+        let error = fused.iter().zip(plain).fold(0.0_f32, |max, (a, b)| max.max((a - b).abs()));
+        assert!(error <= 1e-3 * size.max(1e-6), "{name}: error {error} at size {size}");
+        let zero = fused.iter().all(|g| *g == 0.0);
+        assert!(!zero || (!may_be_zero.is_empty() && name.contains(may_be_zero)), "{name} gets zero");
+    }
+}
+
+#[test]
+fn full_training() {
+    check(&mut lively(&grouped(), 1), &ForwardOptions::default(), "");
+    check(&mut lively(&untied(), 2), &ForwardOptions::default(), "");
+}
+
+#[test]
+fn adapters_with_dropout() {
+    for config in [grouped(), untied()] {
+        let mut model = lively(&config, 3);
+        let mut lora = LoraConfig::new(4, 8.0);
+        lora.lora_dropout = 0.2;
+        model.attach_lora(&lora, 7).unwrap();
+        // B is zero at first, so A gets no gradient yet.
+        check(&mut model, &ForwardOptions::default(), "lora_A");
+        for (name, var) in model.trainable() {
+            if name.contains("lora_B") {
+                var.set(&(var.ones_like().unwrap() * 0.05).unwrap()).unwrap();
+            }
+        }
+        let options = ForwardOptions { dropout_seed: Some(11), ..ForwardOptions::default() };
+        check(&mut model, &options, "");
+        let other = ForwardOptions { dropout_seed: Some(12), ..options };
+        assert_eq!(gradients(&model, &options), gradients(&model, &options));
+        assert_ne!(gradients(&model, &options).0, gradients(&model, &other).0);
+    }
+}
+
+#[test]
+fn the_base_model_shows_through() {
+    let mut model = lively(&grouped(), 3);
+    let ids = Tensor::new(&[[1_u32, 2, 3, 4]], &Device::Cpu).unwrap();
+    let logits = |model: &Model, options: &ForwardOptions| {
+        model.logits(&ids, options).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let base = logits(&model, &ForwardOptions::evaluate());
+    model.attach_lora(&LoraConfig::new(4, 8.0), 7).unwrap();
+    assert_eq!(logits(&model, &ForwardOptions::evaluate()), base);
+    for (_, var) in model.trainable() {
+        var.set(&var.ones_like().unwrap()).unwrap();
+    }
+    assert_ne!(logits(&model, &ForwardOptions::evaluate()), base);
+    assert_eq!(logits(&model, &ForwardOptions::base()), base);
+    let merged = model.merged().unwrap();
+    let with_adapter = logits(&model, &ForwardOptions::evaluate());
+    for (a, b) in with_adapter.iter().zip(logits(&merged, &ForwardOptions::evaluate())) {
+        assert!((a - b).abs() < 1e-3 * a.abs().max(1.0), "{a} {b}");
+    }
+}
+
+#[test]
+fn padding_on_the_right_changes_nothing_before_it() {
+    let model = lively(&grouped(), 4);
+    let ids: Vec<u32> = (0..20).collect();
+    let hidden = |rows: Vec<u32>, n: usize| {
+        let ids = Tensor::from_vec(rows, (1, n), &Device::Cpu).unwrap();
+        model.hidden(&ids, &ForwardOptions::evaluate()).unwrap().squeeze(0).unwrap()
+    };
+    let short = hidden(ids.clone(), 20).to_vec2::<f32>().unwrap();
+    let long = hidden([ids, vec![0; 13]].concat(), 33).to_vec2::<f32>().unwrap();
+    for (a, b) in short.iter().flatten().zip(long.iter().flatten()) {
+        assert!((a - b).abs() < 1e-5, "{a} {b}");
+    }
+}

@@ -1,0 +1,41 @@
+//! What can go wrong outside the analysed code, which is never an error but `not_analysed`.
+
+use std::path::PathBuf;
+
+/// Errors of rule files and of reading and writing.
+#[derive(Debug, thiserror::Error)]
+pub enum OracleError {
+    /// A rule file is not what it should be.
+    #[error("rule file `{file}`: {message}")]
+    Rule {
+        /// The rule's path under `rules/`.
+        file: String,
+        /// What is wrong, with key and line where known.
+        message: String,
+    },
+    /// No rule has this id.
+    #[error("no rule has the id `{id}`; `hardn rules list` shows every id{}", nearest.as_ref().map(|id| format!(" (did you mean `{id}`?)")).unwrap_or_default())]
+    NoSuchRule {
+        /// The id asked for.
+        id: String,
+        /// The id most like it.
+        nearest: Option<String>,
+    },
+    /// A file or folder could not be read.
+    #[error("cannot read `{}`: {source}", path.display())]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The report could not be written.
+    #[error("cannot write the report: {0}")]
+    Write(#[from] std::io::Error),
+    /// The report could not be put into JSON.
+    #[error("cannot write the report as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The crate's result.
+pub type Result<T> = std::result::Result<T, OracleError>;

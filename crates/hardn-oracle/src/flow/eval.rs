@@ -1,0 +1,559 @@
+//! The value of an expression, and what evaluating it does to the state.
+
+use hardn_types::Language;
+
+use super::{
+    Flow,
+    state::State,
+    text,
+    value::{Atom, Constant, Origin, Trace, Value, concat},
+};
+use crate::ir::{BinaryOp, Expr, ExprKind};
+
+impl<'p> Flow<'p, '_> {
+    pub(super) fn eval_value(&mut self, expr: &'p Expr<'p>, state: &mut State<'p>) -> Value<'p> {
+        match &expr.kind {
+            ExprKind::Name(name) => self.name(name, expr, state),
+            ExprKind::Attribute { base, name, .. } => self.attribute(expr, base, name, state),
+            ExprKind::Subscript { base, index } => self.subscript(expr, base, index, state),
+            ExprKind::Int(number) => Value::of_constant(Constant::Int(*number)),
+            ExprKind::Bool(value) => Value::of_constant(Constant::Bool(*value)),
+            ExprKind::Null => Value::of_constant(Constant::Null),
+            ExprKind::Str(text) => Value::of_text(text),
+            ExprKind::Float | ExprKind::SizeofType(_) => Value::default(),
+            ExprKind::SizeofValue(inner) => {
+                self.eval_value(inner, state);
+                Value::default()
+            }
+            ExprKind::Format(parts) => {
+                let parts: Vec<Value<'p>> = parts.iter().map(|part| self.eval_value(part, state)).collect();
+                let mut value = concat(&parts);
+                let range = expr.range;
+                value.change(|atom| atom.trace = atom.trace.step(range, "is put into a text".to_owned()));
+                if value.text.is_none() {
+                    value.text = Some(super::value::HOLE.to_string().into());
+                }
+                value
+            }
+            ExprKind::Call { callee, args } => self.call(expr, callee, args, state),
+            ExprKind::New { args, .. } => {
+                for arg in args {
+                    self.eval_value(&arg.value, state);
+                }
+                Value::default()
+            }
+            ExprKind::List(items) | ExprKind::Tuple(items) | ExprKind::Set(items) => {
+                let mut value = Value { sequence: true, ..Value::default() };
+                for item in items {
+                    let part = self.eval_value(item, state);
+                    value.absorb(&part);
+                }
+                value
+            }
+            ExprKind::Dict(entries) => {
+                let mut value = Value { sequence: true, ..Value::default() };
+                for (key, item) in entries {
+                    let mut name = None;
+                    if let Some(key) = key {
+                        let part = self.eval_value(key, state);
+                        name = part.full_text().map(str::to_owned);
+                        value.absorb(&part);
+                    }
+                    let part = self.eval_value(item, state);
+                    if let Some(name) = name {
+                        self.check_literal(&name, item, &part);
+                    }
+                    value.absorb(&part);
+                }
+                value
+            }
+            ExprKind::Binary { op, left, right } => self.binary(expr, *op, left, right, state),
+            ExprKind::Not(inner) => {
+                let value = self.eval_value(inner, state);
+                Value { constant: value.truth().map(|truth| Constant::Bool(!truth)), ..Value::default() }
+            }
+            ExprKind::Minus(inner) => {
+                self.eval_value(inner, state);
+                Value::default()
+            }
+            ExprKind::Through(inner) | ExprKind::Star(inner) | ExprKind::Deref(inner) | ExprKind::AddressOf(inner) => {
+                self.eval_value(inner, state)
+            }
+            ExprKind::Cast { ty, value } => {
+                let value = self.eval_value(value, state);
+                let number = !ty.is_pointer() && ty.is_integer() && ty.name != "char";
+                if number { value.without_atoms() } else { value }
+            }
+            ExprKind::Conditional { test, then, otherwise } => {
+                self.eval_value(test, state);
+                let mut result: Option<Value<'p>> = None;
+                for (truth, arm) in [(true, then), (false, otherwise)] {
+                    if let Some(mut refined) = self.refine(test, truth, state.clone()) {
+                        let value = self.eval_value(arm, &mut refined);
+                        match &mut result {
+                            Some(known) => known.join(&value),
+                            none => *none = Some(value),
+                        }
+                    }
+                }
+                result.unwrap_or_default()
+            }
+            ExprKind::Assign { op, target, value } => {
+                let name = last_name(target);
+                let mut result = self.eval_for(name.as_deref().unwrap_or(""), value, state);
+                if let Some(op) = op {
+                    let before = self.eval_value(target, state);
+                    result = self.combine(*op, &before, &result, expr);
+                } else if let Some(name) = &name {
+                    self.check_literal(name, value, &result);
+                    self.check_attribute(target, value, &result);
+                }
+                if op.is_none() {
+                    result.test = is_test(value).then_some(&**value);
+                    result.alias = value.peeled().place().filter(|_| result.is_tainted()).map(Into::into);
+                }
+                self.assign_from(target, Some(value), result.clone(), state);
+                result
+            }
+            ExprKind::Update { target, .. } => {
+                let value = self.eval_value(target, state);
+                if let Some(place) = target.place() {
+                    let mut value = value.clone();
+                    value.constant = None;
+                    state.set(&place, value);
+                }
+                value.derived()
+            }
+            ExprKind::Lambda { params, body } => {
+                let mut inner = state.clone();
+                for param in params {
+                    inner.set(param, self.unknown(expr.range, "a lambda's parameter"));
+                }
+                self.eval_value(body, &mut inner);
+                Value::default()
+            }
+            ExprKind::Comprehension { element, clauses, conditions } => {
+                let mut inner = state.clone();
+                for (target, iterable) in clauses {
+                    let whole = self.eval_value(iterable, &mut inner);
+                    self.bind_element(target, iterable, &whole, &mut inner);
+                }
+                for condition in conditions {
+                    self.eval_value(condition, &mut inner);
+                    if let Some(refined) = self.refine(condition, true, inner.clone()) {
+                        inner = refined;
+                    }
+                }
+                let mut value = Value { sequence: true, ..Value::default() };
+                for part in element {
+                    let part = self.eval_value(part, &mut inner);
+                    value.absorb(&part);
+                }
+                value
+            }
+            ExprKind::Free(inner) => {
+                self.eval_value(inner, state);
+                Value::default()
+            }
+            ExprKind::Sequence(parts) => {
+                let mut last = Value::default();
+                for part in parts {
+                    last = self.eval_value(part, state);
+                }
+                last
+            }
+            ExprKind::Slice(parts) | ExprKind::Unknown(parts) => {
+                let mut value = Value::default();
+                for part in parts {
+                    let part = self.eval_value(part, state);
+                    value.absorb(&part);
+                }
+                value
+            }
+        }
+    }
+
+    /// The value of an expression that is assigned to a variable of this name.
+    pub(super) fn eval_for(&mut self, name: &str, expr: &'p Expr<'p>, state: &mut State<'p>) -> Value<'p> {
+        let outer = self.frame.target.replace(name.to_owned());
+        let value = self.eval_value(expr, state);
+        self.frame.target = outer;
+        value
+    }
+
+    fn name(&mut self, name: &'p str, expr: &'p Expr<'p>, state: &mut State<'p>) -> Value<'p> {
+        if let Some(value) = state.get(name) {
+            let mut value = value.clone();
+            if value.path.is_none() && !value.sequence {
+                value.path = Some(name.into());
+            }
+            return value;
+        }
+        if let Some(number) = self.program.constants.get(name) {
+            return Value::of_constant(Constant::Int(*number));
+        }
+        if let Some(path) = self.program.imports.get(name) {
+            return self.source_value(path, expr).unwrap_or_else(|| Value::of_path(path));
+        }
+        if self.frame.number != 0
+            && let Some(value) = self.module.get(name)
+        {
+            return value.clone();
+        }
+        if let Some(value) = self.source_value(name, expr) {
+            return value;
+        }
+        let known = self.by_name.contains_key(name)
+            || self.program.classes.contains_key(name)
+            || name == "this"
+            || matches!(name, "self" | "cls")
+            || self.frame.number == 0
+            || name.starts_with("__")
+            // Constants and classes by convention.
+            || name.chars().next().is_some_and(|c| c.is_uppercase() || c == '_')
+            || self.language != Language::Python;
+        let value = if known { Value::default() } else { self.unknown(expr.range, &format!("`{name}`")) };
+        value.with_path(name)
+    }
+
+    /// A name or attribute that is a source.
+    fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
+        let local = self.index.value_source(path)?;
+        let (origin, what) =
+            if local { (Origin::Local, "this machine") } else { (Origin::Remote, "outside the program") };
+        let trace = Trace::start(expr.range, format!("`{path}` comes from {what}"));
+        Some(Value::of_atom(Atom::new(origin, trace)).with_path(path))
+    }
+
+    fn attribute(
+        &mut self,
+        expr: &'p Expr<'p>,
+        base: &'p Expr<'p>,
+        name: &'p str,
+        state: &mut State<'p>,
+    ) -> Value<'p> {
+        let place = expr.place();
+        if let Some(value) = place.as_deref().and_then(|place| state.get(place)) {
+            return value.clone();
+        }
+        if let Some(dotted) = expr.dotted(&self.program.imports)
+            && let Some(value) = self.source_value(&dotted, expr)
+        {
+            return value;
+        }
+        let on_self = matches!(base.kind, ExprKind::Name("self" | "cls"));
+        if on_self && let Some(class) = self.frame.class {
+            if let Some(value) = self.fields.get(class).and_then(|fields| fields.get(&format!("self.{name}"))) {
+                return value.clone();
+            }
+            return self.unknown(expr.range, &format!("`self.{name}`")).with_path(&format!("self.{name}"));
+        }
+        if let Some(value) = place.as_deref().and_then(|place| self.module.get(place)) {
+            return value.clone();
+        }
+        let value = self.eval_value(base, state);
+        let path = value.path.as_ref().map(|path| format!("{path}.{name}"));
+        let mut result = value.derived();
+        if let Some(path) = path {
+            if result.atoms().is_empty()
+                && let Some(source) = self.source_value(&path, expr)
+            {
+                return source;
+            }
+            result.path = Some(path.into());
+        }
+        result
+    }
+
+    fn subscript(
+        &mut self,
+        expr: &'p Expr<'p>,
+        base: &'p Expr<'p>,
+        index: &'p Expr<'p>,
+        state: &mut State<'p>,
+    ) -> Value<'p> {
+        self.eval_value(index, state);
+        if let Some(value) = expr.place().as_deref().and_then(|place| state.get(place)) {
+            return value.clone();
+        }
+        if let Some(dotted) = expr.dotted(&self.program.imports)
+            && let Some(value) = self.source_value(&dotted, expr)
+        {
+            return value;
+        }
+        let value = self.eval_value(base, state);
+        let mut result = value.derived();
+        if matches!(index.kind, ExprKind::Slice(_)) {
+            // A slice keeps what kind of thing it was cut from.
+            result.sequence = value.sequence;
+        }
+        result
+    }
+
+    fn binary(
+        &mut self,
+        expr: &'p Expr<'p>,
+        op: BinaryOp,
+        left: &'p Expr<'p>,
+        right: &'p Expr<'p>,
+        state: &mut State<'p>,
+    ) -> Value<'p> {
+        let first = self.eval_value(left, state);
+        match op {
+            BinaryOp::And | BinaryOp::Or => {
+                let second = match self.refine(left, op == BinaryOp::And, state.clone()) {
+                    Some(mut refined) => {
+                        let second = self.eval_value(right, &mut refined);
+                        state.join(refined);
+                        Some(second)
+                    }
+                    None => None,
+                };
+                let constant = match (op, first.truth(), second.as_ref().and_then(Value::truth)) {
+                    (BinaryOp::And, Some(false), _) | (BinaryOp::And, _, Some(false)) => Some(false),
+                    (BinaryOp::Or, Some(true), _) | (BinaryOp::Or, _, Some(true)) => Some(true),
+                    (_, Some(_), last) => last,
+                    _ => None,
+                };
+                let mut result = first;
+                if let Some(second) = second {
+                    result.join(&second);
+                }
+                result.constant = constant.filter(|_| result.text.is_none()).map(Constant::Bool);
+                result
+            }
+            BinaryOp::Eq
+            | BinaryOp::Ne
+            | BinaryOp::Lt
+            | BinaryOp::Le
+            | BinaryOp::Gt
+            | BinaryOp::Ge
+            | BinaryOp::In
+            | BinaryOp::NotIn
+            | BinaryOp::Is
+            | BinaryOp::IsNot => {
+                let second = self.eval_value(right, state);
+                if matches!(op, BinaryOp::Eq | BinaryOp::Ne) {
+                    for (named, other, value) in [(left, right, &second), (right, left, &first)] {
+                        if let Some(name) = last_name(named) {
+                            self.check_literal(&name, other, value);
+                        }
+                    }
+                }
+                let constant = compare(op, &first, &second).map(Constant::Bool);
+                Value { constant, ..Value::default() }
+            }
+            _ => {
+                let second = self.eval_value(right, state);
+                if op == BinaryOp::Mod && self.language == Language::Python {
+                    let items: Vec<Value<'p>> = match &right.kind {
+                        ExprKind::Tuple(items) => items.iter().map(|item| self.eval_value(item, state)).collect(),
+                        _ => vec![second.clone()],
+                    };
+                    if first.text.is_some() || first.is_tainted() || second.is_tainted() {
+                        return text::percent(&first, &items, second.sequence, expr.range);
+                    }
+                }
+                self.combine(op, &first, &second, expr)
+            }
+        }
+    }
+
+    pub(super) fn combine(&mut self, op: BinaryOp, first: &Value<'p>, second: &Value<'p>, expr: &Expr<'p>) -> Value<'p> {
+        if let (Some(Constant::Int(a)), Some(Constant::Int(b))) = (first.constant, second.constant) {
+            let result = match op {
+                BinaryOp::Add => a.checked_add(b),
+                BinaryOp::Sub => a.checked_sub(b),
+                BinaryOp::Mul => a.checked_mul(b),
+                BinaryOp::BitOr => Some(a | b),
+                BinaryOp::BitAnd => Some(a & b),
+                BinaryOp::Mod => a.checked_rem(b),
+                BinaryOp::Div => a.checked_div(b),
+                BinaryOp::Shl if (0..62).contains(&b) => a.checked_mul(1 << b),
+                _ => None,
+            };
+            return result.map(|number| Value::of_constant(Constant::Int(number))).unwrap_or_default();
+        }
+        let range = expr.range;
+        match op {
+            BinaryOp::Add if self.language == Language::C => {
+                let mut value = first.derived();
+                value.absorb(second);
+                value
+            }
+            BinaryOp::Add if first.sequence || second.sequence => {
+                let mut value = first.derived();
+                value.absorb(second);
+                value.sequence = true;
+                value
+            }
+            BinaryOp::Add => {
+                let mut value = concat(&[first.clone(), second.clone()]);
+                value.change(|atom| atom.trace = atom.trace.step(range, "is joined to a text".to_owned()));
+                value
+            }
+            BinaryOp::Div if self.language == Language::Python => {
+                // `base / name` joins paths; numbers carry no taint worth following.
+                let mut value = first.derived();
+                value.change(|atom| atom.leading = true);
+                let mut tail = second.derived();
+                tail.change(|atom| atom.built = true);
+                value.absorb(&tail);
+                value.change(|atom| atom.built = true);
+                value.change(|atom| atom.trace = atom.trace.step(range, "is joined to a path".to_owned()));
+                value
+            }
+            BinaryOp::Sub if self.language != Language::Python => first.derived(),
+            BinaryOp::Mul if first.text.is_some() || second.text.is_some() => Value::default(),
+            BinaryOp::BitOr => {
+                let mut value = first.derived();
+                value.absorb(second);
+                value
+            }
+            _ => Value::default(),
+        }
+    }
+
+    /// Assigns to a variable, field, element, or to several of them.
+    pub(super) fn assign(&mut self, target: &'p Expr<'p>, value: Value<'p>, state: &mut State<'p>) {
+        self.assign_from(target, None, value, state);
+    }
+
+    fn assign_from(
+        &mut self,
+        target: &'p Expr<'p>,
+        source: Option<&'p Expr<'p>>,
+        value: Value<'p>,
+        state: &mut State<'p>,
+    ) {
+        match &target.kind {
+            ExprKind::Tuple(parts) | ExprKind::List(parts) => {
+                if let Some(ExprKind::Tuple(items) | ExprKind::List(items)) = source.map(|source| &source.kind)
+                    && items.len() == parts.len()
+                {
+                    let values: Vec<Value<'p>> = items.iter().map(|item| self.eval_value(item, state)).collect();
+                    for ((part, item), value) in parts.iter().zip(items).zip(values) {
+                        self.assign_from(part, Some(item), value, state);
+                    }
+                    return;
+                }
+                for part in parts {
+                    self.assign_from(part, None, value.derived(), state);
+                }
+            }
+            ExprKind::Star(inner) | ExprKind::Through(inner) => {
+                self.assign_from(inner, None, Value { sequence: true, ..value.derived() }, state);
+            }
+            _ => {
+                let place = target.place();
+                if let ExprKind::Subscript { base, .. } | ExprKind::Deref(base) = &target.kind {
+                    // The container holds it too.
+                    if let Some(place) = base.place().filter(|_| value.is_tainted()) {
+                        state.add(&place, &value);
+                    }
+                }
+                let Some(place) = place else { return };
+                state.set(&place, value);
+                if let Some(ExprKind::Dict(entries)) = source.map(|source| &source.kind) {
+                    for (key, item) in entries {
+                        if let Some(ExprKind::Str(key)) = key.as_ref().map(|key| &key.kind) {
+                            let part = self.eval_value(item, state);
+                            state.set(&format!("{place}[{key}]"), part);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Binds a loop's target to an element.
+    pub(super) fn bind_element(
+        &mut self,
+        target: &'p Expr<'p>,
+        iterable: &'p Expr<'p>,
+        whole: &Value<'p>,
+        state: &mut State<'p>,
+    ) {
+        let mut element = whole.derived();
+        element.alias = iterable.peeled().place().filter(|_| element.is_tainted()).map(Into::into);
+        match &target.kind {
+            ExprKind::Tuple(parts) | ExprKind::List(parts) => {
+                let callee = if let ExprKind::Call { callee, .. } = &iterable.kind {
+                    callee.dotted(&self.program.imports)
+                } else {
+                    None
+                };
+                let counts = callee.as_deref() == Some("enumerate");
+                for (number, part) in parts.iter().enumerate() {
+                    let value = if counts && number == 0 { Value::default() } else { element.clone() };
+                    self.assign(part, value, state);
+                }
+            }
+            _ => self.assign(target, element, state),
+        }
+    }
+}
+
+/// The last component of what is named: a variable, a field, a key.
+pub(super) fn last_name(expr: &Expr<'_>) -> Option<String> {
+    match &expr.kind {
+        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => Some((*name).to_owned()),
+        ExprKind::Subscript { index, .. } => match &index.kind {
+            ExprKind::Str(key) => Some(key.to_string()),
+            _ => None,
+        },
+        ExprKind::Call { args, .. } => match args.first().map(|arg| &arg.value.kind) {
+            Some(ExprKind::Str(key)) => Some(key.to_string()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// An expression whose outcome says something of its parts.
+fn is_test(expr: &Expr<'_>) -> bool {
+    matches!(
+        expr.peeled().kind,
+        ExprKind::Call { .. }
+            | ExprKind::Not(_)
+            | ExprKind::Binary {
+                op: BinaryOp::Eq
+                    | BinaryOp::Ne
+                    | BinaryOp::In
+                    | BinaryOp::NotIn
+                    | BinaryOp::And
+                    | BinaryOp::Or
+                    | BinaryOp::Is
+                    | BinaryOp::IsNot
+                    | BinaryOp::Lt
+                    | BinaryOp::Le
+                    | BinaryOp::Gt
+                    | BinaryOp::Ge,
+                ..
+            }
+    )
+}
+
+fn compare(op: BinaryOp, first: &Value<'_>, second: &Value<'_>) -> Option<bool> {
+    if let (Some(Constant::Int(a)), Some(Constant::Int(b))) = (first.constant, second.constant) {
+        return match op {
+            BinaryOp::Eq | BinaryOp::Is => Some(a == b),
+            BinaryOp::Ne | BinaryOp::IsNot => Some(a != b),
+            BinaryOp::Lt => Some(a < b),
+            BinaryOp::Le => Some(a <= b),
+            BinaryOp::Gt => Some(a > b),
+            BinaryOp::Ge => Some(a >= b),
+            _ => None,
+        };
+    }
+    if let (Some(a), Some(b)) = (first.full_text(), second.full_text()) {
+        return match op {
+            BinaryOp::Eq => Some(a == b),
+            BinaryOp::Ne => Some(a != b),
+            BinaryOp::In => Some(b.contains(a)),
+            BinaryOp::NotIn => Some(!b.contains(a)),
+            _ => None,
+        };
+    }
+    None
+}

@@ -1,0 +1,415 @@
+//! Taint, constants and call patterns: one abstract interpretation per function, with summaries inside a file.
+
+mod call;
+mod eval;
+mod guard;
+mod sink;
+mod state;
+mod summary;
+mod text;
+mod value;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hardn_types::Language;
+
+use self::{
+    state::State,
+    summary::{Progress, Summary},
+    value::{Atom, Origin, Trace, Value},
+};
+use crate::{
+    engine::Mode,
+    ir::{Expr, ExprKind, Function, Program, Range, Stmt, StmtKind, Type},
+    report::Report,
+    rules::Index,
+    walk::{self, Domain},
+};
+
+/// Functions within functions within functions: how deep summaries are asked for.
+const MAX_CALL_DEPTH: usize = 12;
+
+/// Runs the analysis over every function of a program.
+pub(crate) fn analyse<'p>(
+    program: &'p Program<'p>,
+    language: Language,
+    index: &'p Index,
+    mode: Mode,
+    report: &mut Report,
+) {
+    let mut flow = Flow {
+        program,
+        language,
+        index,
+        mode,
+        report,
+        by_name: BTreeMap::new(),
+        called: BTreeSet::new(),
+        summaries: program.functions.iter().map(|_| Progress::New).collect(),
+        module: State::default(),
+        fields: BTreeMap::new(),
+        frame: Frame::default(),
+        depth: 0,
+    };
+    flow.collect();
+    flow.function(0);
+    for class in program.classes.keys() {
+        flow.class_fields(class);
+    }
+    for number in 1..program.functions.len() {
+        flow.summary(number);
+    }
+}
+
+/// What belongs to the function under analysis.
+#[derive(Default)]
+struct Frame<'p> {
+    number: usize,
+    name: &'p str,
+    class: Option<&'p str>,
+    params: Vec<&'p str>,
+    /// In snippet mode its parameters are sources.
+    open: bool,
+    /// The variable an assignment is for, while its value is evaluated.
+    target: Option<String>,
+    summary: Summary<'p>,
+}
+
+struct Flow<'p, 'r> {
+    program: &'p Program<'p>,
+    language: Language,
+    index: &'p Index,
+    mode: Mode,
+    report: &'r mut Report,
+    by_name: BTreeMap<&'p str, Vec<usize>>,
+    /// Functions that other functions of the file call.
+    called: BTreeSet<usize>,
+    summaries: Vec<Progress<'p>>,
+    /// The state at the end of the code outside functions.
+    module: State<'p>,
+    /// Per class, what constructors and class bodies leave in `self.*`.
+    fields: BTreeMap<&'p str, State<'p>>,
+    frame: Frame<'p>,
+    depth: usize,
+}
+
+impl<'p> Flow<'p, '_> {
+    /// Finds out which functions there are and which are called by others.
+    fn collect(&mut self) {
+        for (number, function) in self.program.functions.iter().enumerate().skip(1) {
+            self.by_name.entry(function.name).or_default().push(number);
+        }
+        for (number, function) in self.program.functions.iter().enumerate().skip(1) {
+            let mut names = BTreeSet::new();
+            called_names(&function.body, &mut names);
+            for name in names {
+                for callee in self.by_name.get(name).into_iter().flatten() {
+                    if *callee != number {
+                        self.called.insert(*callee);
+                    }
+                }
+            }
+        }
+    }
+
+    fn snippet(&self) -> bool {
+        self.mode == Mode::Snippet
+    }
+
+    /// Analyses a function and leaves its summary.
+    fn function(&mut self, number: usize) {
+        let function = &self.program.functions[number];
+        let mut state = State::default();
+        let entry = function
+            .decorators
+            .iter()
+            .filter_map(|decorator| {
+                let callee = if let ExprKind::Call { callee, .. } = &decorator.kind { callee } else { decorator };
+                callee.dotted(&self.program.imports)
+            })
+            .any(|path| self.index.is_entry_point(&path));
+        for (at, param) in function.params.iter().enumerate() {
+            let value = self.param_value(function, at, entry);
+            if !param.name.is_empty() {
+                state.set(param.name, value);
+            }
+        }
+        let frame = Frame {
+            number,
+            name: function.name,
+            class: function.class,
+            params: function.params.iter().map(|param| param.name).collect(),
+            open: self.snippet() && !self.called.contains(&number),
+            target: None,
+            summary: Summary::new(function.params.len()),
+        };
+        let outer = std::mem::replace(&mut self.frame, frame);
+        for param in &function.params {
+            if let Some(default) = &param.default {
+                let value = self.eval_value(default, &mut State::default());
+                self.check_literal(param.name, default, &value);
+            }
+        }
+        let end = walk::run(self, &function.body, state);
+        if let Some(end) = end {
+            if function.top_level {
+                self.module = end;
+            } else {
+                self.leave(&end);
+            }
+        }
+        let frame = std::mem::replace(&mut self.frame, outer);
+        self.summaries[number] = Progress::Done(frame.summary.finished());
+    }
+
+    fn param_value(&self, function: &'p Function<'p>, at: usize, entry: bool) -> Value<'p> {
+        let param = &function.params[at];
+        let is_self = at == 0 && function.class.is_some() && matches!(param.name, "self" | "cls");
+        let plain = match self.language {
+            Language::Python => matches!(param.ty.name.as_ref(), "int" | "float" | "bool"),
+            _ => !param.ty.is_pointer() && (param.ty.is_integer() || matches!(param.ty.name.as_ref(), "float" | "double")),
+        };
+        if is_self || plain || at > usize::from(u8::MAX) {
+            return Value::default();
+        }
+        let trace = Trace::start(param.range, format!("`{}` comes from the caller", param.name));
+        // A `main` has no caller inside the program.
+        let main = function.name == "main" && self.language != Language::Python;
+        let origin = if entry {
+            Origin::Remote
+        } else if main {
+            Origin::Local
+        } else {
+            Origin::Parameter(at as u8)
+        };
+        Value::of_atom(Atom::new(origin, trace)).with_path(param.name)
+    }
+
+    /// What a class leaves in its fields: its body, then its constructor.
+    fn class_fields(&mut self, class: &'p str) {
+        if self.fields.contains_key(class) {
+            return;
+        }
+        self.fields.insert(class, State::default());
+        let mut fields = State::default();
+        if let Some(body) = self.program.classes.get(class) {
+            let frame = Frame { class: Some(class), ..Frame::default() };
+            let outer = std::mem::replace(&mut self.frame, frame);
+            if let Some(end) = walk::run(self, body, State::default()) {
+                for (place, value) in end.iter() {
+                    fields.set(&format!("self.{place}"), value.clone());
+                }
+            }
+            self.frame = outer;
+        }
+        self.fields.insert(class, fields.clone());
+        let constructor = self.program.functions.iter().position(|function| {
+            function.class == Some(class) && matches!(function.name, "__init__" | "setUp" | "__post_init__")
+        });
+        if let Some(number) = constructor {
+            self.summary(number);
+            if let Progress::Done(summary) = &self.summaries[number] {
+                for (place, value) in summary.fields.iter() {
+                    let mut value = value.clone();
+                    value.change(|atom| {
+                        if matches!(atom.origin, Origin::Parameter(_)) {
+                            atom.origin = Origin::Field;
+                        }
+                    });
+                    fields.set(place, value);
+                }
+            }
+            self.fields.insert(class, fields);
+        }
+    }
+
+    /// A value the code at hand does not explain.
+    fn unknown(&self, range: Range, what: &str) -> Value<'p> {
+        if self.snippet() {
+            Value::of_atom(Atom::new(Origin::Unknown, Trace::start(range, format!("{what} is of unknown origin"))))
+        } else {
+            Value::default()
+        }
+    }
+}
+
+impl<'p> Domain<'p> for Flow<'p, '_> {
+    type State = State<'p>;
+
+    const LOOP_RUNS_ONCE: bool = true;
+
+    fn join(&mut self, into: &mut State<'p>, other: State<'p>) {
+        into.join(other);
+    }
+
+    fn eval(&mut self, expr: &'p Expr<'p>, state: &mut State<'p>) {
+        self.eval_value(expr, state);
+    }
+
+    fn assume(&mut self, test: &'p Expr<'p>, truth: bool, state: State<'p>) -> Option<State<'p>> {
+        self.refine(test, truth, state)
+    }
+
+    fn declare(
+        &mut self,
+        name: &'p str,
+        ty: &'p Type<'p>,
+        init: Option<&'p Expr<'p>>,
+        _range: Range,
+        state: &mut State<'p>,
+    ) {
+        let Some(init) = init else {
+            state.set(name, Value::default());
+            return;
+        };
+        let mut value = self.eval_for(name, init, state);
+        self.check_literal(name, init, &value);
+        if !ty.is_pointer() && ty.is_integer() && ty.name != "char" {
+            value = value.without_atoms();
+        }
+        if value.path.is_none() && self.language != Language::Python {
+            value.path = Some(ty.name.as_ref().into());
+        }
+        state.set(name, value);
+    }
+
+    fn bind(&mut self, target: &'p Expr<'p>, iterable: &'p Expr<'p>, state: &mut State<'p>) {
+        let whole = self.eval_value(iterable, state);
+        self.bind_element(target, iterable, &whole, state);
+    }
+
+    fn enter(&mut self, item: &'p Expr<'p>, target: Option<&'p Expr<'p>>, state: &mut State<'p>) {
+        let value = self.eval_value(item, state);
+        if let Some(target) = target {
+            self.assign(target, value, state);
+        }
+    }
+
+    fn returns(&mut self, value: Option<&'p Expr<'p>>, range: Range, state: &mut State<'p>) {
+        let result = match value {
+            Some(expr) => self.eval_value(expr, state),
+            None => Value::of_constant(value::Constant::Null),
+        };
+        if let Some(expr) = value {
+            self.check_returned(expr, &result);
+            self.leave_with(expr, &result, state);
+        }
+        let _ = range;
+        self.frame.summary.add_return(&result);
+        self.leave(state);
+    }
+
+    fn raises(&mut self, value: Option<&'p Expr<'p>>, state: &mut State<'p>) {
+        if let Some(expr) = value {
+            self.eval_value(expr, state);
+        }
+    }
+
+    fn delete(&mut self, target: &'p Expr<'p>, state: &mut State<'p>) {
+        if let Some(place) = target.place() {
+            state.remove(&place);
+        }
+    }
+
+    fn selects(&mut self, value: &'p Expr<'p>, values: &'p [Expr<'p>], mut state: State<'p>) -> Option<State<'p>> {
+        // One of some constants: the value is known.
+        if !values.is_empty()
+            && values.iter().all(|case| matches!(case.kind, ExprKind::Str(_) | ExprKind::Int(_)))
+            && let Some(place) = value.peeled().place()
+        {
+            let current = self.eval_value(value, &mut state);
+            state.clean(&place, u64::MAX, current);
+        }
+        Some(state)
+    }
+
+    fn ends(&mut self, expr: &'p Expr<'p>) -> bool {
+        never_returns(expr)
+    }
+}
+
+/// Calls that do not come back.
+pub(crate) fn never_returns(expr: &Expr<'_>) -> bool {
+    let ExprKind::Call { callee, .. } = &expr.peeled().kind else { return false };
+    let name = match &callee.kind {
+        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => *name,
+        _ => return false,
+    };
+    matches!(
+        name,
+        "exit"
+            | "_exit"
+            | "_Exit"
+            | "abort"
+            | "quick_exit"
+            | "longjmp"
+            | "err"
+            | "errx"
+            | "verr"
+            | "verrx"
+            | "panic"
+            | "BUG"
+            | "__builtin_unreachable"
+            | "__builtin_trap"
+            | "perror_exit"
+            | "die"
+            | "fatal"
+            | "usage"
+    ) || name.ends_with("_and_die")
+        || name.ends_with("_or_die")
+        || name.starts_with("RETURN_")
+}
+
+/// Names of everything that is called, methods by their last component.
+fn called_names<'p>(body: &'p [Stmt<'p>], out: &mut BTreeSet<&'p str>) {
+    for stmt in body {
+        match &stmt.kind {
+            StmtKind::Expr(expr) | StmtKind::Assert(expr) => names_in(expr, out),
+            StmtKind::Declare { init, .. } => init.iter().for_each(|expr| names_in(expr, out)),
+            StmtKind::Return(value) | StmtKind::Raise(value) => value.iter().for_each(|expr| names_in(expr, out)),
+            StmtKind::Delete(exprs) => exprs.iter().for_each(|expr| names_in(expr, out)),
+            StmtKind::If { test, then, otherwise } => {
+                names_in(test, out);
+                called_names(then, out);
+                called_names(otherwise, out);
+            }
+            StmtKind::Loop(inner) => {
+                called_names(&inner.init, out);
+                if let Some((target, iterable)) = &inner.bind {
+                    names_in(target, out);
+                    names_in(iterable, out);
+                }
+                inner.test.iter().chain(&inner.step).for_each(|expr| names_in(expr, out));
+                called_names(&inner.body, out);
+                called_names(&inner.otherwise, out);
+            }
+            StmtKind::Switch { value, cases } => {
+                names_in(value, out);
+                cases.iter().for_each(|case| called_names(&case.body, out));
+            }
+            StmtKind::Try { body, handlers, otherwise, finally } => {
+                called_names(body, out);
+                handlers.iter().for_each(|handler| called_names(handler, out));
+                called_names(otherwise, out);
+                called_names(finally, out);
+            }
+            StmtKind::With { items, body } => {
+                items.iter().for_each(|(item, _)| names_in(item, out));
+                called_names(body, out);
+            }
+            StmtKind::Block(body) => called_names(body, out),
+            StmtKind::Goto(_) | StmtKind::Label(_) | StmtKind::Break | StmtKind::Continue => {}
+        }
+    }
+}
+
+fn names_in<'p>(expr: &'p Expr<'p>, out: &mut BTreeSet<&'p str>) {
+    if let ExprKind::Call { callee, .. } = &expr.kind
+        && let ExprKind::Name(name) | ExprKind::Attribute { name, .. } = &callee.kind
+    {
+        out.insert(name);
+    }
+    for child in expr.children() {
+        names_in(child, out);
+    }
+}

@@ -1,0 +1,194 @@
+//! What a function does with its parameters, for its callers in the same file.
+
+use std::rc::Rc;
+
+use super::{
+    Flow, MAX_CALL_DEPTH,
+    state::State,
+    value::{Constant, Origin, Trace, Value},
+};
+use crate::ir::{Expr, ExprKind, Range};
+
+/// Whether a function's summary is there yet.
+pub(super) enum Progress<'p> {
+    New,
+    Running,
+    Done(Rc<Summary<'p>>),
+}
+
+/// A parameter that reaches a sink.
+#[derive(Clone, Debug)]
+pub(super) struct ParamSink {
+    pub(super) param: u8,
+    pub(super) rule: usize,
+    pub(super) range: Range,
+    /// The parameter was already joined to other text inside.
+    pub(super) built: bool,
+    pub(super) needs_built: bool,
+    pub(super) unknown: bool,
+    pub(super) base: bool,
+    pub(super) trace: Rc<Trace>,
+}
+
+/// The summary of one function.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Summary<'p> {
+    pub(super) sinks: Vec<ParamSink>,
+    pub(super) returned: Option<Value<'p>>,
+    /// Per parameter, the rules it is clean of on every normal way out.
+    pub(super) checked: Vec<Option<u64>>,
+    /// The same where the result is true, and where it is false.
+    pub(super) when_true: Vec<Option<u64>>,
+    pub(super) when_false: Vec<Option<u64>>,
+    /// `self.*` on the ways out.
+    pub(super) fields: State<'p>,
+}
+
+impl<'p> Summary<'p> {
+    pub(super) fn new(n_params: usize) -> Self {
+        Self {
+            checked: vec![None; n_params],
+            when_true: vec![None; n_params],
+            when_false: vec![None; n_params],
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn add_return(&mut self, value: &Value<'p>) {
+        match &mut self.returned {
+            Some(known) => known.join(value),
+            none => *none = Some(value.clone()),
+        }
+    }
+
+    pub(super) fn finished(self) -> Rc<Self> {
+        Rc::new(self)
+    }
+}
+
+impl<'p> Flow<'p, '_> {
+    /// The summary of a function; `None` while it is being made, or too deep.
+    pub(super) fn summary(&mut self, number: usize) -> Option<Rc<Summary<'p>>> {
+        match &self.summaries[number] {
+            Progress::Done(summary) => return Some(Rc::clone(summary)),
+            Progress::Running => return None,
+            Progress::New => {}
+        }
+        if self.depth >= MAX_CALL_DEPTH {
+            return None;
+        }
+        self.depth += 1;
+        self.summaries[number] = Progress::Running;
+        let function = &self.program.functions[number];
+        if let Some(class) = function.class
+            && !matches!(function.name, "__init__" | "setUp" | "__post_init__")
+        {
+            self.class_fields(class);
+        }
+        self.function(number);
+        self.depth -= 1;
+        match &self.summaries[number] {
+            Progress::Done(summary) => Some(Rc::clone(summary)),
+            _ => None,
+        }
+    }
+
+    /// The function of this file a call goes to, if there is just one that it can be.
+    pub(super) fn callee(&self, callee: &Expr<'p>, n_args: usize) -> Option<(usize, bool)> {
+        let (name, method) = match &callee.kind {
+            ExprKind::Name(name) => (*name, false),
+            ExprKind::Attribute { name, base, .. } => {
+                let on_self = matches!(base.root(), Some("self" | "cls" | "this"));
+                let on_class = base.root().is_some_and(|root| self.program.classes.contains_key(root));
+                let imported = base.root().is_some_and(|root| self.program.imports.contains_key(root));
+                if imported {
+                    return None;
+                }
+                (*name, on_self || !on_class)
+            }
+            _ => return None,
+        };
+        let candidates = self.by_name.get(name)?;
+        let number = match candidates.as_slice() {
+            [only] => *only,
+            several => *several.iter().find(|number| self.program.functions[**number].class == self.frame.class)?,
+        };
+        let function = &self.program.functions[number];
+        let takes_self = function.params.first().is_some_and(|param| matches!(param.name, "self" | "cls"));
+        let is_attribute = matches!(callee.kind, ExprKind::Attribute { .. });
+        // `xs.append(v)` is no call of a plain function named `append`.
+        if is_attribute && function.class.is_none() {
+            return None;
+        }
+        let _ = n_args;
+        Some((number, method && takes_self))
+    }
+
+    /// Notes what holds of parameters where control leaves normally.
+    pub(super) fn leave(&mut self, state: &State<'p>) {
+        let bits = self.param_bits(state);
+        narrow(&mut self.frame.summary.checked, &bits);
+        if self.frame.class.is_some() {
+            let fields: Vec<(String, Value<'p>)> = state
+                .iter()
+                .filter(|(place, _)| place.starts_with("self."))
+                .map(|(place, value)| (place.clone(), value.clone()))
+                .collect();
+            for (place, value) in fields {
+                let mut joined = value;
+                if let Some(known) = self.frame.summary.fields.get(&place) {
+                    joined.join(known);
+                }
+                self.frame.summary.fields.set(&place, joined);
+            }
+        }
+    }
+
+    /// Notes what a result says of the parameters: validators.
+    pub(super) fn leave_with(&mut self, expr: &'p Expr<'p>, result: &Value<'p>, state: &State<'p>) {
+        if self.frame.params.is_empty() {
+            return;
+        }
+        let truth = match result.constant {
+            Some(Constant::Int(number)) => Some(number != 0),
+            _ => result.truth(),
+        };
+        for outcome in [true, false] {
+            let bits = match truth {
+                Some(known) if known != outcome => continue,
+                Some(_) => self.param_bits(state),
+                None => match self.refine(expr, outcome, state.clone()) {
+                    Some(refined) => self.param_bits(&refined),
+                    None => continue,
+                },
+            };
+            let slot = if outcome { &mut self.frame.summary.when_true } else { &mut self.frame.summary.when_false };
+            narrow(slot, &bits);
+        }
+    }
+
+    fn param_bits(&self, state: &State<'p>) -> Vec<u64> {
+        self.frame
+            .params
+            .iter()
+            .enumerate()
+            .map(|(at, name)| match state.get(name) {
+                Some(value) => value
+                    .atoms()
+                    .iter()
+                    .filter(|atom| atom.origin == Origin::Parameter(at as u8))
+                    .map(|atom| atom.clean)
+                    .reduce(|a, b| a & b)
+                    // No taint of its own left: clean of everything, or assigned anew, which the caller does not see.
+                    .unwrap_or(u64::MAX),
+                None => 0,
+            })
+            .collect()
+    }
+}
+
+fn narrow(slots: &mut [Option<u64>], bits: &[u64]) {
+    for (slot, bits) in slots.iter_mut().zip(bits) {
+        *slot = Some(slot.map_or(*bits, |known| known & bits));
+    }
+}

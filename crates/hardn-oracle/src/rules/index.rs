@@ -1,0 +1,186 @@
+//! All models of a language under the last component of what they match, so that a call asks only for its own.
+
+use std::{collections::HashMap, sync::Arc};
+
+use hardn_types::{Cwe, Language};
+
+use super::{
+    load::Rule,
+    path::{PathPattern, last},
+    schema::{AttributeModel, CallModel, Guard, Kind, LiteralModel, MemoryCheck, Propagator, Sanitizer, Sink, Source},
+};
+use crate::{OracleError, Result};
+
+/// Flow rules of one language; each has a bit in what a value is clean of.
+const MAX_FLOW_RULES: usize = 64;
+
+/// What a call turned out to be.
+#[derive(Debug)]
+pub(crate) enum Hit {
+    Source(Source),
+    Sink { rule: usize, sink: Sink, except: Vec<PathPattern> },
+    Sanitizer { bits: u64, sanitizer: Sanitizer },
+    Guard { bits: u64, guard: Guard, mark: u32 },
+    Propagator { propagator: Propagator, mark: u32 },
+    Call { rule: usize, model: CallModel },
+}
+
+#[derive(Debug)]
+struct Model {
+    pattern: PathPattern,
+    hit: usize,
+}
+
+/// The rules of one language, ready to use.
+#[derive(Debug)]
+pub(crate) struct Index {
+    pub(crate) rules: Vec<Arc<Rule>>,
+    /// The classes covered, in ascending order.
+    pub(crate) covers: Vec<Cwe>,
+    pub(crate) literals: Vec<(usize, LiteralModel)>,
+    pub(crate) attributes: Vec<(usize, Vec<PathPattern>, AttributeModel)>,
+    /// Sinks for returned values.
+    pub(crate) returned: Vec<(usize, Sink)>,
+    /// Texts whose absence makes a value clean of these rules.
+    pub(crate) contains: Vec<(u64, Vec<String>)>,
+    /// Memory checks and the rules that stand for them.
+    pub(crate) checks: Vec<(MemoryCheck, usize)>,
+    values: Vec<(PathPattern, bool)>,
+    decorators: Vec<PathPattern>,
+    hits: Vec<Hit>,
+    by_name: HashMap<String, Vec<Model>>,
+    globs: Vec<Model>,
+}
+
+impl Index {
+    /// Compiles the rules that apply to a language.
+    ///
+    /// # Errors
+    /// Too many flow rules.
+    pub(crate) fn new(rules: &[Arc<Rule>], language: Language) -> Result<Self> {
+        let rules: Vec<Arc<Rule>> = rules.iter().filter(|rule| rule.applies_to(language)).cloned().collect();
+        let mut index = Self {
+            rules: Vec::new(),
+            covers: Vec::new(),
+            literals: Vec::new(),
+            attributes: Vec::new(),
+            returned: Vec::new(),
+            contains: Vec::new(),
+            checks: Vec::new(),
+            values: Vec::new(),
+            decorators: Vec::new(),
+            hits: Vec::new(),
+            by_name: HashMap::new(),
+            globs: Vec::new(),
+        };
+        let mut n_flow = 0;
+        let mut marks: Vec<String> = Vec::new();
+        for (number, rule) in rules.iter().enumerate() {
+            if rule.file.kind != Kind::Shared {
+                index.covers.extend(&rule.file.cwe);
+            }
+            let bits = match rule.file.kind {
+                Kind::Shared => u64::MAX,
+                Kind::Flow => {
+                    if n_flow == MAX_FLOW_RULES || number >= MAX_FLOW_RULES {
+                        return Err(OracleError::Rule {
+                            file: rule.id.clone(),
+                            message: format!("a language can have at most {MAX_FLOW_RULES} rules"),
+                        });
+                    }
+                    n_flow += 1;
+                    1 << number
+                }
+                _ => 0,
+            };
+            index.add(number, rule, bits, &mut marks);
+        }
+        index.covers.sort_unstable();
+        index.covers.dedup();
+        index.rules = rules;
+        Ok(index)
+    }
+
+    fn add(&mut self, number: usize, rule: &Rule, bits: u64, marks: &mut Vec<String>) {
+        let file = &rule.file;
+        for source in &file.sources {
+            self.values.extend(source.value.iter().map(|text| (PathPattern::new(text), source.local)));
+            self.decorators.extend(source.decorated.iter().map(|text| PathPattern::new(text)));
+            self.add_hit(&source.call, Hit::Source(source.clone()));
+        }
+        for sink in &file.sinks {
+            if sink.returned {
+                self.returned.push((number, sink.clone()));
+            }
+            let except = sink.except.iter().map(|text| PathPattern::new(text)).collect();
+            self.add_hit(&sink.call, Hit::Sink { rule: number, sink: sink.clone(), except });
+        }
+        for sanitizer in &file.sanitizers {
+            self.add_hit(&sanitizer.call, Hit::Sanitizer { bits, sanitizer: sanitizer.clone() });
+        }
+        for guard in &file.guards {
+            if !guard.contains.is_empty() {
+                self.contains.push((bits, guard.contains.clone()));
+            }
+            let mark = guard.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
+            self.add_hit(&guard.call, Hit::Guard { bits, guard: guard.clone(), mark });
+        }
+        for propagator in &file.propagators {
+            let mark = propagator.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
+            self.add_hit(&propagator.call, Hit::Propagator { propagator: propagator.clone(), mark });
+        }
+        for model in &file.calls {
+            self.add_hit(&model.call, Hit::Call { rule: number, model: model.clone() });
+        }
+        self.literals.extend(file.literals.iter().map(|model| (number, model.clone())));
+        for model in &file.attributes {
+            let patterns = model.attribute.iter().map(|text| PathPattern::new(text)).collect();
+            self.attributes.push((number, patterns, model.clone()));
+        }
+        if let Some(check) = file.check {
+            self.checks.push((check, number));
+        }
+    }
+
+    fn add_hit(&mut self, patterns: &[String], hit: Hit) {
+        let at = self.hits.len();
+        self.hits.push(hit);
+        for text in patterns {
+            let pattern = PathPattern::new(text);
+            match pattern.key().map(str::to_owned) {
+                Some(key) => self.by_name.entry(key).or_default().push(Model { pattern, hit: at }),
+                None => self.globs.push(Model { pattern, hit: at }),
+            }
+        }
+    }
+
+    /// Everything that is known of a call with one of these paths, in the order of the rules.
+    pub(crate) fn hits(&self, paths: &[&str]) -> Vec<&Hit> {
+        let mut found: Vec<usize> = Vec::new();
+        for path in paths {
+            let named = self.by_name.get(last(path)).map(Vec::as_slice).unwrap_or_default();
+            found.extend(named.iter().chain(&self.globs).filter(|model| model.pattern.matches(path)).map(|model| model.hit));
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|at| &self.hits[at]).collect()
+    }
+
+    /// Whether a decorator makes its function's parameters remote.
+    pub(crate) fn is_entry_point(&self, path: &str) -> bool {
+        self.decorators.iter().any(|pattern| pattern.matches(path))
+    }
+
+    /// Whether a name or attribute is a source: `Some(local)`.
+    pub(crate) fn value_source(&self, path: &str) -> Option<bool> {
+        self.values.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, local)| *local)
+    }
+}
+
+fn mark_bit(name: &str, marks: &mut Vec<String>) -> u32 {
+    let at = marks.iter().position(|known| known == name).unwrap_or_else(|| {
+        marks.push(name.to_owned());
+        marks.len() - 1
+    });
+    1 << at.min(31)
+}

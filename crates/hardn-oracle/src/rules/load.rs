@@ -1,0 +1,229 @@
+//! Reading rule files: from the binary, or from a folder.
+
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+
+use hardn_types::{Cwe, Language};
+use include_dir::{Dir, include_dir};
+use serde::Serialize;
+
+use super::{
+    index::Index,
+    schema::{Kind, RuleFile},
+};
+use crate::{OracleError, Result};
+
+static EMBEDDED: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../rules");
+
+/// One rule.
+#[derive(Debug)]
+pub struct Rule {
+    /// Its path under `rules/` without the extension.
+    pub id: String,
+    /// The folder it lies in; rules for C also apply to C++.
+    pub language: Language,
+    pub(crate) file: RuleFile,
+}
+
+/// What `hardn rules list` and `show` say of a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleInfo {
+    /// Its path under `rules/` without the extension.
+    pub id: String,
+    /// The language of the code it reads.
+    pub language: Language,
+    /// `flow`, `pattern` or `typestate`.
+    pub kind: &'static str,
+    /// The classes it belongs to, most specific first.
+    pub cwe: Vec<Cwe>,
+    /// What is wrong, in one sentence.
+    pub message: String,
+    /// How to fix it.
+    pub help: String,
+    /// Where to read on.
+    pub references: Vec<String>,
+    /// Samples without a finding, and with one.
+    pub samples: (usize, usize),
+}
+
+impl Rule {
+    pub(crate) fn applies_to(&self, language: Language) -> bool {
+        self.language == language || (self.language == Language::C && language == Language::Cpp)
+    }
+
+    /// The rule as it is shown to people.
+    pub fn info(&self) -> RuleInfo {
+        let file = &self.file;
+        RuleInfo {
+            id: self.id.clone(),
+            language: self.language,
+            kind: match file.kind {
+                Kind::Flow => "flow",
+                Kind::Pattern => "pattern",
+                Kind::Typestate => "typestate",
+                Kind::Shared => "shared",
+            },
+            cwe: file.cwe.clone(),
+            message: file.message.clone(),
+            help: file.help.trim().to_owned(),
+            references: file.references.clone(),
+            samples: (
+                file.valid.len() + file.faithful.valid.len(),
+                file.invalid.len() + file.faithful.invalid.len(),
+            ),
+        }
+    }
+}
+
+/// All rules, compiled per language.
+#[derive(Debug)]
+pub struct RuleSet {
+    rules: Vec<Arc<Rule>>,
+    indices: BTreeMap<Language, Index>,
+}
+
+impl RuleSet {
+    /// The rules that are part of the binary.
+    ///
+    /// # Errors
+    /// [`OracleError::Rule`] names the file and the key; a test keeps shipped rules free of it.
+    pub fn embedded() -> Result<Self> {
+        let mut files = Vec::new();
+        for folder in EMBEDDED.dirs() {
+            for file in folder.files() {
+                if file.path().extension().is_some_and(|extension| extension == "yml") {
+                    let text = file.contents_utf8().unwrap_or("");
+                    files.push((file.path().with_extension("").to_string_lossy().replace('\\', "/"), text.to_owned()));
+                }
+            }
+        }
+        Self::from_texts(files)
+    }
+
+    /// The rules of a folder laid out as `<language>/<name>.yml`.
+    ///
+    /// # Errors
+    /// [`OracleError::Read`] where the folder cannot be read, [`OracleError::Rule`] for a file that is no rule.
+    pub fn from_folder(root: &Path) -> Result<Self> {
+        let read = |path: &Path| -> Result<Vec<std::path::PathBuf>> {
+            let wrap = |source| OracleError::Read { path: path.to_owned(), source };
+            let mut entries = Vec::new();
+            for entry in fs::read_dir(path).map_err(wrap)? {
+                entries.push(entry.map_err(wrap)?.path());
+            }
+            entries.sort();
+            Ok(entries)
+        };
+        let mut files = Vec::new();
+        for folder in read(root)?.into_iter().filter(|path| path.is_dir()) {
+            for path in read(&folder)? {
+                if path.extension().is_some_and(|extension| extension == "yml") {
+                    let text =
+                        fs::read_to_string(&path).map_err(|source| OracleError::Read { path: path.clone(), source })?;
+                    let id = path.strip_prefix(root).unwrap_or(&path).with_extension("");
+                    files.push((id.to_string_lossy().replace('\\', "/"), text));
+                }
+            }
+        }
+        Self::from_texts(files)
+    }
+
+    fn from_texts(mut files: Vec<(String, String)>) -> Result<Self> {
+        files.sort();
+        let mut rules = Vec::new();
+        for (id, text) in files {
+            rules.push(Arc::new(read_rule(id, &text)?));
+        }
+        let mut indices = BTreeMap::new();
+        for language in Language::ALL {
+            let index = Index::new(&rules, language)?;
+            if !index.covers.is_empty() {
+                indices.insert(language, index);
+            }
+        }
+        Ok(Self { rules, indices })
+    }
+
+    pub(crate) fn index(&self, language: Language) -> Option<&Index> {
+        self.indices.get(&language)
+    }
+
+    /// Every rule that can flag something, by id.
+    pub fn list(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter().map(AsRef::as_ref).filter(|rule| rule.file.kind != Kind::Shared)
+    }
+
+    /// One rule.
+    ///
+    /// # Errors
+    /// [`OracleError::NoSuchRule`], with the id most like it.
+    pub fn show(&self, id: &str) -> Result<&Rule> {
+        if let Some(rule) = self.list().find(|rule| rule.id == id) {
+            return Ok(rule);
+        }
+        let nearest = self.list().max_by_key(|rule| likeness(&rule.id, id)).map(|rule| rule.id.clone());
+        Err(OracleError::NoSuchRule { id: id.to_owned(), nearest })
+    }
+}
+
+/// Pairs of neighbouring characters two ids share.
+fn likeness(left: &str, right: &str) -> usize {
+    left.as_bytes().windows(2).filter(|pair| right.as_bytes().windows(2).any(|other| other == *pair)).count()
+}
+
+fn read_rule(id: String, text: &str) -> Result<Rule> {
+    let fail = |message: String| OracleError::Rule { file: format!("{id}.yml"), message };
+    let file: RuleFile = serde_yaml_ng::from_str(text).map_err(|error| fail(error.to_string()))?;
+    let folder = id.split('/').next().unwrap_or("");
+    let language: Language = folder.parse().map_err(|_| fail(format!("the folder `{folder}` is no language")))?;
+    let empty = |key: &str| fail(format!("key `{key}` is missing or empty"));
+    if file.kind != Kind::Shared {
+        if file.cwe.is_empty() {
+            return Err(empty("cwe"));
+        }
+        if file.message.is_empty() {
+            return Err(empty("message"));
+        }
+        if file.help.is_empty() {
+            return Err(empty("help"));
+        }
+        if file.valid.is_empty() {
+            return Err(empty("valid"));
+        }
+        if file.invalid.is_empty() {
+            return Err(empty("invalid"));
+        }
+    }
+    let wrong = match file.kind {
+        Kind::Flow if file.sinks.is_empty() => Some("sinks"),
+        Kind::Pattern if file.calls.is_empty() && file.literals.is_empty() && file.attributes.is_empty() => {
+            Some("calls")
+        }
+        Kind::Typestate if file.check.is_none() => Some("check"),
+        _ => None,
+    };
+    if let Some(key) = wrong {
+        return Err(empty(key));
+    }
+    Ok(Rule { language, file, id })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_keys_are_named_with_their_file() {
+        let error = read_rule("python/x".to_owned(), "kind: flow\nsinkz: []\n").unwrap_err().to_string();
+        assert!(error.contains("python/x.yml") && error.contains("sinkz"), "{error}");
+        let error = read_rule("python/x".to_owned(), "kind: pattern\ncwe: [CWE-001]\n").unwrap_err().to_string();
+        assert!(error.contains("message"), "{error}");
+    }
+
+    #[test]
+    fn shipped_rules_load_and_unknown_ids_get_a_hint() {
+        let rules = RuleSet::embedded().unwrap();
+        assert!(rules.list().count() > 20);
+        let error = rules.show("python/cwe-089-sql").unwrap_err().to_string();
+        assert!(error.contains("did you mean `python/cwe-089"), "{error}");
+    }
+}

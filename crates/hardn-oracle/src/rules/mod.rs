@@ -1,0 +1,12 @@
+//! Rules are data: YAML files compiled into one index per language.
+
+mod index;
+mod load;
+mod path;
+mod samples;
+mod schema;
+
+pub(crate) use index::{Hit, Index};
+pub use load::{Rule, RuleInfo, RuleSet};
+pub use samples::{SampleFailure, SampleReport};
+pub(crate) use schema::{Argument, Condition, Guard, Holds, Literal, MemoryCheck, Pattern, Shape, Sink, Source};

@@ -1,0 +1,363 @@
+//! The shape of a rule file. Every key is described in `rules/README.md`.
+
+use hardn_types::Cwe;
+use regex::Regex;
+use serde::Deserialize;
+
+/// What kind of rule it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    /// From sources to sinks.
+    Flow,
+    /// Calls, literals and settings that are wrong wherever they stand.
+    Pattern,
+    /// A built-in analysis of memory and arithmetic.
+    Typestate,
+    /// Sources, sanitizers, guards and propagators for all flow rules of the language.
+    Shared,
+}
+
+/// A rule file as written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RuleFile {
+    pub(crate) kind: Kind,
+    #[serde(default)]
+    pub(crate) cwe: Vec<Cwe>,
+    #[serde(default)]
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) help: String,
+    #[serde(default)]
+    pub(crate) references: Vec<String>,
+    /// In snippet mode, values of unknown origin count as well as parameters.
+    #[serde(default)]
+    pub(crate) unknown: bool,
+    /// In snippet mode, a parameter counts only once it was joined to other text.
+    #[serde(default)]
+    pub(crate) built: bool,
+    #[serde(default)]
+    pub(crate) sources: Vec<Source>,
+    #[serde(default)]
+    pub(crate) sinks: Vec<Sink>,
+    #[serde(default)]
+    pub(crate) sanitizers: Vec<Sanitizer>,
+    #[serde(default)]
+    pub(crate) guards: Vec<Guard>,
+    #[serde(default)]
+    pub(crate) propagators: Vec<Propagator>,
+    #[serde(default)]
+    pub(crate) calls: Vec<CallModel>,
+    #[serde(default)]
+    pub(crate) literals: Vec<LiteralModel>,
+    #[serde(default)]
+    pub(crate) attributes: Vec<AttributeModel>,
+    #[serde(default)]
+    pub(crate) check: Option<MemoryCheck>,
+    /// Calls that the memory check treats as its origin: allocators, lookups, releases.
+    #[serde(default)]
+    pub(crate) functions: Vec<String>,
+    #[serde(default)]
+    pub(crate) valid: Vec<String>,
+    #[serde(default)]
+    pub(crate) invalid: Vec<String>,
+    #[serde(default)]
+    pub(crate) faithful: Samples,
+}
+
+/// Samples for faithful mode; those at the top level are for snippet mode.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Samples {
+    #[serde(default)]
+    pub(crate) valid: Vec<String>,
+    #[serde(default)]
+    pub(crate) invalid: Vec<String>,
+}
+
+/// The built-in analyses a typestate rule can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum MemoryCheck {
+    NullDereference,
+    UseAfterFree,
+    DoubleFree,
+    OutOfBoundsWrite,
+    OutOfBoundsRead,
+    IntegerOverflow,
+}
+
+/// A regular expression, compiled when the rule is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Pattern(pub(crate) Regex);
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Regex::new(&text).map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which argument of a call: `0`, `name`, `0|name`, `receiver`, `any`, `rest:2`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Argument {
+    pub(crate) index: Option<usize>,
+    pub(crate) name: Option<String>,
+    pub(crate) receiver: bool,
+    /// Every argument from this one on.
+    pub(crate) from: Option<usize>,
+}
+
+impl<'de> Deserialize<'de> for Argument {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::String(text) => text,
+            other => other.to_string(),
+        };
+        let mut argument = Self::default();
+        for part in text.split('|') {
+            if part == "receiver" {
+                argument.receiver = true;
+            } else if part == "any" {
+                argument.from = Some(0);
+            } else if let Some(from) = part.strip_prefix("rest:") {
+                argument.from = Some(from.parse().map_err(serde::de::Error::custom)?);
+            } else if let Ok(index) = part.parse() {
+                argument.index = Some(index);
+            } else {
+                argument.name = Some(part.to_owned());
+            }
+        }
+        Ok(argument)
+    }
+}
+
+/// A literal a condition compares with; texts also stand for dotted paths such as `ssl.CERT_NONE`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Literal {
+    Bool(bool),
+    Int(i64),
+    Text(String),
+    Null,
+}
+
+impl<'de> Deserialize<'de> for Literal {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::Bool(value) => Ok(Self::Bool(value)),
+            serde_json::Value::Null => Ok(Self::Null),
+            serde_json::Value::String(text) => Ok(Self::Text(text)),
+            serde_json::Value::Number(number) => {
+                number.as_i64().map(Self::Int).ok_or_else(|| serde::de::Error::custom("expected a whole number"))
+            }
+            _ => Err(serde::de::Error::custom("expected a literal: true, 1, text or null")),
+        }
+    }
+}
+
+/// A condition on one argument of a call; all given keys must hold.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Condition {
+    pub(crate) argument: Argument,
+    /// The argument is one of these.
+    #[serde(default)]
+    pub(crate) is: Option<Vec<Literal>>,
+    /// The argument is none of these; holds where it is missing.
+    #[serde(default)]
+    pub(crate) not: Option<Vec<Literal>>,
+    /// The argument is missing (`true`) or present (`false`).
+    #[serde(default)]
+    pub(crate) missing: Option<bool>,
+    /// The folded text, or else the dotted path, matches.
+    #[serde(default)]
+    pub(crate) matches: Option<Pattern>,
+    /// The number has one of these bits.
+    #[serde(default)]
+    pub(crate) bits: Option<i64>,
+    /// The argument is (or is not) a constant.
+    #[serde(default)]
+    pub(crate) constant: Option<bool>,
+    /// The number is below this.
+    #[serde(default)]
+    pub(crate) below: Option<i64>,
+    /// Missing or unknown counts as fulfilled.
+    #[serde(default)]
+    pub(crate) or_missing: bool,
+}
+
+/// Where remote data enters.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Source {
+    /// Calls whose result is tainted.
+    #[serde(default)]
+    pub(crate) call: Vec<String>,
+    /// Names and attributes that are tainted.
+    #[serde(default)]
+    pub(crate) value: Vec<String>,
+    /// Parameters of functions with such a decorator are tainted.
+    #[serde(default)]
+    pub(crate) decorated: Vec<String>,
+    /// Arguments that the call fills, instead of its result.
+    #[serde(default)]
+    pub(crate) fills: Option<Argument>,
+    /// Not a remote source, but one of this machine: only snippet mode counts it.
+    #[serde(default)]
+    pub(crate) local: bool,
+}
+
+/// What a sink takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Shape {
+    /// Lists do no harm here.
+    Text,
+    #[default]
+    Any,
+}
+
+/// Where tainted data does harm.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sink {
+    #[serde(default)]
+    pub(crate) call: Vec<String>,
+    /// Calls that `call` would match and that are none.
+    #[serde(default)]
+    pub(crate) except: Vec<String>,
+    #[serde(default)]
+    pub(crate) argument: Vec<Argument>,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+    #[serde(default)]
+    pub(crate) shape: Shape,
+    /// Overrides the rule's `built`.
+    #[serde(default)]
+    pub(crate) built: Option<bool>,
+    /// Overrides the rule's `unknown`.
+    #[serde(default)]
+    pub(crate) unknown: Option<bool>,
+    /// The known parts of the text must match; unknown parts read as U+0001.
+    #[serde(default)]
+    pub(crate) text: Option<Pattern>,
+    /// In snippet mode, the part of a path before a slash counts too.
+    #[serde(default)]
+    pub(crate) base: bool,
+    /// Returned values are a sink.
+    #[serde(default)]
+    pub(crate) returned: bool,
+    /// Only in functions and for variables whose name matches.
+    #[serde(default)]
+    pub(crate) context: Option<Pattern>,
+}
+
+/// A call whose result is clean.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Sanitizer {
+    pub(crate) call: Vec<String>,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+}
+
+/// In which outcome a guard's subject is clean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Holds {
+    True,
+    False,
+    /// The call raises or exits otherwise, so the subject is clean after it.
+    Always,
+}
+
+impl<'de> Deserialize<'de> for Holds {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match serde_json::Value::deserialize(deserializer)? {
+            serde_json::Value::Bool(true) => Ok(Self::True),
+            serde_json::Value::Bool(false) => Ok(Self::False),
+            serde_json::Value::String(text) if text == "always" => Ok(Self::Always),
+            _ => Err(serde::de::Error::custom("expected true, false or always")),
+        }
+    }
+}
+
+/// A check that makes its subject clean.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Guard {
+    #[serde(default)]
+    pub(crate) call: Vec<String>,
+    /// The subject.
+    #[serde(default)]
+    pub(crate) argument: Option<Argument>,
+    #[serde(default)]
+    pub(crate) holds: Option<Holds>,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+    /// The subject must carry this mark, set by a propagator.
+    #[serde(default)]
+    pub(crate) requires: Option<String>,
+    /// `"x" in subject` is false: the subject is clean.
+    #[serde(default)]
+    pub(crate) contains: Vec<String>,
+}
+
+/// A call that passes taint on.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Propagator {
+    pub(crate) call: Vec<String>,
+    /// From where; default: receiver and all arguments.
+    #[serde(default)]
+    pub(crate) from: Option<Argument>,
+    /// Into which argument; default: the result.
+    #[serde(default)]
+    pub(crate) into: Option<Argument>,
+    /// What `into` held before stays in it.
+    #[serde(default)]
+    pub(crate) adds: bool,
+    /// The value carries this mark from now on.
+    #[serde(default)]
+    pub(crate) mark: Option<String>,
+    /// The parts are joined to one text.
+    #[serde(default)]
+    pub(crate) joins: bool,
+    /// The argument that is a printf format for the arguments after it.
+    #[serde(default)]
+    pub(crate) format: Option<Argument>,
+}
+
+/// A call that is wrong wherever it stands.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CallModel {
+    pub(crate) call: Vec<String>,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+    /// The function, or the variable the result goes to, must be named like this.
+    #[serde(default)]
+    pub(crate) context: Option<Pattern>,
+}
+
+/// A text constant that goes where it should not.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LiteralModel {
+    /// The variable, keyword, key or parameter it goes to or is compared with.
+    pub(crate) name: Pattern,
+    /// Texts that are harmless.
+    #[serde(default)]
+    pub(crate) except: Option<Pattern>,
+    /// Names that are harmless.
+    #[serde(default)]
+    pub(crate) except_name: Option<Pattern>,
+}
+
+/// A setting that is wrong.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct AttributeModel {
+    pub(crate) attribute: Vec<String>,
+    pub(crate) is: Vec<Literal>,
+}

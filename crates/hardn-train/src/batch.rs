@@ -1,0 +1,212 @@
+//! Examples and the padded batches they make.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{LossRecipe, Reduction, Term};
+
+/// What an example is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExampleKind {
+    /// Keeps or teaches ability; pretraining text is of this kind too.
+    Utility,
+    /// The fixed side of a pair.
+    Secure,
+    /// The other side of a pair.
+    Vulnerable,
+}
+
+impl ExampleKind {
+    /// Every kind, in the order of reports.
+    pub const ALL: [Self; 3] = [Self::Utility, Self::Secure, Self::Vulnerable];
+
+    /// `utility`, `secure` or `vulnerable`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Utility => "utility",
+            Self::Secure => "secure",
+            Self::Vulnerable => "vulnerable",
+        }
+    }
+
+    fn term(self) -> Term {
+        match self {
+            Self::Utility | Self::Secure => Term::Nll,
+            Self::Vulnerable => Term::Unlikelihood,
+        }
+    }
+}
+
+/// One sequence with the tokens that are learnt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// The pair's or item's id, with the side behind a `#` where it is one of two.
+    pub id: String,
+    /// What it is for.
+    pub kind: ExampleKind,
+    /// Token ids.
+    pub ids: Vec<u32>,
+    /// 1 where the token is learnt, one per token. The first token has nothing before it that could predict it:
+    /// selecting it has no effect.
+    pub selected: Vec<u8>,
+}
+
+impl Example {
+    /// How many tokens are learnt.
+    pub fn n_selected(&self) -> usize {
+        self.selected.iter().skip(1).filter(|&&bit| bit != 0).count()
+    }
+}
+
+/// How examples are weighed against each other in one update.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Weighing {
+    /// Each example's reduced loss, divided by the number of samples of the step.
+    PerSample {
+        reduction: Reduction,
+        n_samples: usize,
+    },
+    /// Every token of the step alike.
+    PerToken { n_tokens: usize },
+}
+
+/// A right-padded batch with the positions that carry a loss. `rows` index the flattened `[batch * seq]` positions;
+/// the hidden state at a row predicts the token after it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct MicroBatch {
+    pub(crate) ids: Vec<u32>,
+    pub(crate) shape: (usize, usize),
+    pub(crate) rows: Vec<u32>,
+    pub(crate) targets: Vec<u32>,
+    pub(crate) terms: Vec<Term>,
+    /// Which example a row belongs to.
+    pub(crate) owners: Vec<usize>,
+    /// The row's share in its example's reduced loss: 1 / n selected, or 1.
+    pub(crate) shares: Vec<f32>,
+    /// What the row's loss is multiplied by in the update.
+    pub(crate) weights: Vec<f32>,
+    pub(crate) kl_rows: Vec<u32>,
+    pub(crate) kl_owners: Vec<usize>,
+    pub(crate) kl_shares: Vec<f32>,
+    pub(crate) kl_weights: Vec<f32>,
+    pub(crate) kinds: Vec<ExampleKind>,
+    pub(crate) examples: Vec<String>,
+    /// Tokens without padding.
+    pub(crate) n_tokens: usize,
+}
+
+impl MicroBatch {
+    pub(crate) fn new(examples: &[&Example], loss: &LossRecipe, weighing: Weighing) -> Self {
+        let longest = examples.iter().map(|example| example.ids.len()).max().unwrap_or(0);
+        let mut batch = Self {
+            ids: vec![0; examples.len() * longest],
+            shape: (examples.len(), longest),
+            ..Self::default()
+        };
+        for (owner, example) in examples.iter().enumerate() {
+            let start = owner * longest;
+            batch.ids[start..start + example.ids.len()].copy_from_slice(&example.ids);
+            batch.n_tokens += example.ids.len();
+            batch.kinds.push(example.kind);
+            batch.examples.push(example.id.clone());
+            let n_selected = example.n_selected();
+            let n_others = example.ids.len().saturating_sub(1) - n_selected;
+            let (share, kl_share, scale) = match weighing {
+                Weighing::PerSample { reduction: Reduction::Mean, n_samples } => (
+                    1.0 / n_selected.max(1) as f64,
+                    1.0 / n_others.max(1) as f64,
+                    1.0 / n_samples.max(1) as f64,
+                ),
+                Weighing::PerSample { reduction: Reduction::Sum, n_samples } => {
+                    (1.0, 1.0, 1.0 / n_samples.max(1) as f64)
+                }
+                Weighing::PerToken { n_tokens } => (1.0, 1.0, 1.0 / n_tokens.max(1) as f64),
+            };
+            let factor = match example.kind {
+                ExampleKind::Utility => loss.weights.utility,
+                ExampleKind::Secure => loss.weights.secure,
+                ExampleKind::Vulnerable => loss.weights.unlikelihood,
+            };
+            let with_kl = loss.kl_weight != 0.0 && example.kind != ExampleKind::Utility;
+            for t in 1..example.ids.len() {
+                let row = (start + t - 1) as u32;
+                if example.selected[t] != 0 {
+                    batch.rows.push(row);
+                    batch.targets.push(example.ids[t]);
+                    batch.terms.push(example.kind.term());
+                    batch.owners.push(owner);
+                    batch.shares.push(share as f32);
+                    batch.weights.push((share * factor * scale) as f32);
+                } else if with_kl {
+                    batch.kl_rows.push(row);
+                    batch.kl_owners.push(owner);
+                    batch.kl_shares.push(kl_share as f32);
+                    batch.kl_weights.push((kl_share * loss.kl_weight * scale) as f32);
+                }
+            }
+        }
+        batch
+    }
+}
+
+/// Cuts examples into groups of similar length: at most `max_padded` padded tokens (always at least one example),
+/// and little padding. Order within equal lengths is kept.
+pub(crate) fn group_by_length<'a>(
+    mut examples: Vec<&'a Example>,
+    max_padded: usize,
+) -> Vec<Vec<&'a Example>> {
+    examples.sort_by_key(|example| example.ids.len());
+    let mut groups: Vec<Vec<&Example>> = Vec::new();
+    for example in examples {
+        let length = example.ids.len();
+        let fits = groups.last().is_some_and(|group| {
+            let shortest = group[0].ids.len();
+            // A batch of few tokens costs as much in overhead as the padding it saves.
+            let small = (group.len() + 1) * length <= 1024;
+            (group.len() + 1) * length <= max_padded && (small || length * 4 <= shortest * 5)
+        });
+        match groups.last_mut() {
+            Some(group) if fits => group.push(example),
+            _ => groups.push(vec![example]),
+        }
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(kind: ExampleKind, ids: &[u32], selected: &[u8]) -> Example {
+        Example { id: "x".to_owned(), kind, ids: ids.to_vec(), selected: selected.to_vec() }
+    }
+
+    #[test]
+    fn a_selected_token_is_charged_at_the_position_before_it() {
+        let a = example(ExampleKind::Secure, &[10, 11, 12], &[1, 0, 1]);
+        let b = example(ExampleKind::Vulnerable, &[20, 21, 22, 23], &[0, 1, 1, 0]);
+        let loss = LossRecipe { kl_weight: 2.0, ..LossRecipe::default() };
+        let weighing = Weighing::PerSample { reduction: Reduction::Mean, n_samples: 2 };
+        let batch = MicroBatch::new(&[&a, &b], &loss, weighing);
+        assert_eq!(batch.ids, [10, 11, 12, 0, 20, 21, 22, 23]);
+        assert_eq!(batch.rows, [1, 4, 5]);
+        assert_eq!(batch.targets, [12, 21, 22]);
+        assert_eq!(batch.terms, [Term::Nll, Term::Unlikelihood, Term::Unlikelihood]);
+        assert_eq!(batch.weights, [0.5, 0.25, 0.25]);
+        assert_eq!(batch.kl_rows, [0, 6]);
+        assert_eq!(batch.kl_weights, [1.0, 1.0]);
+    }
+
+    #[test]
+    fn groups_hold_similar_lengths() {
+        let lengths = [600, 30, 610, 31, 900, 29, 605];
+        let examples: Vec<Example> = lengths
+            .iter()
+            .map(|&n| example(ExampleKind::Utility, &vec![1; n], &vec![1; n]))
+            .collect();
+        let groups = group_by_length(examples.iter().collect(), 2_000);
+        let lengths: Vec<Vec<usize>> =
+            groups.iter().map(|g| g.iter().map(|e| e.ids.len()).collect()).collect();
+        assert_eq!(lengths, [vec![29, 30, 31], vec![600, 605, 610], vec![900]]);
+    }
+}

@@ -1,0 +1,349 @@
+//! The loop all training shares: steps, validation, checkpoints, resuming, stopping.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
+
+use hardn_types::{BoxError, LossPoint};
+
+use crate::{
+    AdamWConfig, ClipPer, LoopRecipe, Result, Schedule, TrainError,
+    batch::MicroBatch,
+    checkpoint::{Checkpoints, State},
+    events::{Event, EventLog, curve, read_events},
+    objective::{Objective, Terms},
+    optimizer::AdamW,
+    rng::derive_seed,
+};
+
+/// Where a training stands after a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepUpdate {
+    /// Steps done.
+    pub step: usize,
+    /// Steps in all.
+    pub total: usize,
+    /// The weighted sum that was minimised, in nats.
+    pub loss: f64,
+    /// Mean loss per example, by term, in nats.
+    pub terms: BTreeMap<String, f64>,
+    /// The learning rate of this step.
+    pub learning_rate: f64,
+    /// Tokens of this step, without padding.
+    pub tokens: usize,
+    /// Tokens per second of this step.
+    pub tokens_per_second: f64,
+}
+
+/// Is told how a training goes. Every method has a default that does nothing.
+pub trait Progress {
+    /// Training begins, or goes on after `step`.
+    fn start(&mut self, step: usize, total: usize) {
+        let _ = (step, total);
+    }
+
+    /// A step is done.
+    fn step(&mut self, update: &StepUpdate) {
+        let _ = update;
+    }
+
+    /// A validation is done: mean loss per example by kind, and `all`.
+    fn validation(&mut self, step: usize, losses: &BTreeMap<String, f64>) {
+        let _ = (step, losses);
+    }
+
+    /// Scores the model as it is after `step`, where something better than the validation loss can:
+    /// higher is better, and the best score decides which weights are kept.
+    ///
+    /// # Errors
+    /// Whatever made it impossible; the training stops, and its last checkpoint stays good.
+    fn score(
+        &mut self,
+        model: &hardn_models::Model,
+        step: usize,
+    ) -> std::result::Result<Option<f64>, BoxError> {
+        let _ = (model, step);
+        Ok(None)
+    }
+}
+
+/// Tells nobody.
+impl Progress for () {}
+
+/// How a training ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// All steps are done.
+    Finished,
+    /// The stop flag was set; the state after this step is saved and another call goes on from there.
+    Interrupted {
+        /// Steps done.
+        step: usize,
+    },
+}
+
+/// What came out of a training.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// How it ended.
+    pub ended: Ended,
+    /// Steps done.
+    pub steps: usize,
+    /// The step whose weights the model now has.
+    pub kept_step: usize,
+    /// Tokens seen, without padding.
+    pub tokens: u64,
+    /// Values that were trained.
+    pub n_parameters: usize,
+    /// The loss curve.
+    pub curve: Vec<LossPoint>,
+}
+
+/// The work of one optimiser step.
+pub(crate) struct StepPlan {
+    pub(crate) batches: Vec<MicroBatch>,
+}
+
+/// Says what each step computes: a function of the step alone, so that a resumed training sees the same.
+pub(crate) trait Plan {
+    fn total_steps(&self) -> usize;
+    fn step(&mut self, step: usize) -> StepPlan;
+    /// Batches whose losses add up to the validation loss; may be empty.
+    fn validation(&self) -> &[MicroBatch];
+}
+
+/// Everything the loop needs besides the model and the plan.
+pub(crate) struct LoopSettings<'a> {
+    pub(crate) optimizer: AdamWConfig,
+    pub(crate) schedule: Schedule,
+    pub(crate) training: LoopRecipe,
+    /// What the training is made of, by name.
+    pub(crate) identity: BTreeMap<String, String>,
+    pub(crate) dir: &'a Path,
+    pub(crate) stop: &'a AtomicBool,
+    /// The adapter has dropout.
+    pub(crate) dropout: bool,
+}
+
+/// Trains the objective's model, going on from the last checkpoint in `settings.dir` if there is one.
+pub(crate) fn run(
+    objective: &Objective<'_>,
+    plan: &mut dyn Plan,
+    settings: &LoopSettings<'_>,
+    progress: &mut dyn Progress,
+) -> Result<Outcome> {
+    let checkpoints =
+        Checkpoints::new(settings.dir.join("checkpoints"), settings.training.keep_checkpoints);
+    fs::create_dir_all(settings.dir).map_err(TrainError::file("create", settings.dir))?;
+    checkpoints.clean()?;
+    let mut adamw = AdamW::new(settings.optimizer, objective.model.trainable())?;
+    let mut state = State {
+        identity: settings.identity.clone(),
+        step: 0,
+        updates: 0,
+        tokens: 0,
+        best: None,
+    };
+    if let Some(&last) = checkpoints.steps().last() {
+        state = restore(&checkpoints, last, &mut adamw, settings)?;
+    }
+    let mut log = EventLog::open(settings.dir, state.step)?;
+    let mut run =
+        Run { objective, settings, checkpoints, adamw, state, total: plan.total_steps() };
+    progress.start(run.state.step, run.total);
+    if run.state.step == 0 {
+        run.validate(plan, &mut log, progress)?;
+    }
+    while run.state.step < run.total {
+        run.step(plan, &mut log, progress)?;
+        let step = run.state.step;
+        let every = |n: usize| n > 0 && step.is_multiple_of(n);
+        let validated = step == run.total || every(settings.training.eval_every);
+        if validated {
+            run.validate(plan, &mut log, progress)?;
+        }
+        let stopping = settings.stop.load(Ordering::SeqCst);
+        if validated || stopping || every(settings.training.checkpoint_every) {
+            log.flush()?;
+            run.save()?;
+        }
+        if stopping && step < run.total {
+            return Ok(run.outcome(Ended::Interrupted { step }, step));
+        }
+    }
+    let mut kept = run.state.step;
+    if let Some((best, _)) = run.state.best.filter(|_| settings.training.keep_best)
+        && best != run.state.step
+    {
+        restore(&run.checkpoints, best, &mut run.adamw, settings)?;
+        kept = best;
+    }
+    Ok(run.outcome(Ended::Finished, kept))
+}
+
+fn restore(
+    checkpoints: &Checkpoints,
+    step: usize,
+    adamw: &mut AdamW,
+    settings: &LoopSettings<'_>,
+) -> Result<State> {
+    let (state, tensors) = checkpoints.load(step)?;
+    let names = settings.identity.keys().chain(state.identity.keys());
+    let differs = |name: &&String| settings.identity.get(*name) != state.identity.get(*name);
+    if let Some(name) = names.clone().find(differs) {
+        return Err(TrainError::OtherRun { path: settings.dir.to_owned(), what: name.clone() });
+    }
+    adamw
+        .restore(&tensors, state.updates)
+        .map_err(|message| TrainError::Checkpoint { path: checkpoints.path(step), message })?;
+    Ok(state)
+}
+
+struct Run<'a> {
+    objective: &'a Objective<'a>,
+    settings: &'a LoopSettings<'a>,
+    checkpoints: Checkpoints,
+    adamw: AdamW,
+    state: State,
+    total: usize,
+}
+
+impl Run<'_> {
+    fn step(
+        &mut self,
+        plan: &mut dyn Plan,
+        log: &mut EventLog,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let training = &self.settings.training;
+        let index = self.state.step;
+        let work = plan.step(index);
+        let mut terms = Terms::default();
+        let mut tokens = 0;
+        let mut gradient_norm = 0.0;
+        for (i, batch) in work.batches.iter().enumerate() {
+            let seed = derive_seed(training.seed, &[0xd0, index as u64, i as u64]);
+            let (loss, parts) =
+                self.objective.compute(batch, self.settings.dropout.then_some(seed))?;
+            if !parts.loss.is_finite() {
+                return Err(self.not_finite(format!("it is {}", parts.loss), batch));
+            }
+            self.adamw.accumulate(&loss)?;
+            if training.clip_per == ClipPer::MicroBatch {
+                gradient_norm = self.adamw.clip(training.clip_norm)?;
+                if !gradient_norm.is_finite() {
+                    return Err(self.not_finite("its gradient overflows".to_owned(), batch));
+                }
+            }
+            terms.merge(&parts);
+            tokens += batch.n_tokens;
+        }
+        if training.clip_per == ClipPer::Step {
+            gradient_norm = self.adamw.clip(training.clip_norm)?;
+            if !gradient_norm.is_finite() {
+                let mut all = MicroBatch::default();
+                all.examples = work.batches.into_iter().flat_map(|batch| batch.examples).collect();
+                return Err(self.not_finite("its gradient overflows".to_owned(), &all));
+            }
+        }
+        let rate = self.settings.optimizer.learning_rate;
+        let learning_rate = rate * self.settings.schedule.factor(index, self.total);
+        self.adamw.update(learning_rate)?;
+        self.state.step += 1;
+        self.state.tokens += tokens as u64;
+        let seconds = started.elapsed().as_secs_f64();
+        let (step, loss, terms) = (self.state.step, terms.loss, terms.means());
+        log.write(&Event::Step {
+            step,
+            loss,
+            terms: terms.clone(),
+            learning_rate,
+            gradient_norm,
+            tokens: self.state.tokens,
+        })?;
+        log.timing(step, seconds, tokens)?;
+        progress.step(&StepUpdate {
+            step,
+            total: self.total,
+            loss,
+            terms,
+            learning_rate,
+            tokens,
+            tokens_per_second: tokens as f64 / seconds.max(1e-9),
+        });
+        Ok(())
+    }
+
+    fn validate(
+        &mut self,
+        plan: &dyn Plan,
+        log: &mut EventLog,
+        progress: &mut dyn Progress,
+    ) -> Result<()> {
+        let mut terms = Terms::default();
+        for batch in plan.validation() {
+            let (_, parts) = self.objective.evaluate(batch)?;
+            if !parts.loss.is_finite() {
+                return Err(self.not_finite("in validation".to_owned(), batch));
+            }
+            terms.merge(&parts);
+        }
+        let step = self.state.step;
+        let mut losses = terms.means();
+        let mut criterion = None;
+        if !plan.validation().is_empty() {
+            losses.insert("all".to_owned(), terms.loss);
+            criterion = Some(terms.loss);
+        }
+        let failed = |error: BoxError| TrainError::Score { step, message: error.to_string() };
+        if let Some(score) = progress.score(self.objective.model, step).map_err(failed)? {
+            losses.insert("score".to_owned(), score);
+            criterion = Some(-score);
+        }
+        let Some(criterion) = criterion else { return Ok(()) };
+        // The untrained model is never kept as the best.
+        if step > 0 && self.state.best.is_none_or(|(_, best)| criterion < best) {
+            self.state.best = Some((step, criterion));
+        }
+        log.write(&Event::Validation { step, losses: losses.clone() })?;
+        progress.validation(step, &losses);
+        Ok(())
+    }
+
+    fn save(&mut self) -> Result<()> {
+        let (tensors, updates) = self.adamw.state()?;
+        self.state.updates = updates;
+        self.checkpoints.save(&self.state, tensors)?;
+        Ok(())
+    }
+
+    /// Saves the state before the step that failed, and says which examples it was.
+    fn not_finite(&mut self, what: String, batch: &MicroBatch) -> TrainError {
+        self.adamw.clear_gradients();
+        if let Err(error) = self.save() {
+            return error;
+        }
+        TrainError::NotFinite {
+            step: self.state.step + 1,
+            what,
+            examples: batch.examples.clone(),
+            checkpoint: self.checkpoints.path(self.state.step),
+        }
+    }
+
+    fn outcome(&self, ended: Ended, kept_step: usize) -> Outcome {
+        Outcome {
+            ended,
+            steps: self.state.step,
+            kept_step,
+            tokens: self.state.tokens,
+            n_parameters: self.adamw.n_parameters(),
+            curve: curve(&read_events(self.settings.dir)),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! Small models and data for this crate's tests.
+
+use hardn_models::{LAB_SPECIALS, LlamaConfig, Model, Tokenizer, train_bpe};
+use hardn_types::{FixPair, Language};
+
+/// A byte-level tokenizer that has seen a little Python.
+pub(crate) fn tokenizer() -> Tokenizer {
+    let texts = [
+        "def run(name):\n    return system(\"ls \" + name)\n",
+        "def run(name):\n    return call([\"ls\", name])\n",
+        "def add(a, b):\n    return a + b\n",
+    ];
+    train_bpe(texts.iter().copied(), 300, LAB_SPECIALS).unwrap()
+}
+
+/// A model of two layers for that tokenizer.
+pub(crate) fn model(seed: u64) -> Model {
+    let config = LlamaConfig::small(tokenizer().vocab_size(), 16, 2, 2, 32, 128);
+    Model::random(&config, seed).unwrap()
+}
+
+/// A pair whose sides share `prompt`.
+pub(crate) fn pair(id: &str, prompt: &str, before: &str, after: &str) -> FixPair {
+    FixPair {
+        id: id.to_owned(),
+        before: format!("{prompt}{before}"),
+        after: format!("{prompt}{after}"),
+        cwe: Some(hardn_types::Cwe(78)),
+        language: Language::Python,
+        description: None,
+        prompt: prompt.to_owned(),
+        origin: None,
+        licence: None,
+        file_name: None,
+        line_changes: None,
+        char_changes: None,
+        extra: serde_json::Map::new(),
+    }
+}

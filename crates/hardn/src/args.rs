@@ -1,0 +1,498 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Makes code models write secure code, and proves it.
+#[derive(Parser)]
+#[command(
+    version,
+    propagate_version = true,
+    after_help = "Examples:\n  \
+        hardn demo                         the whole story on a small model, in minutes\n  \
+        hardn harden run.toml              train, evaluate before and after, report\n  \
+        hardn scan src/                    look for weaknesses in code\n  \
+        hardn doctor                       what this machine offers"
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// Say less: no progress on standard error
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// The whole story on the lab model: base, hardened, controls, report.html
+    Demo(DemoArgs),
+    /// Train, evaluate before and after, and report: the main job
+    Harden(HardenArgs),
+    /// Look for weaknesses in code; exit status 1 where there are findings
+    Scan(ScanArgs),
+    /// The oracle's rules
+    Rules {
+        #[command(subcommand)]
+        command: RulesCommand,
+    },
+    /// Train a model by a recipe
+    Train(TrainArgs),
+    /// Complete a prompt
+    Complete(CompleteArgs),
+    /// Judge samples: a model's, or samples made elsewhere
+    Eval(EvalArgs),
+    /// Make report.html of a run folder again
+    Report(ReportArgs),
+    /// Look inside: logits, tokens, masks, losses, preference, statistics (JSON Lines)
+    Inspect {
+        #[command(subcommand)]
+        command: InspectCommand,
+    },
+    /// Run one program in the sandbox
+    Sandbox(SandboxArgs),
+    /// The lab: our own small world
+    Lab {
+        #[command(subcommand)]
+        command: LabCommand,
+    },
+    /// What this machine offers and what is missing
+    Doctor {
+        /// One JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Speed, side by side with the peer it names
+    Bench(BenchArgs),
+    /// Shell completions
+    #[command(after_help = "Example:\n  hardn completions bash > ~/.local/share/bash-completion/completions/hardn")]
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  hardn demo\n  hardn demo --model lab-1m --out runs/small\n  \
+    hardn demo --seed 7 --world-seed 99 --idioms my-idioms.toml     a world nobody tuned to\n\n\
+    Killed at any moment, the same command goes on where it stopped.")]
+pub(crate) struct DemoArgs {
+    /// A shipped lab model (lab-1m, lab-4m) or a checkpoint folder
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Where the run folder goes
+    #[arg(long, default_value = "runs/demo")]
+    pub(crate) out: PathBuf,
+    /// Seed of training and sampling
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Seed of the lab's generator
+    #[arg(long, default_value_t = 1)]
+    pub(crate) world_seed: u64,
+    /// A file of further idioms, names and wordings for the lab
+    #[arg(long)]
+    pub(crate) idioms: Option<PathBuf>,
+    /// A folder that `hardn lab generate` wrote, instead of generating a world
+    #[arg(long, conflicts_with_all = ["world_seed", "idioms"])]
+    pub(crate) world: Option<PathBuf>,
+    /// Samples drawn per scenario and task
+    #[arg(long, short = 'n')]
+    pub(crate) samples: Option<u32>,
+    /// Throw away what an earlier run left in the folder
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// The metrics as JSON on standard output when done
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  hardn harden examples/sven.toml\n  hardn harden run.toml --out runs/second --set train.set.epochs=2\n\n\
+    Killed at any moment, the same command goes on where it stopped.")]
+pub(crate) struct HardenArgs {
+    /// The run's configuration
+    pub(crate) config: PathBuf,
+    /// Where the run folder goes (default: `out` of the configuration, else runs/<file name>)
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// Override a key of the configuration, as KEY=VALUE; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Throw away what an earlier run left in the folder
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// The metrics as JSON on standard output when done
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ScanFormat {
+    /// For people
+    Text,
+    /// JSON Lines
+    Json,
+    /// SARIF 2.1.0
+    Sarif,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum ScanMode {
+    /// Only remote sources taint: whole programs
+    Faithful,
+    /// Parameters and unknown values taint too: bare functions
+    Snippet,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  hardn scan src/ tools/fetch.py\n  hardn scan --json --mode faithful app.py\n  \
+    hardn scan --format sarif . > findings.sarif\n  cat f.py | hardn scan - --language python\n\n\
+    Exit status: 0 nothing found, 1 findings, 2 a path could not be read.")]
+pub(crate) struct ScanArgs {
+    /// Files, folders, or - for standard input
+    #[arg(required = true)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// How the result is printed
+    #[arg(long, value_enum, default_value = "text")]
+    pub(crate) format: ScanFormat,
+    /// Short for --format json
+    #[arg(long, conflicts_with = "format")]
+    pub(crate) json: bool,
+    /// Which values are taken to be an attacker's
+    #[arg(long, value_enum, default_value = "snippet")]
+    pub(crate) mode: ScanMode,
+    /// The language of standard input, or of every file
+    #[arg(long)]
+    pub(crate) language: Option<hardn_types::Language>,
+    /// A folder of rules instead of the shipped ones
+    #[arg(long)]
+    pub(crate) rules: Option<PathBuf>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum RulesCommand {
+    /// Every rule, one per line
+    List {
+        /// JSON Lines
+        #[arg(long)]
+        json: bool,
+        /// A folder of rules instead of the shipped ones
+        #[arg(long)]
+        rules: Option<PathBuf>,
+    },
+    /// One rule: what it flags, how to fix it, its samples
+    Show {
+        /// The rule's id, such as python/cwe-089-sql-injection
+        id: String,
+        /// A folder of rules instead of the shipped ones
+        #[arg(long)]
+        rules: Option<PathBuf>,
+    },
+    /// Runs every rule over its own `valid` and `invalid` samples
+    Test {
+        /// Only rules whose id contains this
+        filter: Option<String>,
+        /// A folder of rules instead of the shipped ones
+        #[arg(long)]
+        rules: Option<PathBuf>,
+    },
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  hardn train safecoder-lab --model lab-4m --pairs pairs.jsonl --out runs/adapter\n\n\
+    Killed at any moment, the same command goes on where it stopped.")]
+pub(crate) struct TrainArgs {
+    /// A shipped recipe's name or a TOML file
+    pub(crate) recipe: String,
+    /// A shipped lab model or a checkpoint folder
+    #[arg(long)]
+    pub(crate) model: String,
+    /// Fix pairs: files or folders of JSON Lines
+    #[arg(long, num_args = 1.., required = true)]
+    pub(crate) pairs: Vec<PathBuf>,
+    /// Fix pairs for validation
+    #[arg(long, num_args = 1..)]
+    pub(crate) validation_pairs: Vec<PathBuf>,
+    /// Utility rows (prompt, completion, instruction)
+    #[arg(long, num_args = 1..)]
+    pub(crate) utility: Vec<PathBuf>,
+    /// Override a key of the recipe, as KEY=VALUE; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Where checkpoints and the result go
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// The summary as JSON on standard output when done
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  hardn complete --model lab-4m --prompt-file prompt.py -n 3\n  \
+    echo 'def add(a, b):' | hardn complete --model lab-4m --json --seed 7\n  \
+    hardn complete --model DIR --adapter runs/demo/training/hardened/adapter --decoder plain --set temperature=0.2 --prompt-file p.py")]
+pub(crate) struct CompleteArgs {
+    /// The prompt; or use --prompt-file
+    #[arg(conflicts_with = "prompt_file")]
+    pub(crate) prompt: Option<String>,
+    /// A file with the prompt, or - for standard input
+    #[arg(long)]
+    pub(crate) prompt_file: Option<PathBuf>,
+    /// A shipped lab model or a checkpoint folder
+    #[arg(long)]
+    pub(crate) model: String,
+    /// An adapter folder in PEFT layout
+    #[arg(long)]
+    pub(crate) adapter: Option<PathBuf>,
+    /// A shipped decoder's name or a TOML file
+    #[arg(long, default_value = "plain")]
+    pub(crate) decoder: String,
+    /// Override a key of the decoder, as KEY=VALUE; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Seed
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// How many samples
+    #[arg(short, default_value_t = 1)]
+    pub(crate) n: u32,
+    /// JSON Lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  hardn eval --samples samples.jsonl --suite scenarios.jsonl --out runs/theirs\n  \
+    hardn eval run.toml --out runs/base      the evaluation part of `hardn harden`, base model only\n\n\
+    Rows of --samples: {\"task_id\", \"completion\" or \"solution\", \"sample\"?}")]
+pub(crate) struct EvalArgs {
+    /// A run's configuration; its training part is not used
+    #[arg(required_unless_present = "samples", conflicts_with = "samples")]
+    pub(crate) config: Option<PathBuf>,
+    /// Samples made elsewhere, JSON Lines
+    #[arg(long, requires = "suite")]
+    pub(crate) samples: Option<PathBuf>,
+    /// Scenarios: a JSON Lines file, a published folder, or `lab`
+    #[arg(long)]
+    pub(crate) suite: Option<String>,
+    /// Only this split of the suite
+    #[arg(long)]
+    pub(crate) split: Option<String>,
+    /// Where the run folder goes
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Override a key of the configuration, as KEY=VALUE; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Throw away what an earlier run left in the folder
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// The metrics as JSON on standard output when done
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args)]
+pub(crate) struct ReportArgs {
+    /// A run folder
+    pub(crate) run: PathBuf,
+    /// Samples of each scenario and arm kept in the browser
+    #[arg(long, default_value_t = 4)]
+    pub(crate) samples: usize,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum InspectCommand {
+    /// Logits of every position
+    Logits {
+        /// A shipped lab model or a checkpoint folder
+        #[arg(long)]
+        model: String,
+        /// An adapter folder in PEFT layout
+        #[arg(long)]
+        adapter: Option<PathBuf>,
+        /// Token ids, comma-separated
+        #[arg(long, value_delimiter = ',', required = true)]
+        ids: Vec<u32>,
+        /// Computation type; only f32 today
+        #[arg(long, default_value = "f32")]
+        dtype: String,
+    },
+    /// Token ids and their code-point offsets
+    Tokens {
+        /// A shipped lab model, or a folder with tokenizer.json
+        #[arg(long, alias = "tokenizer")]
+        model: String,
+        /// The text, or - for standard input
+        #[arg(default_value = "-")]
+        file: PathBuf,
+    },
+    /// Token masks of fix pairs
+    Masks {
+        /// A folder with tokenizer.json
+        #[arg(long, alias = "model")]
+        tokenizer: String,
+        /// mix, char, line, ndiff, difflib or whole
+        #[arg(long)]
+        kind: String,
+        /// Longest sample kept, in tokens
+        #[arg(long, default_value_t = 1024)]
+        max_tokens: usize,
+        /// Fix pairs, JSON Lines
+        pairs: PathBuf,
+    },
+    /// Loss terms of fix pairs under a recipe
+    Loss {
+        /// A shipped lab model or a checkpoint folder
+        #[arg(long)]
+        model: String,
+        /// An adapter folder in PEFT layout
+        #[arg(long)]
+        adapter: Option<PathBuf>,
+        /// A shipped recipe's name or a TOML file
+        #[arg(long)]
+        recipe: String,
+        /// Override a key of the recipe, as KEY=VALUE; may be repeated
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Fix pairs, JSON Lines
+        pairs: PathBuf,
+    },
+    /// How likely the changed tokens are on both sides of fix pairs
+    Preference {
+        /// A shipped lab model or a checkpoint folder
+        #[arg(long)]
+        model: String,
+        /// An adapter folder in PEFT layout
+        #[arg(long)]
+        adapter: Option<PathBuf>,
+        /// Fix pairs, JSON Lines
+        pairs: PathBuf,
+    },
+    /// A statistical test on numbers given as JSON
+    #[command(after_help = "Examples:\n  hardn inspect stats --test fisher '[[8,2],[1,5]]'\n  \
+        hardn inspect stats --test wilson '{\"successes\":8,\"n\":10}'\n  \
+        hardn inspect stats --test pass-at-k '{\"n\":10,\"c\":3,\"k\":1}'")]
+    Stats {
+        /// fisher, cmh, wilson, kappa, holm, bh or pass-at-k
+        #[arg(long)]
+        test: String,
+        /// The numbers
+        json: String,
+    },
+}
+
+#[derive(Args)]
+#[command(after_help = "Example:\n  hardn sandbox --json --language python program.py")]
+pub(crate) struct SandboxArgs {
+    /// The program, or - for standard input
+    pub(crate) file: PathBuf,
+    /// Its language; default: by the file's extension
+    #[arg(long)]
+    pub(crate) language: Option<hardn_types::Language>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Limit on CPU time, in seconds
+    #[arg(long, default_value_t = 5)]
+    pub(crate) cpu_secs: u64,
+    /// Limit on memory, in MiB
+    #[arg(long, default_value_t = 512)]
+    pub(crate) memory_mib: u64,
+}
+
+#[derive(Args, Clone)]
+pub(crate) struct WorldArgs {
+    /// Seed of the generator
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// A file of further idioms, names and wordings (see examples/idioms.toml)
+    #[arg(long)]
+    pub(crate) idioms: Option<PathBuf>,
+    /// Real code to mix into the pretraining text
+    #[arg(long)]
+    pub(crate) extra: Option<PathBuf>,
+    /// Pretraining documents
+    #[arg(long)]
+    pub(crate) documents: Option<usize>,
+    /// Fix pairs for training
+    #[arg(long)]
+    pub(crate) pairs: Option<usize>,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum LabCommand {
+    /// Writes a world: pretraining text, fix pairs, utility rows, scenarios and tasks
+    #[command(after_help = "Example:\n  hardn lab generate --seed 7 --idioms my-idioms.toml --out world\n  hardn demo --world world")]
+    Generate {
+        #[command(flatten)]
+        world: WorldArgs,
+        /// The folder to write
+        #[arg(long, default_value = "world")]
+        out: PathBuf,
+        /// The manifest as JSON on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs every idiom's function test and attack, and says what fails
+    Check {
+        /// Only this theme, such as python/cwe-089-sql
+        #[arg(long)]
+        theme: Option<String>,
+        /// A file of further idioms
+        #[arg(long)]
+        idioms: Option<PathBuf>,
+        /// Programs drawn per operation, setting and idiom
+        #[arg(short, default_value_t = 1)]
+        n: usize,
+    },
+    /// Trains a tokenizer and a model from nothing
+    #[command(after_help = "Example:\n  hardn lab pretrain --recipe pretrain-lab-1m --out lab/lab-1m\n\n\
+        Killed at any moment, the same command goes on where it stopped.")]
+    Pretrain {
+        /// pretrain-lab-1m, pretrain-lab-4m or a TOML file
+        #[arg(long)]
+        recipe: String,
+        #[command(flatten)]
+        world: WorldArgs,
+        /// Where the model goes
+        #[arg(long)]
+        out: PathBuf,
+        /// Override a key of the recipe, as KEY=VALUE; may be repeated
+        #[arg(long = "set", value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+    /// The lab card: what is in the world, leaks, agreement of the oracle with the ground truth
+    Card {
+        #[command(flatten)]
+        world: WorldArgs,
+        /// One JSON object instead of Markdown
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  hardn bench --peer-python .venv/bin/python --write BENCHMARKS.md\n  hardn bench --only scan\n\n\
+    scripts/peers.sh makes an environment with PyTorch, transformers and PEFT.")]
+pub(crate) struct BenchArgs {
+    /// A Python with torch, transformers and peft: the peer runs in turns with us
+    #[arg(long)]
+    pub(crate) peer_python: Option<PathBuf>,
+    /// A shipped lab model or a checkpoint folder
+    #[arg(long, default_value = "lab-4m")]
+    pub(crate) model: String,
+    /// Only these: lora-step, decode, scan
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) only: Vec<String>,
+    /// Steps timed of each
+    #[arg(long, default_value_t = 20)]
+    pub(crate) steps: usize,
+    /// Write the table to this file
+    #[arg(long)]
+    pub(crate) write: Option<PathBuf>,
+    /// JSON Lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}

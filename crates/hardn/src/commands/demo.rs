@@ -1,0 +1,36 @@
+//! `hardn demo`: the main job on the embedded lab.
+
+use hardn_types::Split;
+
+use crate::{
+    args::DemoArgs,
+    failure::Outcome,
+    harden::{
+        self, Options,
+        config::{Controls, EvalConfig, RunConfig, TrainConfig, WorldConfig},
+    },
+};
+
+/// The model the demonstration hardens.
+const MODEL: &str = "lab-4m";
+
+pub(crate) fn run(args: DemoArgs, quiet: bool) -> Outcome {
+    let model = args.model.unwrap_or_else(|| MODEL.to_owned());
+    let config = RunConfig {
+        title: Some(format!("{model} before and after hardening with SafeCoder")),
+        model,
+        seed: args.seed,
+        out: None,
+        world: Some(WorldConfig { path: args.world, seed: Some(args.world_seed), idioms: args.idioms }),
+        train: Some(TrainConfig {
+            recipe: "safecoder-lab".to_owned(),
+            set: std::collections::BTreeMap::new(),
+            pairs: Vec::new(),
+            validation_pairs: Vec::new(),
+            utility: Vec::new(),
+        }),
+        eval: EvalConfig { split: Split::Test, samples: args.samples.unwrap_or(10), ..EvalConfig::default() },
+        controls: Controls::default(),
+    };
+    harden::run(&config, &Options { out: args.out, fresh: args.fresh, json: args.json, quiet })
+}

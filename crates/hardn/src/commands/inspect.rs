@@ -1,0 +1,99 @@
+//! `hardn inspect`: what scripts and people look at when a number is off. JSON Lines on standard output, nothing else there.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+use hardn_code::{MaskKind, TokenText, drop_reason, mask_pair, read_pairs_strict};
+use hardn_models::{ForwardOptions, Model, Tokenizer};
+use hardn_train::Recipe;
+use hardn_types::Side;
+use serde_json::json;
+
+use super::read_text;
+use crate::{
+    args::InspectCommand,
+    assets::{load_model, load_tokenizer},
+    failure::{Failure, Outcome},
+    output::{put, put_json},
+};
+
+pub(crate) fn run(command: InspectCommand) -> Outcome {
+    match command {
+        InspectCommand::Logits { model, adapter, ids, dtype } => {
+            logits(&load_model(&model, adapter.as_deref())?, &ids, &dtype)
+        }
+        InspectCommand::Tokens { model, file } => tokens(&load_tokenizer(&model)?, &file),
+        InspectCommand::Masks { tokenizer, kind, max_tokens, pairs } => {
+            masks(&load_tokenizer(&tokenizer)?, &kind, max_tokens, &pairs)
+        }
+        InspectCommand::Loss { model, adapter, recipe, set, pairs } => {
+            let recipe = Recipe::load(&recipe, &set)?;
+            let tokenizer = load_tokenizer(&model)?;
+            loss(&load_model(&model, adapter.as_deref())?, &tokenizer, &recipe, &pairs)
+        }
+        InspectCommand::Preference { model, adapter, pairs } => {
+            let tokenizer = load_tokenizer(&model)?;
+            preference(&load_model(&model, adapter.as_deref())?, &tokenizer, &pairs)
+        }
+        InspectCommand::Stats { test, json } => put_json(&hardn_eval::stat_test(&test, &json)?),
+    }
+}
+
+fn logits(model: &Model, ids: &[u32], dtype: &str) -> Outcome {
+    if dtype != "f32" {
+        return Err(Failure::new(format!("`--dtype {dtype}` is not there yet")).help("leave it out, or say f32"));
+    }
+    let vocabulary = model.config().vocab_size;
+    if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
+        return Err(Failure::new(format!("token id {id} is outside the model's vocabulary of {vocabulary}")));
+    }
+    let batch = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
+    let rows = model.logits(&batch, &ForwardOptions::evaluate())?.squeeze(0)?.to_vec2::<f32>()?;
+    put_json(&json!({"shape": [ids.len(), vocabulary], "logits": rows}))
+}
+
+fn tokens(tokenizer: &Tokenizer, file: &Path) -> Outcome {
+    let encoding = tokenizer.encode(&read_text(file)?)?;
+    put_json(&json!({"ids": encoding.ids, "offsets": encoding.offsets}))
+}
+
+fn masks(tokenizer: &Tokenizer, kind: &str, max_tokens: usize, path: &Path) -> Outcome {
+    let kind: MaskKind = kind.parse()?;
+    let mut lines = String::new();
+    for pair in read_pairs_strict(path)? {
+        let (before, after) = (tokenizer.encode(&pair.before)?, tokenizer.encode(&pair.after)?);
+        let text = |e: &'_ hardn_models::Encoding| (e.ids.clone(), e.offsets.clone());
+        let ((before_ids, before_at), (after_ids, after_at)) = (text(&before), text(&after));
+        let masks = mask_pair(
+            &pair,
+            TokenText { ids: &before_ids, offsets: &before_at },
+            TokenText { ids: &after_ids, offsets: &after_at },
+            kind,
+        );
+        for (side, mask) in [(Side::Secure, &masks.secure), (Side::Vulnerable, &masks.vulnerable)] {
+            let row = match drop_reason(mask, max_tokens) {
+                Some(why) => json!({"id": pair.id, "side": side, "dropped": why.to_string()}),
+                None => json!({"id": pair.id, "side": side, "mask": mask}),
+            };
+            lines.push_str(&serde_json::to_string(&row)?);
+            lines.push('\n');
+        }
+    }
+    put(&lines)
+}
+
+fn loss(model: &Model, tokenizer: &Tokenizer, recipe: &Recipe, path: &Path) -> Outcome {
+    for pair in read_pairs_strict(path)? {
+        for side in [Side::Secure, Side::Vulnerable] {
+            put_json(&hardn_train::pair_loss(model, tokenizer, recipe, &pair, side)?)?;
+        }
+    }
+    Ok(())
+}
+
+fn preference(model: &Model, tokenizer: &Tokenizer, path: &Path) -> Outcome {
+    for pair in read_pairs_strict(path)? {
+        put_json(&hardn_train::preference(model, tokenizer, &pair)?)?;
+    }
+    Ok(())
+}

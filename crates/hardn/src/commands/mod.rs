@@ -1,0 +1,59 @@
+//! One file per command.
+
+mod bench;
+mod complete;
+mod demo;
+mod doctor;
+mod eval;
+mod inspect;
+mod lab;
+mod report;
+mod rules;
+mod sandbox;
+mod scan;
+mod train;
+
+use std::path::Path;
+
+use clap::CommandFactory;
+
+use crate::{
+    args::{Cli, Command},
+    failure::{Failure, Outcome},
+    harden,
+};
+
+/// Runs the command that was asked for.
+pub(crate) fn run(cli: Cli) -> Outcome {
+    let quiet = cli.quiet;
+    match cli.command {
+        Command::Demo(args) => demo::run(args, quiet),
+        Command::Harden(args) => harden::command(args, quiet),
+        Command::Scan(args) => scan::run(args),
+        Command::Rules { command } => rules::run(command),
+        Command::Train(args) => train::run(args, quiet),
+        Command::Complete(args) => complete::run(args),
+        Command::Eval(args) => eval::run(args, quiet),
+        Command::Report(args) => report::run(args),
+        Command::Inspect { command } => inspect::run(command),
+        Command::Sandbox(args) => sandbox::run(args),
+        Command::Lab { command } => lab::run(command, quiet),
+        Command::Doctor { json } => doctor::run(json),
+        Command::Bench(args) => bench::run(args),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "hardn", &mut script);
+            crate::output::put(&String::from_utf8_lossy(&script))
+        }
+    }
+}
+
+/// A file's text, or standard input's for `-`.
+pub(crate) fn read_text(path: &Path) -> Outcome<String> {
+    if path == Path::new("-") {
+        return std::io::read_to_string(std::io::stdin())
+            .map_err(|error| Failure::new(format!("cannot read standard input: {error}")));
+    }
+    std::fs::read_to_string(path)
+        .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))
+}

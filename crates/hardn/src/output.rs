@@ -1,0 +1,90 @@
+//! The only place that prints: results on standard output, everything else on standard error.
+
+use std::{
+    io::{IsTerminal, Write, stderr, stdout},
+    time::{Duration, Instant},
+};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+
+use crate::failure::{Failure, Outcome};
+
+/// One line for people, on standard error.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(stderr().lock(), "{line}");
+}
+
+/// Text for standard output. A reader that closed the pipe is not an error.
+pub(crate) fn put(text: &str) -> Outcome {
+    let mut out = stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| Failure::new(format!("cannot write to standard output: {error}"))),
+    }
+}
+
+/// One JSON line on standard output.
+pub(crate) fn put_json<T: Serialize>(value: &T) -> Outcome {
+    let mut line = serde_json::to_string(value)?;
+    line.push('\n');
+    put(&line)
+}
+
+/// A progress bar with rate and time left; plain lines every few seconds where standard error is no terminal.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    name: &'static str,
+    unit: &'static str,
+    started: Instant,
+    first: u64,
+    last_line: Instant,
+    plain: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(name: &'static str, unit: &'static str, total: u64, quiet: bool) -> Self {
+        let plain = !stderr().is_terminal();
+        let bar = ProgressBar::new(total);
+        if plain || quiet {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        let template = "{prefix:<22} {bar:28} {pos}/{len} {per_sec} left {eta} {msg}";
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        bar.set_prefix(name);
+        let now = Instant::now();
+        Self { bar, name, unit, started: now, first: 0, last_line: now, plain: plain && !quiet }
+    }
+
+    /// Where a resumed job starts; so that the rate counts only what is done now.
+    pub(crate) fn start_at(&mut self, done: u64) {
+        self.first = done;
+        self.bar.set_position(done);
+        self.bar.reset_eta();
+    }
+
+    pub(crate) fn set(&mut self, done: u64, message: &str) {
+        self.bar.set_position(done);
+        self.bar.set_message(message.to_owned());
+        if self.plain && self.last_line.elapsed() > Duration::from_secs(10) {
+            self.last_line = Instant::now();
+            let total = self.bar.length().unwrap_or(0);
+            let rate = (done - self.first.min(done)) as f64 / self.started.elapsed().as_secs_f64();
+            let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+            say(&format!(
+                "{}: {done}/{total} {}, {rate:.1}/s, {left:.0} s left {message}",
+                self.name, self.unit
+            ));
+        }
+    }
+
+    pub(crate) fn finish(self, message: &str) {
+        self.bar.finish_and_clear();
+        if self.plain || !self.bar.is_hidden() {
+            let seconds = self.started.elapsed().as_secs_f64();
+            say(&format!("{}: {message} ({seconds:.1} s)", self.name));
+        }
+    }
+}
