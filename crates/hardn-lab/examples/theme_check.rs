@@ -19,6 +19,8 @@ use rayon::prelude::*;
 
 const USAGE: &str = "usage: theme_check [--dir THEMES] [--idioms FILE] [--theme ID_PART]... [-n DRAWS] [--sample SHARE] \
                      [--render-only] [--show N] [--misses N]";
+/// Stands in the output of a Python program that ended with an exception.
+const TRACEBACK: &str = "Traceback";
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 struct Options {
@@ -52,11 +54,11 @@ fn options() -> Result<Options, String> {
             "--theme" => options.themes.push(value()?),
             "-n" => options.draws = value()?.parse().map_err(|e| format!("-n: {e}"))?,
             "--sample" => {
-                options.sample = value()?.parse().map_err(|e| format!("--sample: {e}"))?
+                options.sample = value()?.parse().map_err(|e| format!("--sample: {e}"))?;
             }
             "--show" => options.show = value()?.parse().map_err(|e| format!("--show: {e}"))?,
             "--misses" => {
-                options.misses = value()?.parse().map_err(|e| format!("--misses: {e}"))?
+                options.misses = value()?.parse().map_err(|e| format!("--misses: {e}"))?;
             }
             "--render-only" => options.render_only = true,
             other => return Err(format!("{other} is not known\n{USAGE}")),
@@ -65,17 +67,28 @@ fn options() -> Result<Options, String> {
     Ok(options)
 }
 
-/// What one program is expected to do.
+/// What a program is, and so what its tests must say.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A body that does nothing: the function test fails.
+    Nothing,
+    /// The function test passes, and the attack succeeds.
+    Vulnerable,
+    /// The function test passes, and the attack fails.
+    Secure,
+    /// The function test passes; there is nothing to attack.
+    Trusted,
+    /// A fix in a trusted setting: the function test should fail, where that can be done.
+    Needless,
+}
+
 struct Case {
+    kind: Kind,
     place: String,
     program: String,
-    function: Option<String>,
+    function: String,
     attack: Option<String>,
-    function_passes: bool,
-    attack_holds: bool,
     language: Language,
-    /// A miss is only worth a note.
-    note: bool,
 }
 
 #[derive(Default)]
@@ -228,7 +241,7 @@ impl Sizes {
 }
 
 fn indent(text: &str) -> String {
-    text.lines().map(|line| format!("      | {line}\n")).collect()
+    text.lines().map(|line| ["      | ", line].concat()).collect::<Vec<_>>().join("\n")
 }
 
 fn add_cases(
@@ -239,35 +252,25 @@ fn add_cases(
 ) -> Result<(), hardn_lab::LabError> {
     let function = drawn.function_test()?;
     let attack = drawn.attack_test()?;
-    let trusted = theme.is_trusted(cell.setting);
-    let mut add = |name: String,
-                   body: &str,
-                   function_passes: bool,
-                   attack_holds: Option<bool>,
-                   note: bool| {
+    let mut add = |kind: Kind, name: String, body: String| {
         cases.push(Case {
+            kind,
             place: format!("{} {name}", drawn.family()),
             program: format!("{}{body}", drawn.prompt),
-            function: Some(function.clone()),
-            attack: attack_holds.and_then(|_| attack.clone()),
-            function_passes,
-            attack_holds: attack_holds.unwrap_or(true),
+            function: function.clone(),
+            attack: attack.clone(),
             language: theme.language,
-            note,
         });
     };
-    add("do nothing".into(), &do_nothing(&drawn.prompt, theme.language), false, None, false);
-    let kinds: &[(BodyKind, bool, Option<bool>, bool)] = if trusted {
-        &[(BodyKind::Secure, false, None, true), (BodyKind::Trusted, true, None, false)]
+    add(Kind::Nothing, "do nothing".into(), do_nothing(&drawn.prompt, theme.language));
+    let kinds = if theme.is_trusted(cell.setting) {
+        [(BodyKind::Secure, Kind::Needless), (BodyKind::Trusted, Kind::Trusted)]
     } else {
-        &[
-            (BodyKind::Vulnerable, true, Some(false), false),
-            (BodyKind::Secure, true, Some(true), false),
-        ]
+        [(BodyKind::Vulnerable, Kind::Vulnerable), (BodyKind::Secure, Kind::Secure)]
     };
-    for &(kind, passes, holds, note) in kinds {
-        for i in 0..drawn.n_bodies(kind) {
-            add(drawn.idiom(kind, i), &drawn.body(kind, i)?, passes, holds, note);
+    for (bodies, kind) in kinds {
+        for i in 0..drawn.n_bodies(bodies) {
+            add(kind, drawn.idiom(bodies, i), drawn.body(bodies, i)?);
         }
     }
     Ok(())
@@ -275,68 +278,56 @@ fn add_cases(
 
 fn run_case(case: &Case) -> Outcome {
     let mut outcome = Outcome::default();
-    let mut miss = |reason: String, output: &str| {
-        let text = format!("{}\n{}", case.program, output.trim());
-        outcome.misses.push((case.place.clone(), reason, text));
+    let miss = |reason: &str, output: &str| {
+        (case.place.clone(), reason.to_owned(), format!("{}\n{}", case.program, output.trim()))
     };
-    if case.language == Language::C && case.function_passes {
-        let compiled = compile(&case.program, &["-c", "-w", "-o", "program"]);
-        if let Err(message) = compiled {
-            miss("the program does not compile alone".into(), &message);
+    let right = matches!(case.kind, Kind::Vulnerable | Kind::Secure | Kind::Trusted);
+    if case.language == Language::C && right {
+        if let Err(message) = compile(&case.program, &["-c", "-w", "-o", "program"]) {
+            outcome.misses.push(miss("the program does not compile alone", &message));
             return outcome;
         }
     }
-    if let Some(test) = &case.function {
-        let (code, output, time) = run_test(case, test, &["-O1", "-w"]);
-        outcome.slowest = outcome.slowest.max(time);
-        let passed = code == Some(0);
-        if case.note {
-            if passed {
-                outcome
-                    .notes
-                    .push("a needless fix passes the function test of a trusted setting".into());
-            }
-        } else if passed != case.function_passes {
-            let what = if case.function_passes {
-                "the function test fails"
-            } else {
-                "a body that does nothing passes"
-            };
-            outcome.misses.push((
-                case.place.clone(),
-                what.into(),
-                format!("{}\n{}", case.program, output.trim()),
-            ));
+    let (code, output, time) = run_test(case, &case.function, &["-O1", "-w"]);
+    outcome.slowest = outcome.slowest.max(time);
+    match (case.kind, code == Some(0)) {
+        (Kind::Nothing, true) => {
+            outcome.misses.push(miss("a body that does nothing passes the function test", &output));
         }
+        (Kind::Needless, true) => {
+            let note = "a needless fix passes the function test of a trusted setting";
+            outcome.notes.push(note.to_owned());
+        }
+        (Kind::Vulnerable | Kind::Secure | Kind::Trusted, false) => {
+            outcome.misses.push(miss("the function test fails", &output));
+        }
+        _ => {}
     }
-    if let Some(test) = &case.attack {
-        let flags =
-            ["-O1", "-w", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
-        let (code, output, time) = run_test(case, test, &flags);
-        outcome.slowest = outcome.slowest.max(time);
-        let wrong = match (code, case.attack_holds) {
-            (None, _) => Some("the attack times out or does not compile".to_owned()),
-            (Some(code), true) if code != 0 => {
-                Some(format!("the attack succeeds on a secure program (exit {code})"))
-            }
-            (Some(0), false) => {
-                Some("the attack does not succeed on a vulnerable program".to_owned())
-            }
-            // A Python attack that crashes tells nothing of harm.
-            (Some(_), false)
-                if case.language == Language::Python && output.contains("Traceback") =>
-            {
-                Some("the attack crashes instead of exiting with 1".to_owned())
-            }
-            _ => None,
-        };
-        if let Some(reason) = wrong {
-            outcome.misses.push((
-                case.place.clone(),
-                reason,
-                format!("{}\n{}", case.program, output.trim()),
-            ));
+    let Some(attack) = &case.attack else { return outcome };
+    if !matches!(case.kind, Kind::Vulnerable | Kind::Secure) {
+        return outcome;
+    }
+    let flags = ["-O1", "-w", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"];
+    let (code, output, time) = run_test(case, attack, &flags);
+    outcome.slowest = outcome.slowest.max(time);
+    let vulnerable = case.kind == Kind::Vulnerable;
+    match code {
+        None => outcome.misses.push(miss("the attack times out or does not compile", &output)),
+        Some(0) if vulnerable => {
+            outcome
+                .misses
+                .push(miss("the attack does not succeed on a vulnerable program", &output));
         }
+        // A Python attack that crashes tells nothing of harm.
+        Some(_)
+            if vulnerable && case.language == Language::Python && output.contains(TRACEBACK) =>
+        {
+            outcome.misses.push(miss("the attack crashes instead of exiting with 1", &output));
+        }
+        Some(code) if !vulnerable && code != 0 => {
+            outcome.misses.push(miss("the attack succeeds on a secure program", &output));
+        }
+        Some(_) => {}
     }
     outcome
 }
@@ -370,7 +361,11 @@ fn run_test(case: &Case, test: &str, flags: &[&str]) -> (Option<i32>, String, Du
         match output {
             Ok(output) if output.status.success() => Command::new(binary),
             Ok(output) => {
-                return (None, String::from_utf8_lossy(&output.stderr).into_owned(), Duration::ZERO);
+                return (
+                    None,
+                    String::from_utf8_lossy(&output.stderr).into_owned(),
+                    Duration::ZERO,
+                );
             }
             Err(error) => return (None, error.to_string(), Duration::ZERO),
         }
@@ -400,7 +395,11 @@ fn run(command: &mut Command, dir: &Path) -> (Option<i32>, String, Duration) {
                 let text = String::from_utf8_lossy(&bytes);
                 let tail: Vec<&str> = text.lines().rev().take(8).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
-                let marked = if text.contains("Traceback") { "Traceback ...\n" } else { "" };
+                let marked = if text.contains(TRACEBACK) {
+                    format!("{TRACEBACK} ...\n")
+                } else {
+                    String::new()
+                };
                 return (
                     Some(status.code().unwrap_or(-1)),
                     format!("{marked}{}", tail.join("\n")),

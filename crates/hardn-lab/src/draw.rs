@@ -111,12 +111,12 @@ impl Compiled {
             for value in parts.iter().flatten() {
                 match value {
                     SlotValue::Text(text) => {
-                        templates.push((slot_key(name, text, None), text.clone()))
+                        templates.push((slot_key(name, text, None), text.clone()));
                     }
                     SlotValue::Table(fields) => {
                         templates.extend(fields.iter().map(|(field, text)| {
                             (slot_key(name, value.text(), Some(field)), text.clone())
-                        }))
+                        }));
                     }
                 }
             }
@@ -386,10 +386,9 @@ fn template_error(theme: &str, key: &str, error: &minijinja::Error) -> LabError 
     if let Some(line) = error.line() {
         problem = format!("{problem} (line {line} of the template)");
     }
-    if let Some(range) = error.range() {
-        if let Some(source) = error.template_source().and_then(|source| source.get(range)) {
-            problem = format!("{problem}, at `{source}`");
-        }
+    let source = error.range().and_then(|range| error.template_source()?.get(range));
+    if let Some(source) = source {
+        problem = format!("{problem}, at `{source}`");
     }
     LabError::Template { theme: theme.to_owned(), key: key.to_owned(), problem }
 }

@@ -133,3 +133,206 @@ fn styles(theme: &Theme, keep: impl Fn(&crate::Style) -> bool) -> Vec<usize> {
 fn cell((operation, setting): (usize, usize), style: usize) -> Cell {
     Cell { operation, setting, style }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use hardn_types::{Label, Language, Split};
+
+    use super::*;
+    use crate::{DocumentKind, generate::pretrain::vulnerable_shares};
+
+    fn world(seed: u64, n: usize) -> World {
+        generate(&WorldOptions { seed, n_pretrain_documents: n, ..WorldOptions::default() })
+            .unwrap()
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_world_again_and_another_seed_another() {
+        let (one, two) = (world(5, 300), world(5, 300));
+        assert_eq!(one, two);
+        let other = world(6, 300);
+        for file in one.manifest.sha256.keys() {
+            assert_ne!(one.manifest.sha256[file], other.manifest.sha256[file], "{file}");
+        }
+    }
+
+    #[test]
+    fn the_rest_of_a_world_does_not_depend_on_its_pretraining_text() {
+        let (one, two) = (world(5, 0), world(5, 200));
+        for (file, sha256) in &one.manifest.sha256 {
+            assert_eq!(*sha256 == two.manifest.sha256[file], file != "pretrain.jsonl", "{file}");
+        }
+    }
+
+    #[test]
+    fn a_world_survives_its_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let world = world(2, 100);
+        world.write(dir.path()).unwrap();
+        assert_eq!(World::read(dir.path()).unwrap(), world);
+        let bytes = std::fs::read(dir.path().join("tasks.jsonl")).unwrap();
+        assert_eq!(format!("{:x}", Sha256::digest(bytes)), world.manifest.sha256["tasks.jsonl"]);
+        std::fs::remove_file(dir.path().join("pretrain.jsonl")).unwrap();
+        assert!(World::read(dir.path()).unwrap().pretrain.is_empty());
+    }
+
+    #[test]
+    fn families_of_the_parts_are_disjoint() {
+        let world = world(1, 5_000);
+        let pretraining: BTreeSet<&str> =
+            world.pretrain.iter().map(|d| d.family.as_str()).collect();
+        let pairs: BTreeSet<&str> = world
+            .pairs_train
+            .iter()
+            .chain(&world.pairs_val)
+            .filter_map(|pair| pair.origin.as_deref())
+            .chain(world.utility_train.iter().map(|row| row.family.as_str()))
+            .collect();
+        let scenarios: Vec<&Scenario> = world
+            .scenarios
+            .iter()
+            .chain(&world.tasks)
+            .filter(|scenario| scenario.tags.seen_context != Some(true))
+            .collect();
+        let of = |split| -> BTreeSet<&str> {
+            scenarios.iter().filter(|s| s.split == split).map(|s| s.family.as_str()).collect()
+        };
+        let (val, test) = (of(Split::Val), of(Split::Test));
+        assert!(pretraining.is_disjoint(&pairs));
+        for suite in [&val, &test] {
+            assert!(suite.is_disjoint(&pretraining) && suite.is_disjoint(&pairs));
+        }
+        assert!(val.is_disjoint(&test));
+        for scenario in world.scenarios.iter().filter(|s| s.tags.seen_context == Some(true)) {
+            assert!(pairs.contains(scenario.family.as_str()), "{}", scenario.id);
+        }
+    }
+
+    #[test]
+    fn both_sides_of_a_pair_follow_the_same_prompt() {
+        let world = world(3, 0);
+        assert!(world.pairs_train.len() > 1_200 && world.pairs_val.len() > 100);
+        for pair in world.pairs_train.iter().chain(&world.pairs_val) {
+            assert!(
+                pair.before.starts_with(&pair.prompt) && pair.after.starts_with(&pair.prompt),
+                "{}",
+                pair.id
+            );
+            assert_ne!(pair.before, pair.after, "{}", pair.id);
+            assert!(pair.prompt.contains(pair.description.as_deref().unwrap()), "{}", pair.id);
+        }
+        let ids: BTreeSet<&str> =
+            world.pairs_train.iter().chain(&world.pairs_val).map(|p| p.id.as_str()).collect();
+        assert_eq!(ids.len(), world.pairs_train.len() + world.pairs_val.len());
+    }
+
+    #[test]
+    fn held_out_styles_and_weaknesses_never_enter_the_pairs() {
+        let library = Library::embedded().unwrap();
+        let world = world(4, 0);
+        let unseen: Vec<&Theme> =
+            library.themes().filter(|theme| Library::is_unseen_weakness(theme)).collect();
+        let languages: BTreeSet<Language> = unseen.iter().map(|theme| theme.language).collect();
+        assert_eq!((unseen.len(), languages.len()), (2, 2));
+        for theme in library.themes().filter(|theme| !theme.is_utility()) {
+            let held_out = styles(theme, |style| style.in_pairs == Some(false));
+            assert!(
+                !held_out.is_empty() && held_out.len() * 2 < theme.styles.len(),
+                "{}",
+                theme.id
+            );
+            let prefix = format!("{}/", theme.id);
+            for pair in
+                world.pairs_train.iter().filter(|p| p.origin.as_ref().unwrap().starts_with(&prefix))
+            {
+                assert!(!Library::is_unseen_weakness(theme), "{}", pair.id);
+                assert!(
+                    held_out.iter().all(|&i| pair.extra["style"] != theme.styles[i].id.as_str()),
+                    "{}",
+                    pair.id
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn documents_have_the_wanted_shares() {
+        let world = world(1, 20_000);
+        let share = |kind| {
+            world.pretrain.iter().filter(|document| document.kind == kind).count() as f64
+                / world.pretrain.len() as f64
+        };
+        assert!((share(DocumentKind::Instruction) - 0.2).abs() < 0.02);
+        assert!((share(DocumentKind::Fim) - 0.05).abs() < 0.01);
+        assert!((world.manifest.vulnerable_share_drawn.unwrap() - 0.4).abs() < 0.08);
+        let shares = vulnerable_shares(&Library::embedded().unwrap(), 1);
+        let mut counts: BTreeMap<&str, (usize, usize)> = BTreeMap::new();
+        for document in &world.pretrain {
+            if let Some(label) = document.label {
+                let count = counts.entry(&document.family).or_default();
+                count.0 += usize::from(label == Label::Vulnerable);
+                count.1 += 1;
+            }
+        }
+        for (family, (vulnerable, n)) in counts {
+            let drawn = vulnerable as f64 / n as f64;
+            assert!(
+                (drawn - shares[family]).abs() < 0.3,
+                "{family}: {drawn} of {n}, wanted {}",
+                shares[family]
+            );
+        }
+    }
+
+    #[test]
+    fn the_suite_has_every_group_and_enough_families() {
+        let world = world(1, 0);
+        for group in
+            ["seen idiom", "unseen idiom", "seen context", "unseen weakness", "trusted", "utility"]
+        {
+            let n = world.manifest.groups[&format!("test: {group}")];
+            assert!(n >= 4, "{group}: {n}");
+        }
+        let test = |scenario: &&Scenario| scenario.split == Split::Test;
+        assert_eq!(world.scenarios.iter().filter(test).count(), 90);
+        assert_eq!(world.tasks.iter().filter(test).count(), 60);
+        for scenario in &world.scenarios {
+            assert!(scenario.attack_test.is_some() && scenario.cwe.is_some(), "{}", scenario.id);
+            for label in [Label::Secure, Label::Vulnerable] {
+                assert!(
+                    scenario.solutions.iter().any(|solution| solution.label == label),
+                    "{}",
+                    scenario.id
+                );
+            }
+        }
+        let library = Library::embedded().unwrap();
+        let operations: usize =
+            library.themes().filter(|theme| theme.is_utility()).map(|t| t.operations.len()).sum();
+        assert!(operations >= 40, "{operations}");
+    }
+
+    #[test]
+    fn real_code_is_mixed_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let code = "def function(x):
+    return x + 2
+
+
+"
+        .repeat(40);
+        std::fs::write(dir.path().join("real.py"), code).unwrap();
+        std::fs::write(dir.path().join("notes.txt"), "not code").unwrap();
+        let options = WorldOptions {
+            extra: Some(dir.path().to_owned()),
+            n_pretrain_documents: 100,
+            ..WorldOptions::default()
+        };
+        let world = generate(&options).unwrap();
+        let extra: Vec<_> =
+            world.pretrain.iter().filter(|d| d.kind == DocumentKind::Extra).collect();
+        assert!(extra.len() == 1 && extra[0].family == "real.py" && world.pretrain.len() == 100);
+    }
+}

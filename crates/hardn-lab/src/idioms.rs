@@ -146,3 +146,93 @@ fn find<'a>(themes: &'a mut [Theme], file: &str, key: &str, id: &str) -> Result<
         LabError::key(file, key, format!("there is no theme `{id}`; there are {known}"))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Library, Part, WorldOptions, check, generate};
+
+    fn example() -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/idioms.toml")
+    }
+
+    #[test]
+    fn the_documented_example_gives_scenarios_of_its_own() {
+        let library = Library::embedded_with(Some(&example())).unwrap();
+        assert_eq!(check(&library), []);
+        let options = WorldOptions {
+            idioms: Some(example()),
+            n_pretrain_documents: 2_000,
+            ..WorldOptions::default()
+        };
+        let world = generate(&options).unwrap();
+        let of = |style: &str| -> Vec<_> {
+            world.scenarios.iter().filter(|s| s.id.contains(&format!("added-{style}."))).collect()
+        };
+        assert_eq!((of("joined").len(), of("lines").len()), (4, 4));
+        assert!(of("joined").iter().all(|s| s.tags.seen_idiom == Some(false)));
+        assert!(of("lines").iter().all(|s| s.tags.seen_idiom == Some(true)));
+        let in_pairs =
+            |style: &str| world.pairs_train.iter().any(|pair| pair.extra["style"] == style);
+        assert!(in_pairs("lines") && !in_pairs("joined"));
+        assert!(world.pretrain.iter().any(|document| document.idiom.starts_with("joined/")));
+        assert!(!world.pretrain.iter().any(|document| document.text.contains("anvil")));
+        assert!(
+            library
+                .names()
+                .part("noun", Part::Test)
+                .unwrap()
+                .iter()
+                .any(|name| name.text() == "anvil")
+        );
+    }
+
+    #[track_caller]
+    fn fails(text: &str, wanted: &[&str]) {
+        let mut themes = vec![Theme::parse("python/t", THEME).unwrap()];
+        let mut names = Names::parse("names.toml", "[pools]\nnoun = [\"a\", \"b\"]\n").unwrap();
+        let result = IdiomFile::parse("mine.toml", text)
+            .and_then(|file| file.apply(&mut themes, &mut names));
+        let message = result.unwrap_err().to_string();
+        for part in wanted.iter().chain(&["mine.toml"]) {
+            assert!(message.contains(part), "`{part}` is missing in: {message}");
+        }
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        let style = "[[styles]]\ntheme = \"python/t\"\nid = \"new\"\ntrusted = [\"x\\n\"]\n";
+        fails(
+            &style.replace("python/t", "python/u"),
+            &["styles[0].theme", "python/u", "there are python/t"],
+        );
+        fails(&style.replace("new", "one"), &["styles[0].id", "already has a style `one`"]);
+        fails(&style.replace("x\\n", "x"), &["styles[0].trusted[0]", "newline"]);
+        fails(&style.replace("trusted", "trusty"), &["trusty", "line 4"]);
+        fails(&style.replace("trusted", "secure"), &["styles[0]", "without `cwe`"]);
+        fails("[names]\nverb = [\"go\"]\n", &["names.verb", "there are noun"]);
+        fails("[names]\nnoun = [\"a\"]\n", &["names.noun", "already"]);
+        fails("[names]\nnoun = [3]\n", &["names.noun[0]"]);
+        fails(
+            "[[wordings]]\ntheme = \"python/t\"\noperation = \"zero\"\ntexts = [\"x\"]\n",
+            &["wordings[0].operation", "it has a, b, c"],
+        );
+    }
+
+    const THEME: &str = r#"
+title = "T"
+language = "python"
+operations = [
+    { id = "a", wordings = ["1", "2", "3", "4", "5", "6", "7", "8"] },
+    { id = "b", wordings = ["1", "2", "3", "4", "5", "6", "7", "8"] },
+    { id = "c", wordings = ["1", "2", "3", "4", "5", "6", "7", "8"] },
+]
+settings = [
+    { id = "a", prompt = "{{ doc }}" },
+    { id = "b", prompt = "{{ doc }}" },
+    { id = "c", prompt = "{{ doc }}" },
+]
+styles = [{ id = "one", trusted = ["x\n"] }]
+tests = { function = "pass" }
+"#;
+}

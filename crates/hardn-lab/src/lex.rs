@@ -7,8 +7,8 @@ pub(crate) enum Kind {
     Number,
     Text,
     Mark,
-    /// The start of a line, with its indentation.
-    Indent,
+    /// The end of a line, or the indentation of the next.
+    Line,
 }
 
 /// Words that belong to the syntax; all others are names.
@@ -31,10 +31,13 @@ pub(crate) fn lex(text: &str) -> Vec<(Kind, &str)> {
         let kind = match bytes[i] {
             b'\n' => {
                 i += 1;
+                Kind::Line
+            }
+            b' ' if i > 0 && bytes[i - 1] == b'\n' => {
                 while i < bytes.len() && bytes[i] == b' ' {
                     i += 1;
                 }
-                Kind::Indent
+                Kind::Line
             }
             byte if byte.is_ascii_whitespace() => {
                 i += 1;
@@ -42,7 +45,7 @@ pub(crate) fn lex(text: &str) -> Vec<(Kind, &str)> {
             }
             b'"' | b'\'' => {
                 i = end_of_string(bytes, i);
-                Kind::Text
+                if i == start + 1 { Kind::Mark } else { Kind::Text }
             }
             byte if byte.is_ascii_digit() => {
                 i = end_of_word(bytes, i);
@@ -71,7 +74,7 @@ pub(crate) fn shape(text: &str) -> String {
             Kind::Word => shape.push('x'),
             Kind::Number => shape.push('0'),
             Kind::Text => shape.push('"'),
-            Kind::Mark | Kind::Indent => shape.push_str(lexeme),
+            Kind::Mark | Kind::Line => shape.push_str(lexeme),
         }
         shape.push(' ');
     }

@@ -16,7 +16,7 @@ use crate::{
 pub const LAB_VERSION: &str = "1";
 
 /// Weaknesses of which no fix pair is made: one of each language.
-const UNSEEN_WEAKNESSES: [&str; 2] = ["python/cwe-502-load", "c/cwe-134-format"];
+const UNSEEN_WEAKNESSES: [&str; 2] = ["python/cwe-502-load", "c/cwe-190-arithmetic"];
 
 static SHIPPED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/themes");
 
@@ -184,11 +184,45 @@ fn hold_out_styles(theme: &mut Theme) {
 
 fn collect(dir: &Dir<'_>, files: &mut BTreeMap<String, String>) {
     for file in dir.files() {
-        if let Some(text) = file.contents_utf8() {
-            files.insert(file.path().to_string_lossy().replace('\\', "/"), text.to_owned());
+        let name = file.path().to_string_lossy().replace('\\', "/");
+        if let Some(text) = file.contents_utf8().filter(|_| name.ends_with(".toml")) {
+            files.insert(name, text.to_owned());
         }
     }
     for dir in dir.dirs() {
         collect(dir, files);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_shipped_themes_are_those_of_the_folder() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("themes");
+        let (shipped, read) =
+            (Library::embedded().unwrap(), Library::from_dir(&dir, None).unwrap());
+        assert_eq!(shipped.sha256(), read.sha256());
+        assert!(shipped.themes().filter(|theme| !theme.is_utility()).count() >= 12);
+    }
+
+    #[test]
+    fn a_theme_that_is_not_there_is_named_with_those_that_are() {
+        let library = Library::embedded().unwrap();
+        let cell = Cell { operation: 0, setting: 0, style: 0 };
+        let error = library
+            .draw("python/none", cell, Part::Test, &mut Rng::new(1, "x"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("python/none") && error.contains("python/cwe-089-sql"), "{error}");
+    }
+
+    #[test]
+    fn an_empty_folder_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(Library::from_dir(dir.path(), None), Err(LabError::Read { .. })));
+        fs::write(dir.path().join("names.toml"), "[pools]\n").unwrap();
+        assert!(matches!(Library::from_dir(dir.path(), None), Err(LabError::NoThemes { .. })));
     }
 }

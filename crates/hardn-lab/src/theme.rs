@@ -169,13 +169,13 @@ impl Theme {
         let raw = std::mem::take(&mut theme.raw_slots);
         for (name, value) in &raw {
             let slot = match value {
-                toml::Value::String(pool) => match pool.strip_prefix('@') {
-                    Some(pool) => Slot::Pool(pool.to_owned()),
-                    None => {
-                        let problem = "expected a list, or the name of a pool such as \"@noun\"";
-                        return Err(LabError::key(&file, format!("slots.{name}"), problem));
-                    }
-                },
+                toml::Value::String(pool) => {
+                    let problem = "expected a list, or the name of a pool such as \"@noun\"";
+                    let pool = pool
+                        .strip_prefix('@')
+                        .ok_or_else(|| LabError::key(&file, format!("slots.{name}"), problem))?;
+                    Slot::Pool(pool.to_owned())
+                }
                 list => Slot::Values(slot_values(&file, &format!("slots.{name}"), list)?),
             };
             theme.slots.push((name.clone(), slot));
@@ -307,7 +307,7 @@ impl Style {
                 }
             }
             let wanted = (name == "trusted") == utility;
-            if wanted && bodies.is_empty() && !(name == "trusted" && !utility) {
+            if wanted && bodies.is_empty() {
                 return Err(LabError::key(
                     file,
                     format!("{key}.{name}"),
@@ -373,4 +373,62 @@ fn ordered<'de, D: Deserializer<'de>>(
             ))),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+title = "T"
+language = "python"
+operations = [
+    { id = "a", wordings = ["1", "2", "3", "4", "5", "6", "7", "8"], vars = { z = "1", a = "2" } },
+    { id = "b", wordings = ["1", "2", "3", "4", "5", "6", "7", "8"] },
+    { id = "c", wordings = ["1", "2", "3", "4", "5", "6", "7", "8"] },
+]
+settings = [
+    { id = "a", prompt = "{{ doc }}" },
+    { id = "b", prompt = "{{ doc }}" },
+    { id = "c", prompt = "{{ doc }}" },
+]
+styles = [{ id = "one", trusted = ["x\n"] }]
+tests = { function = "pass" }
+[slots]
+word = "@word"
+"#;
+
+    #[track_caller]
+    fn fails(from: &str, to: &str, wanted: &str) {
+        assert!(GOOD.contains(from), "{from}");
+        let message = Theme::parse("python/t", &GOOD.replace(from, to)).unwrap_err().to_string();
+        assert!(message.contains(wanted), "`{wanted}` is missing in: {message}");
+    }
+
+    #[test]
+    fn variables_keep_the_order_of_the_file() {
+        let theme = Theme::parse("python/t", GOOD).unwrap();
+        let names: Vec<&str> =
+            theme.operations[0].vars.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["z", "a"]);
+    }
+
+    #[test]
+    fn errors_name_the_key() {
+        fails("title", "titel", "titel");
+        fails("language = \"python\"", "language = \"c\"", "key `language`");
+        fails("\"@word\"", "\"word\"", "key `slots.word`");
+        fails("\"@word\"", "[\"a\", \"b\"]", "at least 8");
+        fails("{ id = \"b\", prompt", "{ id = \"a\", prompt", "`a` occurs twice");
+        fails(
+            "id = \"c\", prompt = \"{{ doc }}\"",
+            "id = \"c\", prompt = \"\"",
+            "settings[c].prompt",
+        );
+        fails("\"7\", \"8\"] },\n]", "\"8\"] },\n]", "operations[c].wordings");
+        fails("x\\n", "x", "styles[one].trusted[0]");
+        fails("trusted = ", "secure = ", "styles[one]");
+        fails("title = \"T\"", "title = \"T\"\ncwe = \"CWE-89\"", "styles[one]");
+        fails("z = \"1\"", "z = 1", "vars.z");
+    }
 }
