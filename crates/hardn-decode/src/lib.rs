@@ -1,1 +1,23 @@
-//! Sampling: hardened and plain decoding over a batch
+//! Completing prompts with a model of this machine: sampling, stopping, batching.
+//!
+//! A sample depends on the model, the prompt, the decoder, the seed and its number, and on nothing else: not on what
+//! shares its batch, the order of the work, the number of threads or an interruption.
+
+mod complete;
+mod decoder;
+mod error;
+mod function_end;
+mod generator;
+mod rng;
+mod sampler;
+mod sequence;
+mod stop;
+
+pub use complete::{Completion, complete};
+pub use decoder::{DecoderConfig, LongPrompt, PlainDecoder};
+pub use error::{DecodeError, Result};
+pub use function_end::{FunctionEnd, StopRule};
+pub use generator::LocalGenerator;
+pub use rng::{Draws, Phase, Role, arm_seed, prompt_hash};
+pub use sampler::{Sampling, distribution, draw, log_prob};
+pub use stop::{Stops, TextStream};

@@ -282,11 +282,12 @@ fn run_case(case: &Case) -> Outcome {
         (case.place.clone(), reason.to_owned(), format!("{}\n{}", case.program, output.trim()))
     };
     let right = matches!(case.kind, Kind::Vulnerable | Kind::Secure | Kind::Trusted);
-    if case.language == Language::C && right {
-        if let Err(message) = compile(&case.program, &["-c", "-w", "-o", "program"]) {
-            outcome.misses.push(miss("the program does not compile alone", &message));
-            return outcome;
-        }
+    if case.language == Language::C
+        && right
+        && let Err(message) = compile(&case.program, &["-c", "-w", "-o", "program"])
+    {
+        outcome.misses.push(miss("the program does not compile alone", &message));
+        return outcome;
     }
     let (code, output, time) = run_test(case, &case.function, &["-O1", "-w"]);
     outcome.slowest = outcome.slowest.max(time);

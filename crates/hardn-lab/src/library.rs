@@ -185,7 +185,8 @@ fn hold_out_styles(theme: &mut Theme) {
 fn collect(dir: &Dir<'_>, files: &mut BTreeMap<String, String>) {
     for file in dir.files() {
         let name = file.path().to_string_lossy().replace('\\', "/");
-        if let Some(text) = file.contents_utf8().filter(|_| name.ends_with(".toml")) {
+        let is_toml = file.path().extension().is_some_and(|extension| extension == "toml");
+        if let Some(text) = file.contents_utf8().filter(|_| is_toml) {
             files.insert(name, text.to_owned());
         }
     }

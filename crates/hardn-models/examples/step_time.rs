@@ -3,7 +3,7 @@
 //! Where `HARDN_CPU_TIME` is set it counts the processor time of all threads instead of the time on the clock;
 //! with `RAYON_NUM_THREADS=1` that is a fair measure on a machine shared with others (Linux).
 //!
-//! `cargo run --release -p hardn-models --example step_time [-- 1m|4m]`
+//! `cargo run --release -p hardn-models --example step_time [-- 1m|4m [decode]]`
 
 #![expect(clippy::print_stdout, reason = "a measurement prints its result")]
 
@@ -25,6 +25,9 @@ fn main() -> Result<(), ModelError> {
     };
     println!("{} parameters, {} threads", config.parameters(), rayon::current_num_threads());
     let mut model = Model::random(&config, 1)?;
+    if std::env::args().nth(2).is_some() {
+        return decode(&model);
+    }
     train("full", &model)?;
     decode(&model)?;
     model.attach_lora(&LoraConfig::new(8, 16.0), 1)?;
@@ -138,10 +141,8 @@ impl Clock {
     }
 
     fn elapsed(&self) -> f64 {
-        self.used.map_or_else(
-            || self.start.elapsed().as_secs_f64(),
-            |used| processor_seconds() - used,
-        )
+        self.used
+            .map_or_else(|| self.start.elapsed().as_secs_f64(), |used| processor_seconds() - used)
     }
 }
 

@@ -87,8 +87,11 @@ impl Model {
             return Err(ModelError::Input("no adapter is attached".to_owned()));
         };
         fs::create_dir_all(dir).map_err(|error| ModelError::write(dir, error))?;
-        let tensors: BTreeMap<String, Tensor> =
-            self.trainable().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
+        let tensors: BTreeMap<String, Tensor> = self
+            .trainable()
+            .into_iter()
+            .map(|(name, var)| (name, var.as_detached_tensor()))
+            .collect();
         write_file(&dir.join("adapter_model.safetensors"), &tensors, SaveDtype::F32)?;
         write_json(&dir.join("adapter_config.json"), &config.to_json())
     }

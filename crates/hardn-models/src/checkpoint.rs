@@ -10,6 +10,7 @@ use candle_core::{
     DType, Device, Tensor,
     safetensors::{Load, MmapedSafetensors},
 };
+use safetensors::Dtype;
 use serde_json::Value;
 
 use crate::{ModelError, Result};
@@ -90,8 +91,7 @@ pub(crate) fn read_file(path: &Path, device: &Device) -> Result<BTreeMap<String,
     let mut tensors = BTreeMap::new();
     for (name, view) in file.tensors() {
         let dtype = view.dtype();
-        use safetensors::Dtype::{BF16, F16, F32};
-        if ![F32, F16, BF16].contains(&dtype) {
+        if ![Dtype::F32, Dtype::F16, Dtype::BF16].contains(&dtype) {
             let message = format!("has type {dtype:?}; only F32, F16 and BF16 are read");
             return Err(tensor_error(path, &name, message));
         }
@@ -136,7 +136,9 @@ fn shards(index: &Path, dir: &Path) -> Result<Vec<PathBuf>> {
     let mut names = std::collections::BTreeSet::new();
     for (tensor, file) in map {
         match file.as_str() {
-            Some(file) if !file.is_empty() && Path::new(file).file_name() == Some(file.as_ref()) => {
+            Some(file)
+                if !file.is_empty() && Path::new(file).file_name() == Some(file.as_ref()) =>
+            {
                 names.insert(file);
             }
             _ => return Err(tensor_error(index, tensor, format!("{file} is not a file name"))),

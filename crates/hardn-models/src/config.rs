@@ -270,7 +270,10 @@ impl LlamaConfig {
             );
         }
         if !self.head_dim.is_multiple_of(2) {
-            return error("head_dim", format!("{} is odd; rotary positions need pairs", self.head_dim));
+            return error(
+                "head_dim",
+                format!("{} is odd; rotary positions need pairs", self.head_dim),
+            );
         }
         if !(self.rms_norm_eps.is_finite() && self.rms_norm_eps >= 0.0) {
             return error("rms_norm_eps", format!("{} is out of range", self.rms_norm_eps));
@@ -286,7 +289,9 @@ impl LlamaConfig {
         // `rope_theta` and `rope_scaling` are read by transformers 4, `rope_parameters` by transformers 5.
         let mut rope = match &self.rope_scaling {
             None => json!({"rope_type": "default"}),
-            Some(RopeScaling::Linear { factor }) => json!({"rope_type": "linear", "factor": factor}),
+            Some(RopeScaling::Linear { factor }) => {
+                json!({"rope_type": "linear", "factor": factor})
+            }
             Some(RopeScaling::Llama3 {
                 factor,
                 low_freq_factor,
@@ -396,8 +401,10 @@ impl<'a> Keys<'a> {
     fn expect_text(&self, key: &str, allowed: &[&str]) -> Result<()> {
         match self.get(key) {
             Some(Value::String(text)) if allowed.contains(&text.as_str()) => Ok(()),
-            Some(other) => Err(self
-                .error(key, format!("{other} is not supported; expected {}", allowed.join(" or ")))),
+            Some(other) => Err(self.error(
+                key,
+                format!("{other} is not supported; expected {}", allowed.join(" or ")),
+            )),
             None => Err(self.error(key, format!("is missing; expected {}", allowed.join(" or ")))),
         }
     }

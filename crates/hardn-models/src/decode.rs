@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use crate::{
     KvCache, LlamaConfig, Model, ModelError, Result,
-    kernels::{Packed, exp, silu},
+    kernels::{Packed, silu, softmax},
     kv_cache::{BLOCK, CacheShape},
     ops::inverse_rms,
     rope::Rope,
@@ -190,11 +190,17 @@ impl DecodeModel {
             return Err("its cache belongs to another model".to_owned());
         }
         if let Some(id) = row.ids.iter().find(|id| **id as usize >= self.config.vocab_size) {
-            return Err(format!("token {id} is outside the vocabulary of {}", self.config.vocab_size));
+            return Err(format!(
+                "token {id} is outside the vocabulary of {}",
+                self.config.vocab_size
+            ));
         }
         let end = row.cache.len() + row.ids.len();
         if end > row.cache.capacity() {
-            return Err(format!("{end} tokens exceed the cache's capacity of {}", row.cache.capacity()));
+            return Err(format!(
+                "{end} tokens exceed the cache's capacity of {}",
+                row.cache.capacity()
+            ));
         }
         Ok(())
     }
@@ -265,7 +271,7 @@ impl DecodeModel {
                 for head in turned.chunks_exact_mut(dim) {
                     self.rope.rotate(token.position, head);
                 }
-                let cache = &mut rows[token.row].cache;
+                let cache = &mut *rows[token.row].cache;
                 let heads = turned[queries..].chunks_exact(dim).zip(values.chunks_exact(dim));
                 for (kv_head, (key, value)) in heads.enumerate() {
                     cache.write(layer, kv_head, token.position, key, value);
@@ -356,26 +362,6 @@ impl DecodeModel {
             let values = cache.head(layer, kv_head).map(|(_, values)| values);
             weigh(&scores[..n], values, out);
         }
-    }
-}
-
-/// Probabilities of scores, in place. The order of additions depends on their number alone.
-fn softmax(scores: &mut [f32], scale: f32) {
-    let max = scores.iter().fold(f32::NEG_INFINITY, |max, score| max.max(*score));
-    for score in scores.iter_mut() {
-        *score = exp((*score - max) * scale);
-    }
-    let mut sums = [0.0_f32; BLOCK];
-    let (blocks, rest) = scores.as_chunks::<BLOCK>();
-    for block in blocks {
-        for (sum, score) in sums.iter_mut().zip(block) {
-            *sum += score;
-        }
-    }
-    let sum = sums.iter().sum::<f32>() + rest.iter().sum::<f32>();
-    let inverse = 1.0 / sum;
-    for score in scores {
-        *score *= inverse;
     }
 }
 

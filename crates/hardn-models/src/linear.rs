@@ -63,7 +63,11 @@ impl Linear {
                 });
                 let term = LoraTerm { scale: lora.scale as f32, dropout };
                 let see = |var: &Var| {
-                    if pass.adapter_grad { var.as_tensor().clone() } else { var.as_detached_tensor() }
+                    if pass.adapter_grad {
+                        var.as_tensor().clone()
+                    } else {
+                        var.as_detached_tensor()
+                    }
                 };
                 let (a, b) = (see(&lora.a), see(&lora.b));
                 if pass.fused {

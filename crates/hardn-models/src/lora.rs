@@ -93,7 +93,10 @@ impl LoraConfig {
             return Err(ModelError::adapter("lora_dropout", message));
         }
         if let Some(kind) = self.extra.get("peft_type").filter(|kind| **kind != json!("LORA")) {
-            return Err(ModelError::adapter("peft_type", format!("{kind} is not supported; expected LORA")));
+            return Err(ModelError::adapter(
+                "peft_type",
+                format!("{kind} is not supported; expected LORA"),
+            ));
         }
         for (key, value) in &self.extra {
             let empty = match value {
@@ -139,7 +142,10 @@ impl LoraConfig {
                 if whole(key, &format!("(?:.*\\.)?(?:{pattern})"))?.is_match(module) {
                     let number = value.as_f64().filter(|number| *number > 0.0);
                     return number.map(Some).ok_or_else(|| {
-                        ModelError::adapter(key, format!("{value} for `{pattern}` is not a positive number"))
+                        ModelError::adapter(
+                            key,
+                            format!("{value} for `{pattern}` is not a positive number"),
+                        )
                     });
                 }
             }
@@ -147,8 +153,8 @@ impl LoraConfig {
         };
         let mut selected = Vec::new();
         for module in modules.iter().filter(|module| targeted(module)) {
-            let r = special("rank_pattern", &self.rank_pattern, module)?
-                .map_or(self.r, |r| r as usize);
+            let r =
+                special("rank_pattern", &self.rank_pattern, module)?.map_or(self.r, |r| r as usize);
             let alpha =
                 special("alpha_pattern", &self.alpha_pattern, module)?.unwrap_or(self.lora_alpha);
             let divisor = if self.use_rslora { (r as f64).sqrt() } else { r as f64 };
@@ -204,7 +210,8 @@ mod tests {
     ];
 
     fn config(changes: Value) -> LoraConfig {
-        let mut json = json!({"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"});
+        let mut json =
+            json!({"r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"});
         for (key, value) in changes.as_object().unwrap() {
             json[key] = value.clone();
         }
@@ -228,7 +235,10 @@ mod tests {
     fn targets_ranks_and_scales() {
         check(json!({}), Ok(&[(0, 4, 2.0), (2, 4, 2.0)]));
         check(json!({"use_rslora": true}), Ok(&[(0, 4, 4.0), (2, 4, 4.0)]));
-        check(json!({"target_modules": "all-linear"}), Ok(&[(0, 4, 2.0), (1, 4, 2.0), (2, 4, 2.0)]));
+        check(
+            json!({"target_modules": "all-linear"}),
+            Ok(&[(0, 4, 2.0), (1, 4, 2.0), (2, 4, 2.0)]),
+        );
         check(json!({"target_modules": ["lm_head", "proj"]}), Ok(&[(3, 4, 2.0)]));
         check(json!({"target_modules": r".*\.0\..*_proj"}), Ok(&[(0, 4, 2.0), (1, 4, 2.0)]));
         check(
@@ -247,12 +257,16 @@ mod tests {
         check(json!({"target_modules": "("}), Err("`target_modules`"));
         check(json!({"lora_dropout": 1.0}), Err("`lora_dropout`"));
         check(json!({"r": 0}), Err("`r`"));
-        check(json!({"modules_to_save": null, "layers_to_transform": []}), Ok(&[(0, 4, 2.0), (2, 4, 2.0)]));
+        check(
+            json!({"modules_to_save": null, "layers_to_transform": []}),
+            Ok(&[(0, 4, 2.0), (2, 4, 2.0)]),
+        );
     }
 
     #[test]
     fn a_written_configuration_is_read_again() {
-        let config = config(json!({"task_type": "CAUSAL_LM", "peft_version": "0.21", "lora_dropout": 0.1}));
+        let config =
+            config(json!({"task_type": "CAUSAL_LM", "peft_version": "0.21", "lora_dropout": 0.1}));
         let json = config.to_json();
         assert_eq!(json["lora_alpha"], json!(8));
         assert_eq!(json["peft_version"], json!("0.21"));

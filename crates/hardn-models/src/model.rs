@@ -117,7 +117,7 @@ impl Model {
             let n = shape.iter().product();
             let data = if name.ends_with("norm.weight") {
                 vec![1.0; n]
-            } else if name.ends_with(".bias") {
+            } else if name.ends_with("bias") {
                 vec![0.0; n]
             } else {
                 let ends_in_sum = name.contains("o_proj") || name.contains("down_proj");
@@ -237,10 +237,11 @@ impl Model {
         }
         let pass = self.pass(options);
         let ids = ids.flatten_all()?;
-        let mut x = pass
-            .weight(&self.embed)
-            .index_select(&ids, 0)?
-            .reshape((batch, seq, self.config.hidden_size))?;
+        let mut x = pass.weight(&self.embed).index_select(&ids, 0)?.reshape((
+            batch,
+            seq,
+            self.config.hidden_size,
+        ))?;
         for layer in &self.layers {
             let h = self.rms_norm(&x, &layer.input_norm, pass)?;
             let q = layer.q.forward(&h, pass)?;
@@ -254,11 +255,8 @@ impl Model {
             x = (x + layer.o.forward(&h, pass)?)?;
             let h = self.rms_norm(&x, &layer.mlp_norm, pass)?;
             let (gate, up) = (layer.gate.forward(&h, pass)?, layer.up.forward(&h, pass)?);
-            let h = if pass.fused {
-                ops::swiglu(&gate, &up)?
-            } else {
-                elementary::swiglu(&gate, &up)?
-            };
+            let h =
+                if pass.fused { ops::swiglu(&gate, &up)? } else { elementary::swiglu(&gate, &up)? };
             x = (x + layer.down.forward(&h, pass)?)?;
         }
         self.rms_norm(&x, &self.norm, pass)
@@ -303,8 +301,11 @@ impl Model {
     /// A file that cannot be written.
     pub fn save(&self, dir: &Path, dtype: SaveDtype) -> Result<()> {
         fs::create_dir_all(dir).map_err(|error| ModelError::write(dir, error))?;
-        let tensors: BTreeMap<String, Tensor> =
-            self.weights().into_iter().map(|(name, var)| (name, var.as_detached_tensor())).collect();
+        let tensors: BTreeMap<String, Tensor> = self
+            .weights()
+            .into_iter()
+            .map(|(name, var)| (name, var.as_detached_tensor()))
+            .collect();
         write_file(&dir.join("model.safetensors"), &tensors, dtype)?;
         let mut generation = Map::new();
         for (key, value) in [
@@ -338,7 +339,7 @@ impl Model {
             let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
             hash.update(bytes);
         }
-        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(format!("{:x}", hash.finalize()))
     }
 
     /// A model without adapter whose weights include it. A copy: training one does not change the other.

@@ -49,9 +49,9 @@ impl Rope {
 
 /// Radians per position, one for each pair of dimensions.
 fn frequencies(config: &LlamaConfig) -> Vec<f32> {
-    let plain = (0..config.head_dim).step_by(2).map(|i| {
-        1.0 / (config.rope_theta as f32).powf(i as f32 / config.head_dim as f32)
-    });
+    let plain = (0..config.head_dim)
+        .step_by(2)
+        .map(|i| 1.0 / (config.rope_theta as f32).powf(i as f32 / config.head_dim as f32));
     match &config.rope_scaling {
         None => plain.collect(),
         Some(RopeScaling::Linear { factor }) => plain.map(|f| f / *factor as f32).collect(),

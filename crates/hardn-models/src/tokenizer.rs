@@ -46,8 +46,7 @@ impl Tokenizer {
             let bytes = fs::read(&plain).map_err(|error| ModelError::read(&plain, error))?;
             (plain, bytes)
         };
-        let error =
-            |message: String| ModelError::Tokenizer { path: path.clone(), message };
+        let error = |message: String| ModelError::Tokenizer { path: path.clone(), message };
         let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
             .map_err(|source| error(source.to_string()))?;
         // Limits a training run left in the file would silently shorten texts.
@@ -126,8 +125,7 @@ impl Tokenizer {
     pub fn save(&self, dir: &Path) -> Result<()> {
         fs::create_dir_all(dir).map_err(|error| ModelError::write(dir, error))?;
         let path = dir.join("tokenizer.json");
-        let text =
-            self.inner.to_string(false).map_err(|error| ModelError::write(&path, error))?;
+        let text = self.inner.to_string(false).map_err(|error| ModelError::write(&path, error))?;
         let value: Value =
             serde_json::from_str(&text).map_err(|error| ModelError::write(&path, error))?;
         write_json(&path, &value)?;
@@ -157,8 +155,7 @@ pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
     let mut text =
         serde_json::to_string_pretty(value).map_err(|error| ModelError::write(path, error))?;
     text.push('\n');
-    hardn_types::write_atomic(path, text.as_bytes())
-        .map_err(|error| ModelError::write(path, error))
+    hardn_types::write_atomic(path, text.as_bytes()).map_err(|error| ModelError::write(path, error))
 }
 
 fn add_tokens(inner: &mut tokenizers::Tokenizer, dir: &Path) -> Result<()> {
@@ -171,9 +168,9 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, dir: &Path) -> Result<()> {
         .collect();
     missing.sort();
     for (id, name) in missing {
-        inner
-            .add_tokens([AddedToken::from(name.clone(), false).normalized(false)])
-            .map_err(|error| ModelError::Tokenizer { path: path.clone(), message: error.to_string() })?;
+        inner.add_tokens([AddedToken::from(name.clone(), false).normalized(false)]).map_err(
+            |error| ModelError::Tokenizer { path: path.clone(), message: error.to_string() },
+        )?;
         let given = inner.token_to_id(&name).map(u64::from);
         if given != Some(id) {
             return Err(ModelError::Tokenizer {
@@ -211,7 +208,8 @@ mod tests {
     use crate::{LAB_SPECIALS, train_bpe};
 
     fn trained() -> Tokenizer {
-        let texts = ["def find(cur, key):\n    return cur + \"é\"\n", "int main(void) {\n\treturn 0;\n}\n"];
+        let texts =
+            ["def find(cur, key):\n    return cur + \"é\"\n", "int main(void) {\n\treturn 0;\n}\n"];
         train_bpe(texts.iter().copied(), 320, LAB_SPECIALS).unwrap()
     }
 
@@ -233,7 +231,12 @@ mod tests {
     #[test]
     fn text_survives_the_round_trip() {
         let tokenizer = trained();
-        for text in ["", "def f(x):\n        return x\n", "naïve 漢字 🙂 \t\r\n x", "a\n\n\n  b   c_d__e1234"] {
+        for text in [
+            "",
+            "def f(x):\n        return x\n",
+            "naïve 漢字 🙂 \t\r\n x",
+            "a\n\n\n  b   c_d__e1234",
+        ] {
             check(&tokenizer, text);
         }
     }
@@ -260,7 +263,8 @@ mod tests {
         tokenizer.save(dir.path()).unwrap();
         let next = tokenizer.vocab_size();
         let write = |id: usize| {
-            fs::write(dir.path().join("added_tokens.json"), format!("{{\"<|sep|>\": {id}}}")).unwrap();
+            fs::write(dir.path().join("added_tokens.json"), format!("{{\"<|sep|>\": {id}}}"))
+                .unwrap();
         };
         write(next);
         let again = Tokenizer::load(dir.path()).unwrap();

@@ -17,7 +17,9 @@ pub(crate) fn token_table(tokenizer: &tokenizers::Tokenizer) -> Vec<Vec<u8>> {
         table[id as usize] = if added.contains_key(&id) {
             text.into_bytes()
         } else if byte_level {
-            text.chars().flat_map(|c| byte_of.get(&c).map_or_else(|| utf8(c), |b| vec![*b])).collect()
+            text.chars()
+                .flat_map(|c| byte_of.get(&c).map_or_else(|| utf8(c), |b| vec![*b]))
+                .collect()
         } else if let Some(byte) = fallback_byte(&text) {
             vec![byte]
         } else {
@@ -34,9 +36,7 @@ fn is_byte_level(tokenizer: &tokenizers::Tokenizer) -> bool {
     let byte_level = |one: &PreTokenizerWrapper| matches!(one, PreTokenizerWrapper::ByteLevel(_));
     match tokenizer.get_pre_tokenizer() {
         Some(PreTokenizerWrapper::Sequence(all)) => all.as_ref().iter().any(byte_level),
-        Some(one) => {
-            byte_level(one) && matches!(tokenizer.get_model(), ModelWrapper::BPE(_))
-        }
+        Some(one) => byte_level(one) && matches!(tokenizer.get_model(), ModelWrapper::BPE(_)),
         None => false,
     }
 }

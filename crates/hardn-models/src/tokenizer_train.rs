@@ -43,19 +43,18 @@ pub fn train_bpe<'a>(
     vocab_size: usize,
     specials: &[&str],
 ) -> Result<Tokenizer> {
-    let error = |source: tokenizers::Error| ModelError::Input(format!("cannot train the tokenizer: {source}"));
+    let error = |source: tokenizers::Error| {
+        ModelError::Input(format!("cannot train the tokenizer: {source}"))
+    };
     if vocab_size < specials.len() + 256 {
         return Err(ModelError::Input(format!(
             "a vocabulary of {vocab_size} has no room for 256 bytes and {} special tokens",
             specials.len()
         )));
     }
-    let split = Split::new(
-        SplitPattern::Regex(PIECES.to_owned()),
-        SplitDelimiterBehavior::Isolated,
-        false,
-    )
-    .map_err(error)?;
+    let split =
+        Split::new(SplitPattern::Regex(PIECES.to_owned()), SplitDelimiterBehavior::Isolated, false)
+            .map_err(error)?;
     let bytes = ByteLevel::new(false, false, false);
     let mut tokenizer = TokenizerBuilder::<
         BPE,
@@ -103,7 +102,10 @@ mod tests {
         let tokenizer = train_bpe(std::iter::repeat_n(code, 50), 400, LAB_SPECIALS).unwrap();
         assert_eq!(
             pieces(&tokenizer, "def load_user(path):\n    with\n        return f"),
-            ["def", " load", "_user", "(", "path", "):", "\n", "    ", "with", "\n", "        ", "return", " f"]
+            [
+                "def", " load", "_user", "(", "path", "):", "\n", "    ", "with", "\n", "        ",
+                "return", " f"
+            ]
         );
     }
 
@@ -113,7 +115,9 @@ mod tests {
             (0..300).map(|i| format!("def f{i}(a, b_{}):\n    return a + {i}\n", i % 17)).collect();
         let train = || {
             let tokenizer = train_bpe(texts.iter().map(String::as_str), 500, LAB_SPECIALS).unwrap();
-            (0..tokenizer.vocab_size() as u32).map(|id| tokenizer.token_bytes(id).to_vec()).collect::<Vec<_>>()
+            (0..tokenizer.vocab_size() as u32)
+                .map(|id| tokenizer.token_bytes(id).to_vec())
+                .collect::<Vec<_>>()
         };
         let first = train();
         for _ in 0..3 {

@@ -19,5 +19,6 @@ mod walk;
 pub use engine::{ENGINE, Mode, Oracle};
 pub use error::{OracleError, Result};
 
+pub use output::{Colours, write_jsonl, write_sarif, write_text};
 pub use rules::{Rule, RuleInfo, RuleSet, SampleFailure, SampleReport};
-
+pub use scan::{FileResult, ScanOptions, scan_paths, scan_text};

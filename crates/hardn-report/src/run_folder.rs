@@ -63,7 +63,8 @@ impl RunFolder {
     /// The difference of a metric between two arms (first minus second), where it was computed.
     pub fn difference(&self, arm: &str, other: &str, metric: &str) -> Option<Rate> {
         self.metrics["differences"].as_array()?.iter().find_map(|row| {
-            (row["arm"] == arm && row["other"] == other && row["metric"] == metric)
+            let everything = row.get("group").is_none_or(|group| group == "all");
+            (everything && row["arm"] == arm && row["other"] == other && row["metric"] == metric)
                 .then(|| Rate::from_json(row))
         })
     }

@@ -17,7 +17,11 @@ impl Progress for Lines {
         if update.step.is_multiple_of(10) {
             eprintln!(
                 "{}/{} loss {:.4} rate {:.1e} {:.0} tokens/s",
-                update.step, update.total, update.loss, update.learning_rate, update.tokens_per_second
+                update.step,
+                update.total,
+                update.loss,
+                update.learning_rate,
+                update.tokens_per_second
             );
         }
     }

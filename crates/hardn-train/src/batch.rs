@@ -62,10 +62,7 @@ impl Example {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Weighing {
     /// Each example's reduced loss, divided by the number of samples of the step.
-    PerSample {
-        reduction: Reduction,
-        n_samples: usize,
-    },
+    PerSample { reduction: Reduction, n_samples: usize },
     /// Every token of the step alike.
     PerToken { n_tokens: usize },
 }
@@ -151,10 +148,10 @@ impl MicroBatch {
 
 /// Cuts examples into groups of similar length: at most `max_padded` padded tokens (always at least one example),
 /// and little padding. Order within equal lengths is kept.
-pub(crate) fn group_by_length<'a>(
-    mut examples: Vec<&'a Example>,
+pub(crate) fn group_by_length(
+    mut examples: Vec<&Example>,
     max_padded: usize,
-) -> Vec<Vec<&'a Example>> {
+) -> Vec<Vec<&Example>> {
     examples.sort_by_key(|example| example.ids.len());
     let mut groups: Vec<Vec<&Example>> = Vec::new();
     for example in examples {

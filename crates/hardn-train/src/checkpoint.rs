@@ -52,9 +52,8 @@ impl Checkpoints {
     pub(crate) fn steps(&self) -> Vec<usize> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
-        let mut steps: Vec<usize> = entries
-            .filter_map(|entry| name(entry).strip_prefix("step-")?.parse().ok())
-            .collect();
+        let mut steps: Vec<usize> =
+            entries.filter_map(|entry| name(entry).strip_prefix("step-")?.parse().ok()).collect();
         steps.sort_unstable();
         steps
     }
@@ -108,7 +107,8 @@ impl Checkpoints {
                 // Renamed first: a folder that is half removed must not look complete.
                 let doomed = self.dir.join(format!(".writing-{step:08}"));
                 remove(&doomed)?;
-                fs::rename(self.path(step), &doomed).map_err(TrainError::file("rename", &doomed))?;
+                fs::rename(self.path(step), &doomed)
+                    .map_err(TrainError::file("rename", &doomed))?;
                 remove(&doomed)?;
             }
         }
@@ -130,10 +130,7 @@ fn sync(path: &Path) -> Result<()> {
 }
 
 /// Fills a new folder and puts it in place of `dir` in one rename; what was there before is removed.
-pub(crate) fn write_folder(
-    dir: &Path,
-    fill: impl FnOnce(&Path) -> Result<()>,
-) -> Result<()> {
+pub(crate) fn write_folder(dir: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let mut name = std::ffi::OsString::from(".writing-");
     name.push(dir.file_name().unwrap_or_default());
     let temporary = dir.with_file_name(name);

@@ -9,11 +9,12 @@ use crate::rng::Rng;
 pub fn shuffle_labels(pairs: &[FixPair], seed: u64) -> (Vec<FixPair>, Vec<bool>) {
     let mut swapped: Vec<bool> = (0..pairs.len()).map(|i| i < pairs.len() / 2).collect();
     Rng::new(seed, &[0x1abe1]).shuffle(&mut swapped);
-    let side = |(pair, &swap): (&FixPair, &bool)| if swap { swap_sides(pair) } else { pair.clone() };
+    let side =
+        |(pair, &swap): (&FixPair, &bool)| if swap { swap_sides(pair) } else { pair.clone() };
     (pairs.iter().zip(&swapped).map(side).collect(), swapped)
 }
 
-fn swap_sides(pair: &FixPair) -> FixPair {
+pub(crate) fn swap_sides(pair: &FixPair) -> FixPair {
     fn turn<T>(changes: Changes<T>) -> Changes<T> {
         Changes { deleted: changes.added, added: changes.deleted }
     }

@@ -124,7 +124,8 @@ impl<'a> ExampleBuilder<'a> {
                 self.tokenizer.encode(&self.template.render(pair.language, description, ""))?.ids
             }
         };
-        let make = |side: Side, code: &Encoding| (side, self.side(pair, side, code, &masks, &prefix));
+        let make =
+            |side: Side, code: &Encoding| (side, self.side(pair, side, code, &masks, &prefix));
         Ok([make(Side::Secure, &after), make(Side::Vulnerable, &before)])
     }
 
@@ -294,8 +295,13 @@ mod tests {
     }
 
     fn selected_text(example: &Example) -> String {
-        let ids: Vec<u32> = example.ids.iter().zip(&example.selected)
-            .filter(|(_, bit)| **bit != 0).map(|(id, _)| *id).collect();
+        let ids: Vec<u32> = example
+            .ids
+            .iter()
+            .zip(&example.selected)
+            .filter(|(_, bit)| **bit != 0)
+            .map(|(id, _)| *id)
+            .collect();
         tokenizer().decode(&ids).unwrap()
     }
 
@@ -311,8 +317,13 @@ mod tests {
 
     #[test]
     fn an_instruction_is_never_selected() {
-        let data = DataRecipe { format: Format::Instruction, mask: MaskKind::Whole, mask_prompt: false,
-            drop_all_set: false, ..DataRecipe::default() };
+        let data = DataRecipe {
+            format: Format::Instruction,
+            mask: MaskKind::Whole,
+            mask_prompt: false,
+            drop_all_set: false,
+            ..DataRecipe::default()
+        };
         let mut example = pair("p", PROMPT, BEFORE, AFTER);
         example.description = Some("List a folder.".to_owned());
         let [secure, _] = build(&data, &example);
@@ -323,11 +334,19 @@ mod tests {
 
     #[test]
     fn the_shared_prompt_can_be_left_out_and_the_end_learnt() {
-        let data = DataRecipe { mask: MaskKind::Whole, drop_all_set: false, end_of_text: true, ..DataRecipe::default() };
+        let data = DataRecipe {
+            mask: MaskKind::Whole,
+            drop_all_set: false,
+            end_of_text: true,
+            ..DataRecipe::default()
+        };
         let [secure, _] = build(&data, &pair("p", PROMPT, BEFORE, AFTER));
         let secure = secure.unwrap();
         assert_eq!(selected_text(&secure), AFTER);
-        assert_eq!((secure.ids.last().copied(), secure.selected.last()), (tokenizer().eos(), Some(&1)));
+        assert_eq!(
+            (secure.ids.last().copied(), secure.selected.last()),
+            (tokenizer().eos(), Some(&1))
+        );
     }
 
     #[test]
@@ -351,7 +370,11 @@ mod tests {
         let tokenizer = tokenizer();
         let data = data();
         let builder = ExampleBuilder::new(&tokenizer, &data, 1024, false).unwrap();
-        let item = UtilityItem { prompt: PROMPT.to_owned(), completion: AFTER.to_owned(), ..UtilityItem::default() };
+        let item = UtilityItem {
+            prompt: PROMPT.to_owned(),
+            completion: AFTER.to_owned(),
+            ..UtilityItem::default()
+        };
         let example = builder.utility(&item).unwrap().unwrap();
         assert_eq!(selected_text(&example), AFTER);
         assert_eq!(example.ids.last().copied(), tokenizer.eos());

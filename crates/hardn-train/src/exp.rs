@@ -6,8 +6,7 @@
 const LANES: usize = 16;
 
 /// `exp(x)` within 2 units in the last place for `x` in `-87..=88`; 0 below, saturating above.
-#[inline(always)]
-#[expect(clippy::inline_always, reason = "must be inlined into the vectorised loops")]
+#[inline(always)] // into the vectorised loops
 #[expect(clippy::excessive_precision, reason = "the high part of ln 2 is exact in f32")]
 fn exp(x: f32) -> f32 {
     const SHIFT: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
@@ -78,7 +77,11 @@ fn log_sum_exp_body(row: &[f32]) -> f32 {
     }
     let max = highest.iter().chain(rest).copied().fold(f32::NEG_INFINITY, f32::max);
     if !max.is_finite() {
-        return if max == f32::NEG_INFINITY && row.iter().any(|x| x.is_nan()) { f32::NAN } else { max };
+        return if max == f32::NEG_INFINITY && row.iter().any(|x| x.is_nan()) {
+            f32::NAN
+        } else {
+            max
+        };
     }
     let mut sums = [0.0_f32; LANES];
     for chunk in chunks {

@@ -8,7 +8,9 @@ mod events;
 mod example;
 mod exp;
 mod identity;
+mod inspect;
 mod loss;
+mod mix;
 mod objective;
 mod optimizer;
 mod pretrain;
@@ -20,12 +22,14 @@ mod schedule;
 mod template;
 #[cfg(test)]
 mod testing;
+mod trainer;
 
 pub use batch::{Example, ExampleKind};
 pub use controls::shuffle_labels;
 pub use error::{Result, TrainError};
 pub use events::{Event, read_events};
 pub use example::{Counts, ExampleBuilder, PairExamples, UtilityItem, read_utility};
+pub use inspect::{PairLoss, Preference, pair_examples, pair_loss, preference};
 pub use loss::{KlDirection, MIN_COMPLEMENT, Term, kl_divergence, token_loss};
 pub use optimizer::AdamWConfig;
 pub use pretrain::{ModelShape, PretrainRecipe, TokenizedDocuments, pretrain, read_documents};
@@ -37,3 +41,4 @@ pub use recipe::{
 pub use run_loop::{Ended, Outcome, Progress, StepUpdate};
 pub use schedule::{Schedule, ScheduleKind};
 pub use template::InstructionTemplate;
+pub use trainer::{Trained, TrainingData, train};

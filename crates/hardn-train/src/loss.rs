@@ -386,7 +386,8 @@ mod tests {
         elementary: impl Fn(&Tensor) -> Result<Tensor>,
     ) {
         let mut rng = crate::rng::Rng::new(5, &[vocab as u64]);
-        let values: Vec<f32> = (0..rows * vocab).map(|_| (rng.unit() * 8.0 - 4.0) as f32).collect();
+        let values: Vec<f32> =
+            (0..rows * vocab).map(|_| rng.below(8000) as f32 / 1000.0 - 4.0).collect();
         let logits = Var::from_vec(values, (rows, vocab), &Device::Cpu).unwrap();
         let weights: Vec<f32> = (0..rows).map(|i| i as f32 / 3.0 - 0.5).collect();
         let weights = Tensor::from_vec(weights, rows, &Device::Cpu).unwrap();

@@ -84,7 +84,9 @@ impl AdamW {
         let mut slots = Vec::with_capacity(variables.len());
         for (name, var) in variables {
             if var.dtype() != DType::F32 {
-                return Err(TrainError::Shape(format!("`{name}` is not f32 and cannot be trained")));
+                return Err(TrainError::Shape(format!(
+                    "`{name}` is not f32 and cannot be trained"
+                )));
             }
             let (moments, decays) = (Moments::zeros(&var)?, var.rank() > 1);
             slots.push(Slot { name, var, moments, decays, gradient: None });
@@ -161,7 +163,8 @@ impl AdamW {
                     *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
                     let root = (second.sqrt()? / correction(beta2).sqrt())?;
                     let step = (&*first / (root + self.config.eps)?)?;
-                    let kept = (slot.var.as_detached_tensor() * (1.0 - learning_rate * weight_decay))?;
+                    let kept =
+                        (slot.var.as_detached_tensor() * (1.0 - learning_rate * weight_decay))?;
                     slot.var.set(&(kept - (step * (learning_rate / correction(beta1)))?)?)?;
                 }
             }

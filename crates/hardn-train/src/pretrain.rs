@@ -1,11 +1,6 @@
 //! Training a model from scratch on documents.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::atomic::AtomicBool,
-};
+use std::{collections::BTreeMap, fs, path::Path, sync::atomic::AtomicBool};
 
 use candle_core::{Device, Tensor};
 use hardn_models::{LlamaConfig, Model, SaveDtype, Tokenizer};
@@ -202,7 +197,8 @@ impl TokenizedDocuments {
     }
 
     fn fingerprint(&self) -> String {
-        let bytes = |ids: &Vec<u32>| ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
+        let bytes =
+            |ids: &Vec<u32>| ids.iter().flat_map(|id| id.to_le_bytes()).collect::<Vec<u8>>();
         sha256(self.documents.iter().map(bytes))
     }
 
@@ -323,7 +319,11 @@ struct DocumentPlan {
 type Sequence = Vec<(usize, usize, usize)>;
 
 impl DocumentPlan {
-    fn new(recipe: &PretrainRecipe, training: TokenizedDocuments, held: &TokenizedDocuments) -> Self {
+    fn new(
+        recipe: &PretrainRecipe,
+        training: TokenizedDocuments,
+        held: &TokenizedDocuments,
+    ) -> Self {
         let mut plan = Self {
             documents: training.documents,
             max_tokens: recipe.max_tokens,
@@ -347,10 +347,13 @@ impl DocumentPlan {
         };
         let examples: Vec<Example> = held.documents.iter().enumerate().filter_map(pieces).collect();
         let n_tokens = examples.iter().map(Example::n_selected).sum();
-        plan.validation = crate::batch::group_by_length(examples.iter().collect(), plan.tokens_per_batch)
-            .into_iter()
-            .map(|group| MicroBatch::new(&group, &LossRecipe::default(), Weighing::PerToken { n_tokens }))
-            .collect();
+        plan.validation =
+            crate::batch::group_by_length(examples.iter().collect(), plan.tokens_per_batch)
+                .into_iter()
+                .map(|group| {
+                    MicroBatch::new(&group, &LossRecipe::default(), Weighing::PerToken { n_tokens })
+                })
+                .collect();
         plan
     }
 
@@ -401,7 +404,7 @@ impl DocumentPlan {
         rng.shuffle(&mut sequences);
         let mut batches = Vec::new();
         for window in sequences.chunks_mut(WINDOW) {
-            window.sort_by_key(|sequence| length_of(sequence));
+            window.sort_by_key(length_of);
             let mut batch: Vec<Sequence> = Vec::new();
             for sequence in window {
                 let padded = (batch.len() + 1) * length_of(sequence);
@@ -418,7 +421,9 @@ impl DocumentPlan {
 
     fn examples(&self, sequences: &[Sequence]) -> Vec<Example> {
         let join = |sequence: &Sequence| {
-            let pieces = sequence.iter().map(|&(document, start, end)| &self.documents[document][start..end]);
+            let pieces = sequence
+                .iter()
+                .map(|&(document, start, end)| &self.documents[document][start..end]);
             let ids = pieces.collect::<Vec<_>>().concat();
             let name = sequence.iter().map(|(document, ..)| document.to_string());
             example(format!("document {}", name.collect::<Vec<_>>().join("+")), ids)
@@ -468,8 +473,12 @@ mod tests {
 
     fn plan(joined_share: f64) -> DocumentPlan {
         let documents = (0..500).map(|i| vec![i; 5 + (i as usize * 7) % 60]).collect();
-        let assignments = [format!("joined_share={joined_share}"), "tokens_per_batch=512".to_owned(),
-            "max_tokens=48".to_owned(), "training.epochs=2".to_owned()];
+        let assignments = [
+            format!("joined_share={joined_share}"),
+            "tokens_per_batch=512".to_owned(),
+            "max_tokens=48".to_owned(),
+            "training.epochs=2".to_owned(),
+        ];
         let recipe = PretrainRecipe::load("pretrain-lab-1m", &assignments).unwrap();
         DocumentPlan::new(&recipe, TokenizedDocuments { documents }, &TokenizedDocuments::default())
     }
@@ -505,10 +514,57 @@ mod tests {
     #[test]
     fn a_step_does_not_depend_on_those_before_it() {
         let mut whole = plan(0.3);
-        let steps: Vec<_> = (0..whole.total_steps()).map(|i| whole.step(i).batches[0].ids.clone()).collect();
+        let steps: Vec<_> =
+            (0..whole.total_steps()).map(|i| whole.step(i).batches[0].ids.clone()).collect();
         for i in [steps.len() - 1, 0, steps.len() / 2 + 1, 3] {
             assert_eq!(plan(0.3).step(i).batches[0].ids, steps[i], "step {i}");
         }
+    }
+
+    struct StopAt<'a>(usize, &'a AtomicBool);
+
+    impl Progress for StopAt<'_> {
+        fn step(&mut self, update: &crate::StepUpdate) {
+            self.1.store(update.step == self.0, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn a_stopped_pretraining_goes_on_to_the_same_model() {
+        let texts: Vec<String> =
+            (0..80).map(|i| format!("def f{i}(a, b):\n    return a * {i} + b\n")).collect();
+        let tokenizer = crate::testing::tokenizer();
+        let documents = TokenizedDocuments::new(&texts, &tokenizer, None).unwrap();
+        let assignments = [
+            "model.hidden_size=16",
+            "model.num_hidden_layers=2",
+            "model.num_attention_heads=2",
+            "model.intermediate_size=32",
+            "tokens_per_batch=512",
+            "max_tokens=64",
+            "training.max_steps=20",
+        ]
+        .map(str::to_owned);
+        let recipe = PretrainRecipe::load("pretrain-lab-1m", &assignments).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let run = |name: &str, stop_at: usize| {
+            let stop = AtomicBool::new(false);
+            let mut progress = StopAt(stop_at, &stop);
+            let out = dir.path().join(name);
+            pretrain(&recipe, &tokenizer, &documents, None, &out, &mut progress, &stop).unwrap()
+        };
+        let (whole, outcome) = run("whole", usize::MAX);
+        let (first, last) = (&outcome.curve[0], &outcome.curve[outcome.curve.len() - 1]);
+        assert!(last.validation["all"] < first.validation["all"], "{first:?} {last:?}");
+        assert_eq!(run("parts", 7).1.ended, Ended::Interrupted { step: 7 });
+        let (parts, _) = run("parts", usize::MAX);
+        assert_eq!(whole.fingerprint().unwrap(), parts.fingerprint().unwrap());
+        let read = |name: &str, file: &str| fs::read(dir.path().join(name).join(file)).unwrap();
+        for file in ["events.jsonl", "model/model.safetensors"] {
+            assert!(read("whole", file) == read("parts", file), "{file} differs");
+        }
+        Model::load(&dir.path().join("parts/model"), &Device::Cpu).unwrap();
+        Tokenizer::load(&dir.path().join("parts/model")).unwrap();
     }
 
     #[test]

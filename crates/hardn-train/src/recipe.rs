@@ -358,10 +358,8 @@ impl Recipe {
     /// As [`Recipe::load`].
     pub fn set(&mut self, assignment: &str) -> Result<()> {
         *self = Assignment::parse(assignment)?.apply(self)?;
-        self.check().map_err(|message| TrainError::Override {
-            assignment: assignment.to_owned(),
-            message,
-        })
+        self.check()
+            .map_err(|message| TrainError::Override { assignment: assignment.to_owned(), message })
     }
 
     /// The ids of the recipes that ship with hardn and train on pairs, with their titles.
@@ -392,16 +390,22 @@ impl Recipe {
         }
         let training = &self.training;
         if training.batch_size == 0 || training.accumulation == 0 {
-            return Err("`training.batch_size` and `training.accumulation` must be at least 1".to_owned());
+            return Err(
+                "`training.batch_size` and `training.accumulation` must be at least 1".to_owned()
+            );
         }
-        if training.max_steps == 0 && !(training.epochs > 0.0) {
-            return Err("`training.epochs` must be above 0 where `training.max_steps` is 0".to_owned());
+        if training.max_steps == 0 && (training.epochs.is_nan() || training.epochs <= 0.0) {
+            return Err(
+                "`training.epochs` must be above 0 where `training.max_steps` is 0".to_owned()
+            );
         }
         if self.loss.kind == LossKind::MaskedKl && self.loss.kl_weight == 0.0 {
             return Err("loss kind `masked_kl` needs a `loss.kl_weight` above 0".to_owned());
         }
         if self.data.mask == MaskKind::Whole && self.data.drop_all_set {
-            return Err("mask `whole` selects every token: set `data.drop_all_set = false`".to_owned());
+            return Err(
+                "mask `whole` selects every token: set `data.drop_all_set = false`".to_owned()
+            );
         }
         if !self.data.template.is_empty() && !Path::new(&self.data.template).exists() {
             return Err(format!("`data.template`: there is no file {}", self.data.template));
@@ -412,12 +416,15 @@ impl Recipe {
 
 pub(crate) fn check_optimizer(config: AdamWConfig, clip_norm: f64) -> Result<(), String> {
     if !(config.learning_rate > 0.0 && config.learning_rate.is_finite()) {
-        return Err(format!("`optimizer.learning_rate` is {}, but must be above 0", config.learning_rate));
+        return Err(format!(
+            "`optimizer.learning_rate` is {}, but must be above 0",
+            config.learning_rate
+        ));
     }
     if !config.betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
         return Err(format!("`optimizer.betas` are {:?}, but must be in 0..1", config.betas));
     }
-    if !(clip_norm >= 0.0) {
+    if clip_norm.is_nan() || clip_norm < 0.0 {
         return Err(format!("`training.clip_norm` is {clip_norm}, but must not be negative"));
     }
     Ok(())

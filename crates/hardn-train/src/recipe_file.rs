@@ -58,7 +58,9 @@ fn read(name: &str, relative_to: Option<&Path>, depth: usize) -> Result<Table> {
         let beside = relative_to.map(|folder| folder.join(name)).filter(|path| path.exists());
         let shipped = RECIPES.get_file(name).and_then(|file| file.contents_utf8());
         match (beside, shipped) {
-            (None, Some(text)) if relative_to.is_some() || !Path::new(name).exists() => text.to_owned(),
+            (None, Some(text)) if relative_to.is_some() || !Path::new(name).exists() => {
+                text.to_owned()
+            }
             (beside, _) => {
                 let path = beside.unwrap_or_else(|| name.into());
                 folder = path.parent().map(Path::to_owned);
@@ -73,7 +75,8 @@ fn read(name: &str, relative_to: Option<&Path>, depth: usize) -> Result<Table> {
     match table.remove("extends") {
         None => Ok(table),
         Some(Value::String(parent)) => {
-            let mut merged = read(&parent, Some(folder.as_deref().unwrap_or(Path::new(""))), depth + 1)?;
+            let mut merged =
+                read(&parent, Some(folder.as_deref().unwrap_or(Path::new(""))), depth + 1)?;
             merge(&mut merged, table);
             Ok(merged)
         }
@@ -94,9 +97,9 @@ fn merge(base: &mut Table, table: Table) {
     for (key, value) in table {
         match (base.get_mut(&key), value) {
             (Some(Value::Table(below)), Value::Table(above)) => {
-                let other_kind = above.get("kind").is_some_and(|kind| {
-                    below.get("kind").is_some_and(|below| below != kind)
-                });
+                let other_kind = above
+                    .get("kind")
+                    .is_some_and(|kind| below.get("kind").is_some_and(|below| below != kind));
                 if other_kind {
                     *below = above;
                 } else {
@@ -286,14 +289,25 @@ mod tests {
     fn a_recipe_file_may_extend_a_shipped_one_and_one_beside_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("mine.toml");
-        fs::write(dir.path().join("half.toml"), "extends = \"safecoder\"\ntitle = \"half\"").unwrap();
+        fs::write(dir.path().join("half.toml"), "extends = \"safecoder\"\ntitle = \"half\"")
+            .unwrap();
         fs::write(&path, "extends = \"half.toml\"\n[training]\nseed = 9").unwrap();
         let recipe: crate::Recipe = load(path.to_str().unwrap(), &[]).unwrap();
         assert_eq!((recipe.title.as_str(), recipe.training.seed), ("half", 9));
         fs::write(&path, "extends = \"mine.toml\"").unwrap();
-        assert!(load::<crate::Recipe>(path.to_str().unwrap(), &[]).unwrap_err().to_string().contains("circle"));
+        assert!(
+            load::<crate::Recipe>(path.to_str().unwrap(), &[])
+                .unwrap_err()
+                .to_string()
+                .contains("circle")
+        );
         fs::write(&path, "extends = \"safecoder\"\n[training]\nsead = 9").unwrap();
-        assert!(load::<crate::Recipe>(path.to_str().unwrap(), &[]).unwrap_err().to_string().contains("sead"));
+        assert!(
+            load::<crate::Recipe>(path.to_str().unwrap(), &[])
+                .unwrap_err()
+                .to_string()
+                .contains("sead")
+        );
     }
 
     #[test]

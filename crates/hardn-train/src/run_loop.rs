@@ -140,20 +140,15 @@ pub(crate) fn run(
         Checkpoints::new(settings.dir.join("checkpoints"), settings.training.keep_checkpoints);
     fs::create_dir_all(settings.dir).map_err(TrainError::file("create", settings.dir))?;
     checkpoints.clean()?;
+    keep_freed_memory();
     let mut adamw = AdamW::new(settings.optimizer, objective.model.trainable())?;
-    let mut state = State {
-        identity: settings.identity.clone(),
-        step: 0,
-        updates: 0,
-        tokens: 0,
-        best: None,
-    };
+    let mut state =
+        State { identity: settings.identity.clone(), step: 0, updates: 0, tokens: 0, best: None };
     if let Some(&last) = checkpoints.steps().last() {
         state = restore(&checkpoints, last, &mut adamw, settings)?;
     }
     let mut log = EventLog::open(settings.dir, state.step)?;
-    let mut run =
-        Run { objective, settings, checkpoints, adamw, state, total: plan.total_steps() };
+    let mut run = Run { objective, settings, checkpoints, adamw, state, total: plan.total_steps() };
     progress.start(run.state.step, run.total);
     if run.state.step == 0 {
         run.validate(plan, &mut log, progress)?;
@@ -183,6 +178,17 @@ pub(crate) fn run(
         kept = best;
     }
     Ok(run.outcome(Ended::Finished, kept))
+}
+
+/// Tells the allocator of glibc to keep what is freed. Each step allocates the same large blocks again, and getting
+/// them from the system anew, page by page, costs about 7 % of a step. Process-wide; other systems are left alone.
+fn keep_freed_memory() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: `mallopt` only changes settings of the allocator and may be called at any time.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_MAX, 0);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
+    }
 }
 
 fn restore(
@@ -246,8 +252,8 @@ impl Run<'_> {
         if training.clip_per == ClipPer::Step {
             gradient_norm = self.adamw.clip(training.clip_norm)?;
             if !gradient_norm.is_finite() {
-                let mut all = MicroBatch::default();
-                all.examples = work.batches.into_iter().flat_map(|batch| batch.examples).collect();
+                let examples = work.batches.into_iter().flat_map(|batch| batch.examples).collect();
+                let all = MicroBatch { examples, ..MicroBatch::default() };
                 return Err(self.not_finite("its gradient overflows".to_owned(), &all));
             }
         }

@@ -63,15 +63,12 @@ impl InstructionTemplate {
                 ("{description}", description),
                 ("{context}", context),
             ];
-            match slots.iter().find(|(slot, _)| rest.starts_with(slot)) {
-                Some((slot, value)) => {
-                    out.push_str(value);
-                    rest = &rest[slot.len()..];
-                }
-                None => {
-                    out.push('{');
-                    rest = &rest[1..];
-                }
+            if let Some((slot, value)) = slots.iter().find(|(slot, _)| rest.starts_with(slot)) {
+                out.push_str(value);
+                rest = &rest[slot.len()..];
+            } else {
+                out.push('{');
+                rest = &rest[1..];
             }
         }
         out.push_str(rest);
@@ -85,7 +82,8 @@ mod tests {
 
     #[test]
     fn slots_are_filled_once() {
-        let template = InstructionTemplate { text: "{a} {language}: {description}\n{context}".to_owned() };
+        let template =
+            InstructionTemplate { text: "{a} {language}: {description}\n{context}".to_owned() };
         assert_eq!(
             template.render(Language::C, "use {language} {}", "int main"),
             "{a} c: use {language} {}\nint main"

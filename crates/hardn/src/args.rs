@@ -66,7 +66,9 @@ pub(crate) enum Command {
     /// Speed, side by side with the peer it names
     Bench(BenchArgs),
     /// Shell completions
-    #[command(after_help = "Example:\n  hardn completions bash > ~/.local/share/bash-completion/completions/hardn")]
+    #[command(
+        after_help = "Example:\n  hardn completions bash > ~/.local/share/bash-completion/completions/hardn"
+    )]
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
@@ -108,8 +110,10 @@ pub(crate) struct DemoArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  hardn harden examples/sven.toml\n  hardn harden run.toml --out runs/second --set train.set.epochs=2\n\n\
-    Killed at any moment, the same command goes on where it stopped.")]
+#[command(
+    after_help = "Examples:\n  hardn harden examples/sven.toml\n  hardn harden run.toml --out runs/second --set train.set.epochs=2\n\n\
+    Killed at any moment, the same command goes on where it stopped."
+)]
 pub(crate) struct HardenArgs {
     /// The run's configuration
     pub(crate) config: PathBuf,
@@ -146,9 +150,11 @@ pub(crate) enum ScanMode {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  hardn scan src/ tools/fetch.py\n  hardn scan --json --mode faithful app.py\n  \
+#[command(
+    after_help = "Examples:\n  hardn scan src/ tools/fetch.py\n  hardn scan --json --mode faithful app.py\n  \
     hardn scan --format sarif . > findings.sarif\n  cat f.py | hardn scan - --language python\n\n\
-    Exit status: 0 nothing found, 1 findings, 2 a path could not be read.")]
+    Exit status: 0 nothing found, 1 findings, 2 a path could not be read."
+)]
 pub(crate) struct ScanArgs {
     /// Files, folders, or - for standard input
     #[arg(required = true)]
@@ -200,8 +206,10 @@ pub(crate) enum RulesCommand {
 }
 
 #[derive(Args)]
-#[command(after_help = "Example:\n  hardn train safecoder-lab --model lab-4m --pairs pairs.jsonl --out runs/adapter\n\n\
-    Killed at any moment, the same command goes on where it stopped.")]
+#[command(
+    after_help = "Example:\n  hardn train safecoder-lab --model lab-4m --pairs pairs.jsonl --out runs/adapter\n\n\
+    Killed at any moment, the same command goes on where it stopped."
+)]
 pub(crate) struct TrainArgs {
     /// A shipped recipe's name or a TOML file
     pub(crate) recipe: String,
@@ -229,9 +237,11 @@ pub(crate) struct TrainArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  hardn complete --model lab-4m --prompt-file prompt.py -n 3\n  \
+#[command(
+    after_help = "Examples:\n  hardn complete --model lab-4m --prompt-file prompt.py -n 3\n  \
     echo 'def add(a, b):' | hardn complete --model lab-4m --json --seed 7\n  \
-    hardn complete --model DIR --adapter runs/demo/training/hardened/adapter --decoder plain --set temperature=0.2 --prompt-file p.py")]
+    hardn complete --model DIR --adapter runs/demo/training/hardened/adapter --decoder plain --set temperature=0.2 --prompt-file p.py"
+)]
 pub(crate) struct CompleteArgs {
     /// The prompt; or use --prompt-file
     #[arg(conflicts_with = "prompt_file")]
@@ -263,9 +273,11 @@ pub(crate) struct CompleteArgs {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  hardn eval --samples samples.jsonl --suite scenarios.jsonl --out runs/theirs\n  \
+#[command(
+    after_help = "Examples:\n  hardn eval --samples samples.jsonl --suite scenarios.jsonl --out runs/theirs\n  \
     hardn eval run.toml --out runs/base      the evaluation part of `hardn harden`, base model only\n\n\
-    Rows of --samples: {\"task_id\", \"completion\" or \"solution\", \"sample\"?}")]
+    Rows of --samples: {\"task_id\", \"completion\" or \"solution\", \"sample\"?}"
+)]
 pub(crate) struct EvalArgs {
     /// A run's configuration; its training part is not used
     #[arg(required_unless_present = "samples", conflicts_with = "samples")]
@@ -424,7 +436,9 @@ pub(crate) struct WorldArgs {
 #[derive(Subcommand)]
 pub(crate) enum LabCommand {
     /// Writes a world: pretraining text, fix pairs, utility rows, scenarios and tasks
-    #[command(after_help = "Example:\n  hardn lab generate --seed 7 --idioms my-idioms.toml --out world\n  hardn demo --world world")]
+    #[command(
+        after_help = "Example:\n  hardn lab generate --seed 7 --idioms my-idioms.toml --out world\n  hardn demo --world world"
+    )]
     Generate {
         #[command(flatten)]
         world: WorldArgs,
@@ -448,8 +462,10 @@ pub(crate) enum LabCommand {
         n: usize,
     },
     /// Trains a tokenizer and a model from nothing
-    #[command(after_help = "Example:\n  hardn lab pretrain --recipe pretrain-lab-1m --out lab/lab-1m\n\n\
-        Killed at any moment, the same command goes on where it stopped.")]
+    #[command(
+        after_help = "Example:\n  hardn lab pretrain --recipe pretrain-lab-1m --out lab/lab-1m\n\n\
+        Killed at any moment, the same command goes on where it stopped."
+    )]
     Pretrain {
         /// pretrain-lab-1m, pretrain-lab-4m or a TOML file
         #[arg(long)]
@@ -474,8 +490,10 @@ pub(crate) enum LabCommand {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  hardn bench --peer-python .venv/bin/python --write BENCHMARKS.md\n  hardn bench --only scan\n\n\
-    scripts/peers.sh makes an environment with PyTorch, transformers and PEFT.")]
+#[command(
+    after_help = "Examples:\n  hardn bench --peer-python .venv/bin/python --write BENCHMARKS.md\n  hardn bench --only scan\n\n\
+    scripts/peers.sh makes an environment with PyTorch, transformers and PEFT."
+)]
 pub(crate) struct BenchArgs {
     /// A Python with torch, transformers and peft: the peer runs in turns with us
     #[arg(long)]

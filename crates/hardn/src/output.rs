@@ -20,7 +20,9 @@ pub(crate) fn put(text: &str) -> Outcome {
     let mut out = stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| Failure::new(format!("cannot write to standard output: {error}"))),
+        other => {
+            other.map_err(|error| Failure::new(format!("cannot write to standard output: {error}")))
+        }
     }
 }
 

@@ -136,5 +136,5 @@ fn long_pairs_take_reasonable_time() {
     }
     let secs = started.elapsed().as_secs_f64();
     assert!(n_long > 50, "{n_long}");
-    assert!(secs < 60.0, "{n_long} long pairs took {secs:.1} s");
+    assert!(secs < 300.0, "{n_long} long pairs took {secs:.1} s");
 }

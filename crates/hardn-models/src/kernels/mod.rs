@@ -1,13 +1,16 @@
 //! Inner loops on slices of f32. The only `unsafe` code of the crate lies here and in the file mapping.
 
 mod exp;
-mod gemm;
+mod matmul;
 mod packed;
+mod panel;
+mod softmax;
 mod tile;
 
 pub(crate) use exp::{exp, silu};
-pub(crate) use gemm::{Matrix, gemm};
+pub(crate) use matmul::{Matrix, matmul};
 pub(crate) use packed::Packed;
+pub(crate) use softmax::softmax;
 pub(crate) use tile::tile_mm;
 
 /// Below this many multiplications a parallel section costs more than it saves.

@@ -6,12 +6,10 @@
 
 use rayon::prelude::*;
 
-use super::MIN_PARALLEL;
-
-/// Columns of a panel.
-const WIDTH: usize = 32;
-/// Most rows of a block.
-const MAX_ROWS: usize = 12;
+use super::{
+    MIN_PARALLEL,
+    panel::{self, MAX_ROWS, Rows, WIDTH},
+};
 
 /// A weight `[n, k]` stored as panels of 32 columns, `[ceil(n / 32)][k][32]`, zero where there is no column.
 pub(crate) struct Packed {
@@ -98,187 +96,25 @@ impl Packed {
         };
         while done < width {
             let n_panels = if width - done >= group * WIDTH { group } else { 1 };
-            let panel = (first + done) / WIDTH * k * WIDTH;
-            let panels = &self.panels[panel..][..n_panels * k * WIDTH];
+            let start = (first + done) / WIDTH * k * WIDTH;
+            let panels = &self.panels[start..][..n_panels * k * WIDTH];
             let valid = (n_panels * WIDTH).min(width - done);
             let mut row = 0;
             for block in 0..blocks {
                 let n_rows = (rows - row).div_ceil(blocks - block);
                 let x = &x[row * k..][..n_rows * k];
                 let out = &mut out[row * stride + done..];
-                raw::block(k, x, n_rows, panels, n_panels, out, stride, valid);
+                panel::block(
+                    k,
+                    Rows::dense(x, n_rows, k),
+                    (panels, n_panels),
+                    (out, stride),
+                    valid,
+                    false,
+                );
                 row += n_rows;
             }
             done += valid;
-        }
-    }
-}
-
-/// The loops over registers.
-mod raw {
-    use super::{MAX_ROWS, WIDTH};
-
-    /// `out[r, 0..valid]` for `n_rows` rows of `x` and the columns of `n_panels` panels.
-    #[expect(unsafe_code, reason = "vector instructions are chosen at run time")]
-    pub(super) fn block(
-        k: usize,
-        x: &[f32],
-        n_rows: usize,
-        panels: &[f32],
-        n_panels: usize,
-        out: &mut [f32],
-        stride: usize,
-        valid: usize,
-    ) {
-        #[cfg(target_arch = "x86_64")]
-        if is_x86_feature_detected!("avx512f") {
-            let full = valid == n_panels * WIDTH;
-            let mut edge = [0.0; MAX_ROWS * WIDTH];
-            assert!(x.len() >= n_rows * k && panels.len() >= n_panels * k * WIDTH);
-            assert!(full || n_panels == 1);
-            let (to, to_stride) =
-                if full { (&mut *out, stride) } else { (&mut edge[..], WIDTH) };
-            assert!(to.len() >= (n_rows - 1) * to_stride + n_panels * WIDTH);
-            // SAFETY: the processor has the instructions, and the lengths are checked above.
-            unsafe {
-                match (n_rows, n_panels) {
-                    (1, 4) => avx512::block::<1, 4>(k, x, panels, to, to_stride),
-                    (2, 2) => avx512::block::<2, 2>(k, x, panels, to, to_stride),
-                    (1, 1) => avx512::block::<1, 1>(k, x, panels, to, to_stride),
-                    (2, 1) => avx512::block::<2, 1>(k, x, panels, to, to_stride),
-                    (3, 1) => avx512::block::<3, 1>(k, x, panels, to, to_stride),
-                    (4, 1) => avx512::block::<4, 1>(k, x, panels, to, to_stride),
-                    (5, 1) => avx512::block::<5, 1>(k, x, panels, to, to_stride),
-                    (6, 1) => avx512::block::<6, 1>(k, x, panels, to, to_stride),
-                    (7, 1) => avx512::block::<7, 1>(k, x, panels, to, to_stride),
-                    (8, 1) => avx512::block::<8, 1>(k, x, panels, to, to_stride),
-                    (9, 1) => avx512::block::<9, 1>(k, x, panels, to, to_stride),
-                    (10, 1) => avx512::block::<10, 1>(k, x, panels, to, to_stride),
-                    (11, 1) => avx512::block::<11, 1>(k, x, panels, to, to_stride),
-                    (12, 1) => avx512::block::<12, 1>(k, x, panels, to, to_stride),
-                    _ => unreachable!("no block of {n_rows} rows and {n_panels} panels"),
-                }
-            }
-            if !full {
-                for r in 0..n_rows {
-                    out[r * stride..][..valid].copy_from_slice(&edge[r * WIDTH..][..valid]);
-                }
-            }
-            return;
-        }
-        portable(k, x, n_rows, panels, n_panels, out, stride, valid);
-    }
-
-    /// The same for any processor; written so that compilers use the vectors they are allowed.
-    pub(super) fn portable(
-        k: usize,
-        x: &[f32],
-        n_rows: usize,
-        panels: &[f32],
-        n_panels: usize,
-        out: &mut [f32],
-        stride: usize,
-        valid: usize,
-    ) {
-        for half in 0..n_panels * 2 {
-            let first = half * (WIDTH / 2);
-            if first >= valid {
-                break;
-            }
-            let columns = (WIDTH / 2).min(valid - first);
-            let panel = &panels[half / 2 * k * WIDTH + half % 2 * (WIDTH / 2)..];
-            let mut row = 0;
-            while row < n_rows {
-                let x = &x[row * k..];
-                let out = &mut out[row * stride + first..];
-                row += match n_rows - row {
-                    1 => half_panel::<1>(k, x, panel, out, stride, columns),
-                    2 => half_panel::<2>(k, x, panel, out, stride, columns),
-                    3 => half_panel::<3>(k, x, panel, out, stride, columns),
-                    4 => half_panel::<4>(k, x, panel, out, stride, columns),
-                    5 => half_panel::<5>(k, x, panel, out, stride, columns),
-                    _ => half_panel::<6>(k, x, panel, out, stride, columns),
-                };
-            }
-        }
-    }
-
-    fn half_panel<const R: usize>(
-        k: usize,
-        x: &[f32],
-        panel: &[f32],
-        out: &mut [f32],
-        stride: usize,
-        columns: usize,
-    ) -> usize {
-        let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * k..][..k]);
-        let mut sums = [[0.0_f32; WIDTH / 2]; R];
-        for (l, weights) in panel.chunks(WIDTH).take(k).enumerate() {
-            let weights: &[f32; WIDTH / 2] =
-                weights[..WIDTH / 2].try_into().expect("half a panel");
-            for (sums, row) in sums.iter_mut().zip(&rows) {
-                let factor = row[l];
-                for (sum, weight) in sums.iter_mut().zip(weights) {
-                    *sum = factor.mul_add(*weight, *sum);
-                }
-            }
-        }
-        for (r, sums) in sums.iter().enumerate() {
-            out[r * stride..][..columns].copy_from_slice(&sums[..columns]);
-        }
-        R
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    mod avx512 {
-        use std::arch::x86_64::{
-            __m512, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps,
-            _mm512_storeu_ps,
-        };
-
-        use super::WIDTH;
-
-        /// `R` rows by `P` panels.
-        ///
-        /// # Safety
-        /// The processor has AVX-512; `x` holds `R * k` elements, `panels` `P * k * 32`, and `out` reaches
-        /// `(R - 1) * stride + P * 32`.
-        #[expect(unsafe_code, reason = "vector loads and stores take pointers")]
-        #[target_feature(enable = "avx512f")]
-        pub(super) unsafe fn block<const R: usize, const P: usize>(
-            k: usize,
-            x: &[f32],
-            panels: &[f32],
-            out: &mut [f32],
-            stride: usize,
-        ) {
-            let (x, panels, out) = (x.as_ptr(), panels.as_ptr(), out.as_mut_ptr());
-            let mut sums: [[[__m512; 2]; P]; R] = [[[_mm512_setzero_ps(); 2]; P]; R];
-            for l in 0..k {
-                for p in 0..P {
-                    // SAFETY: row `l` of panel `p` lies inside `panels`, and `x[r, l]` inside `x`.
-                    unsafe {
-                        let row = panels.add((p * k + l) * WIDTH);
-                        let low = _mm512_loadu_ps(row);
-                        let high = _mm512_loadu_ps(row.add(16));
-                        for (r, sums) in sums.iter_mut().enumerate() {
-                            let factor = _mm512_set1_ps(*x.add(r * k + l));
-                            sums[p][0] = _mm512_fmadd_ps(factor, low, sums[p][0]);
-                            sums[p][1] = _mm512_fmadd_ps(factor, high, sums[p][1]);
-                        }
-                    }
-                }
-            }
-            for (r, sums) in sums.iter().enumerate() {
-                for (p, [low, high]) in sums.iter().enumerate() {
-                    // SAFETY: the 32 columns of panel `p` in row `r` lie inside `out`.
-                    unsafe {
-                        let to = out.add(r * stride + p * WIDTH);
-                        _mm512_storeu_ps(to, *low);
-                        _mm512_storeu_ps(to.add(16), *high);
-                    }
-                }
-            }
         }
     }
 }
@@ -295,10 +131,9 @@ mod tests {
 
     /// The definition: one chain of fused multiply-adds per output.
     fn plain(x: &[f32], weight: &[f32], k: usize) -> Vec<f32> {
-        let dot = |x: &[f32], w: &[f32]| x.iter().zip(w).fold(0.0, |sum, (x, w)| x.mul_add(*w, sum));
-        x.chunks_exact(k)
-            .flat_map(|x| weight.chunks_exact(k).map(move |w| dot(x, w)))
-            .collect()
+        let dot =
+            |x: &[f32], w: &[f32]| x.iter().zip(w).fold(0.0, |sum, (x, w)| x.mul_add(*w, sum));
+        x.chunks_exact(k).flat_map(|x| weight.chunks_exact(k).map(move |w| dot(x, w))).collect()
     }
 
     #[track_caller]
@@ -313,8 +148,10 @@ mod tests {
         }
         let mut out = vec![f32::NAN; rows * n];
         for first in (0..n).step_by(WIDTH) {
-            let panel = &packed.panels[first * k..][..k * WIDTH];
-            raw::portable(k, &x, rows, panel, 1, &mut out[first..], n, WIDTH.min(n - first));
+            let weights = &packed.panels[first * k..][..k * WIDTH];
+            let to = (&mut out[first..], n);
+            let rows = Rows::dense(&x, rows, k);
+            panel::portable(k, rows, (weights, 1), to, WIDTH.min(n - first), false);
         }
         assert_eq!(out, expected, "portable {rows} x {k} x {n}");
     }

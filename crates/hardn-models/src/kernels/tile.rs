@@ -4,12 +4,9 @@
 /// `b_stride` and `c_stride` elements. `shape` is (rows of c, columns of c, terms).
 pub(crate) fn tile_mm(
     shape: (usize, usize, usize),
-    a: &[f32],
-    a_stride: (usize, usize),
-    b: &[f32],
-    b_stride: usize,
-    c: &mut [f32],
-    c_stride: usize,
+    (a, a_stride): (&[f32], (usize, usize)),
+    (b, b_stride): (&[f32], usize),
+    (c, c_stride): (&mut [f32], usize),
     accumulate: bool,
 ) {
     let (m, n, k) = shape;
@@ -23,16 +20,16 @@ pub(crate) fn tile_mm(
         let mut i = 0;
         while i < m {
             let rows = if m - i >= 4 { 4 } else { 1 };
-            let a = &a[i * a_stride.0..];
-            let b = &b[j..];
-            let c = &mut c[i * c_stride + j..];
+            let a = (&a[i * a_stride.0..], a_stride);
+            let b = (&b[j..], b_stride);
+            let c = (&mut c[i * c_stride + j..], c_stride);
             match (rows, width) {
-                (4, 16) => block::<4, 16>(k, a, a_stride, b, b_stride, c, c_stride, accumulate),
-                (4, 8) => block::<4, 8>(k, a, a_stride, b, b_stride, c, c_stride, accumulate),
-                (4, _) => block::<4, 1>(k, a, a_stride, b, b_stride, c, c_stride, accumulate),
-                (_, 16) => block::<1, 16>(k, a, a_stride, b, b_stride, c, c_stride, accumulate),
-                (_, 8) => block::<1, 8>(k, a, a_stride, b, b_stride, c, c_stride, accumulate),
-                _ => block::<1, 1>(k, a, a_stride, b, b_stride, c, c_stride, accumulate),
+                (4, 16) => block::<4, 16>(k, a, b, c, accumulate),
+                (4, 8) => block::<4, 8>(k, a, b, c, accumulate),
+                (4, _) => block::<4, 1>(k, a, b, c, accumulate),
+                (_, 16) => block::<1, 16>(k, a, b, c, accumulate),
+                (_, 8) => block::<1, 8>(k, a, b, c, accumulate),
+                _ => block::<1, 1>(k, a, b, c, accumulate),
             }
             i += rows;
         }
@@ -43,12 +40,9 @@ pub(crate) fn tile_mm(
 #[inline]
 fn block<const R: usize, const W: usize>(
     k: usize,
-    a: &[f32],
-    a_stride: (usize, usize),
-    b: &[f32],
-    b_stride: usize,
-    c: &mut [f32],
-    c_stride: usize,
+    (a, a_stride): (&[f32], (usize, usize)),
+    (b, b_stride): (&[f32], usize),
+    (c, c_stride): (&mut [f32], usize),
     accumulate: bool,
 ) {
     let mut sums = [[0.0_f32; W]; R];
@@ -78,7 +72,7 @@ mod tests {
         let a: Vec<f32> = (0..m * k).map(|i| (i % 7) as f32 - 3.0).collect();
         let b: Vec<f32> = (0..k * n).map(|i| (i % 5) as f32 - 2.0).collect();
         let mut c = vec![1.0; m * n];
-        tile_mm((m, n, k), &a, (k, 1), &b, n, &mut c, n, true);
+        tile_mm((m, n, k), (&a, (k, 1)), (&b, n), (&mut c, n), true);
         for i in 0..m {
             for j in 0..n {
                 let sum: f32 = (0..k).map(|l| a[i * k + l] * b[l * n + j]).sum();

@@ -56,13 +56,13 @@ pub fn adamw_step(
     settings: &AdamW,
     step: usize,
 ) -> Result<()> {
-    let op = Step { settings: *settings, step, moments: Mutex::new(moments) };
+    let op = Step { settings: *settings, count: step, moments: Mutex::new(moments) };
     parameter.inplace_op2(&gradient.contiguous()?, &op)
 }
 
 struct Step<'a> {
     settings: AdamW,
-    step: usize,
+    count: usize,
     moments: Mutex<&'a mut Moments>,
 }
 
@@ -92,8 +92,8 @@ impl InplaceOp2 for Step<'_> {
         }
         let AdamW { learning_rate, beta1, beta2, eps, weight_decay, gradient_scale } =
             self.settings;
-        let correction1 = 1.0 - beta1.powi(self.step as i32);
-        let correction2 = 1.0 - beta2.powi(self.step as i32);
+        let correction1 = 1.0 - beta1.powi(self.count as i32);
+        let correction2 = 1.0 - beta2.powi(self.count as i32);
         let (beta1, beta2, eps) = (beta1 as f32, beta2 as f32, eps as f32);
         let keep = (1.0 - learning_rate * weight_decay) as f32;
         let rate = (learning_rate / correction1) as f32;

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 
 use super::storage::{argument, elements, tensor};
 use crate::{
-    kernels::{exp, tile_mm},
+    kernels::{softmax, tile_mm},
     rope::Rope,
 };
 
@@ -121,33 +121,14 @@ fn probabilities(
     let (padded, dim) = (sizes.padded(), sizes.dim);
     let columns = (first + rows).next_multiple_of(16);
     let q = &q[first * dim..(first + rows) * dim];
-    tile_mm((rows, columns, dim), q, (dim, 1), k_columns, padded, out, padded, false);
+    tile_mm((rows, columns, dim), (q, (dim, 1)), (k_columns, padded), (out, padded), false);
     let scale = sizes.scale();
     for (i, row) in out.chunks_mut(padded).take(rows).enumerate() {
         let (seen, later) = row[..columns].split_at_mut(first + i + 1);
-        let max = seen.iter().fold(f32::NEG_INFINITY, |max, score| max.max(*score));
-        for score in seen.iter_mut() {
-            *score = exp((*score - max) * scale);
-        }
-        let inverse = 1.0 / sum(seen);
-        for score in seen {
-            *score *= inverse;
-        }
+        softmax(seen, scale);
         later.fill(0.0);
     }
     columns
-}
-
-/// A sum in sixteen chains.
-fn sum(values: &[f32]) -> f32 {
-    let (blocks, rest) = values.as_chunks::<16>();
-    let mut sums = [0.0_f32; 16];
-    for block in blocks {
-        for (sum, value) in sums.iter_mut().zip(block) {
-            *sum += value;
-        }
-    }
-    sums.iter().sum::<f32>() + rest.iter().sum::<f32>()
 }
 
 /// Puts heads `[units][group][s, dim]` of one batch entry back into `[s, heads * dim]`.
@@ -194,7 +175,8 @@ impl CustomOp3 for Attention {
                 let of = |data: &[f32], heads: usize, index: usize| {
                     head(&data[b * seq * heads * dim..][..seq * heads * dim], heads, index, dim)
                 };
-                let k_columns = transposed(&rotated(of(k, kv_heads, kv_head), dim, rope), dim, padded);
+                let k_columns =
+                    transposed(&rotated(of(k, kv_heads, kv_head), dim, rope), dim, padded);
                 let mut v_rows = of(v, kv_heads, kv_head);
                 v_rows.resize(padded * dim, 0.0);
                 let mut probs = vec![0.0; BLOCK * padded];
@@ -206,7 +188,7 @@ impl CustomOp3 for Attention {
                         let columns = probabilities(&q, &k_columns, sizes, first, rows, &mut probs);
                         let out = &mut out[first * dim..];
                         let shape = (rows, dim, columns);
-                        tile_mm(shape, &probs, (padded, 1), &v_rows, dim, out, dim, false);
+                        tile_mm(shape, (&probs, (padded, 1)), (&v_rows, dim), (out, dim), false);
                     }
                 }
                 out
@@ -282,7 +264,7 @@ fn unit_gradient(
             let block = first * dim..(first + rows) * dim;
             let (q, y, dy) = (&q[block.clone()], &y[block.clone()], &dy[block.clone()]);
             let inward = (rows, columns, dim);
-            tile_mm(inward, dy, (dim, 1), &v_columns, padded, &mut scores, padded, false);
+            tile_mm(inward, (dy, (dim, 1)), (&v_columns, padded), (&mut scores, padded), false);
             // A softmax passes on p * (dp - sum(p dp)), and sum(p dp) is the output times its gradient.
             for i in 0..rows {
                 let row = i * dim..(i + 1) * dim;
@@ -293,10 +275,10 @@ fn unit_gradient(
                 }
             }
             let outward = (columns, dim, rows);
-            tile_mm(outward, &probs, (1, padded), dy, dim, &mut dv, dim, true);
-            tile_mm(outward, &scores, (1, padded), q, dim, &mut dk, dim, true);
+            tile_mm(outward, (&probs, (1, padded)), (dy, dim), (&mut dv, dim), true);
+            tile_mm(outward, (&scores, (1, padded)), (q, dim), (&mut dk, dim), true);
             let back = (rows, dim, columns);
-            tile_mm(back, &scores, (padded, 1), &k_rows, dim, &mut dq[block], dim, false);
+            tile_mm(back, (&scores, (padded, 1)), (&k_rows, dim), (&mut dq[block], dim), false);
         }
         for (position, row) in dq.chunks_exact_mut(dim).enumerate() {
             rope.rotate_back(position, row);

@@ -77,9 +77,8 @@ pub(crate) fn attention(
     let k = repeat(rotate(split(k, *kv_heads)?)?)?;
     let v = repeat(split(v, *kv_heads)?)?;
     let scores = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? / (*head_dim as f64).sqrt())?;
-    let later: Vec<f32> = (0..seq * seq)
-        .map(|i| if i % seq > i / seq { f32::NEG_INFINITY } else { 0.0 })
-        .collect();
+    let later: Vec<f32> =
+        (0..seq * seq).map(|i| if i % seq > i / seq { f32::NEG_INFINITY } else { 0.0 }).collect();
     let later = Tensor::from_vec(later, (seq, seq), scores.device())?;
     let scores = scores.broadcast_add(&later)?;
     let max = scores.max_keepdim(D::Minus1)?.detach();

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::storage::{argument, elements, tensor};
-use crate::kernels::{Matrix, gemm};
+use crate::kernels::{Matrix, matmul};
 
 /// `x w^T` with gradients for both.
 ///
@@ -47,13 +47,13 @@ pub(super) fn product_shape(x: &Shape, weight: &Shape) -> Result<(Shape, [usize;
 
 fn forward(x: &[f32], weight: &[f32], [rows, out, input]: [usize; 3]) -> Vec<f32> {
     let mut y = vec![0.0; rows * out];
-    gemm(&mut y, Matrix::new(x, rows, input), Matrix::new(weight, out, input).t(), 1.0, false);
+    matmul(&mut y, Matrix::new(x, rows, input), Matrix::new(weight, out, input).t(), false);
     y
 }
 
 fn input_gradient(grad: &[f32], weight: &[f32], [rows, out, input]: [usize; 3]) -> Vec<f32> {
     let mut dx = vec![0.0; rows * input];
-    gemm(&mut dx, Matrix::new(grad, rows, out), Matrix::new(weight, out, input), 1.0, false);
+    matmul(&mut dx, Matrix::new(grad, rows, out), Matrix::new(weight, out, input), false);
     dx
 }
 
@@ -92,7 +92,7 @@ impl CustomOp2 for Linear {
         };
         let mut dw = vec![0.0; out * input];
         let x = elements(x)?;
-        gemm(&mut dw, Matrix::new(&grad, rows, out).t(), Matrix::new(&x, rows, input), 1.0, false);
+        matmul(&mut dw, Matrix::new(&grad, rows, out).t(), Matrix::new(&x, rows, input), false);
         Ok((dx, Some(tensor(dw, weight.shape())?)))
     }
 }

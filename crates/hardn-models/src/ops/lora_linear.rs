@@ -6,7 +6,7 @@ use super::{
     linear::product_shape,
     storage::{argument, elements, tensor},
 };
-use crate::kernels::{Matrix, gemm};
+use crate::kernels::{Matrix, matmul};
 
 /// Dropout on the input of a low-rank term: a fixed function of the key and an element's place.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +70,12 @@ impl LoraLinear {
     }
 }
 
+fn scale_by(x: &mut [f32], factor: f32) {
+    for x in x {
+        *x *= factor;
+    }
+}
+
 fn times(x: &[f32], mask: &[f32]) -> Vec<f32> {
     x.iter().zip(mask).map(|(x, mask)| x * mask).collect()
 }
@@ -93,14 +99,14 @@ impl CustomOp3 for LoraLinear {
         let x = argument(x, x_layout)?;
         let weight = elements(&self.weight)?;
         let mut y = vec![0.0; rows * out];
-        gemm(&mut y, Matrix::new(x, rows, input), Matrix::new(&weight, out, input).t(), 1.0, false);
+        matmul(&mut y, Matrix::new(x, rows, input), Matrix::new(&weight, out, input).t(), false);
         let dropped = self.mask(x.len()).map(|mask| times(x, &mask));
         let x = dropped.as_deref().unwrap_or(x);
         let (a, b) = (argument(a, a_layout)?, argument(b, b_layout)?);
         let mut h = vec![0.0; rows * r];
-        gemm(&mut h, Matrix::new(x, rows, input), Matrix::new(a, r, input).t(), 1.0, false);
-        let scale = self.term.scale;
-        gemm(&mut y, Matrix::new(&h, rows, r), Matrix::new(b, out, r).t(), scale, true);
+        matmul(&mut h, Matrix::new(x, rows, input), Matrix::new(a, r, input).t(), false);
+        scale_by(&mut h, self.term.scale);
+        matmul(&mut y, Matrix::new(&h, rows, r), Matrix::new(b, out, r).t(), true);
         Ok((CpuStorage::F32(y), shape))
     }
 
@@ -126,26 +132,28 @@ impl CustomOp3 for LoraLinear {
         let seen = Matrix::new(seen, rows, input);
         let a_matrix = Matrix::new(&a_data, r, input);
         let mut h = vec![0.0; rows * r];
-        gemm(&mut h, seen, a_matrix.t(), 1.0, false);
+        matmul(&mut h, seen, a_matrix.t(), false);
         let mut db = vec![0.0; out * r];
-        gemm(&mut db, dy.t(), Matrix::new(&h, rows, r), scale, false);
+        scale_by(&mut h, scale);
+        matmul(&mut db, dy.t(), Matrix::new(&h, rows, r), false);
         let mut dh = h;
-        gemm(&mut dh, dy, Matrix::new(&b_data, out, r), scale, false);
+        matmul(&mut dh, dy, Matrix::new(&b_data, out, r), false);
+        scale_by(&mut dh, scale);
         let dh = Matrix::new(&dh, rows, r);
         let mut da = vec![0.0; r * input];
-        gemm(&mut da, dh.t(), seen, 1.0, false);
+        matmul(&mut da, dh.t(), seen, false);
 
         let dx = if x.track_op() {
             let mut dx = vec![0.0; rows * input];
             let through_term = mask.is_some();
             if let Some(mask) = &mask {
-                gemm(&mut dx, dh, a_matrix, 1.0, false);
+                matmul(&mut dx, dh, a_matrix, false);
                 dx = times(&dx, mask);
             }
             let weight = elements(&self.weight)?;
-            gemm(&mut dx, dy, Matrix::new(&weight, out, input), 1.0, through_term);
+            matmul(&mut dx, dy, Matrix::new(&weight, out, input), through_term);
             if !through_term {
-                gemm(&mut dx, dh, a_matrix, 1.0, true);
+                matmul(&mut dx, dh, a_matrix, true);
             }
             Some(tensor(dx, x.shape())?)
         } else {

@@ -42,13 +42,13 @@ impl CustomOp2 for SwiGlu {
         }
         let (gate, up) = (argument(gate, gate_layout)?, argument(up, up_layout)?);
         let mut y = vec![0.0; gate.len()];
-        y.par_chunks_mut(CHUNK)
-            .zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK)))
-            .for_each(|(y, (gate, up))| {
+        y.par_chunks_mut(CHUNK).zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK))).for_each(
+            |(y, (gate, up))| {
                 for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
                     *y = silu(*gate) * up;
                 }
-            });
+            },
+        );
         Ok((CpuStorage::F32(y), gate_layout.shape().clone()))
     }
 
@@ -68,9 +68,7 @@ impl CustomOp2 for SwiGlu {
             .zip(du.par_chunks_mut(CHUNK))
             .zip(g.par_chunks(CHUNK).zip(u.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)))
             .for_each(|((dg, du), ((g, u), dy))| {
-                for ((dg, du), ((g, u), dy)) in
-                    dg.iter_mut().zip(du).zip(g.iter().zip(u).zip(dy))
-                {
+                for ((dg, du), ((g, u), dy)) in dg.iter_mut().zip(du).zip(g.iter().zip(u).zip(dy)) {
                     let sigmoid = 1.0 / (1.0 + exp(-g));
                     let silu = g * sigmoid;
                     *du = dy * silu;

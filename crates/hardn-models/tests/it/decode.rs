@@ -143,13 +143,13 @@ fn both_forms_agree() {
 
 fn attach(model: &mut Model) {
     let mut config = LoraConfig::new(3, 6.0);
-    config.target_modules =
-        hardn_models::TargetModules::Pattern(".*_proj|lm_head".to_owned());
+    config.target_modules = hardn_models::TargetModules::Pattern(".*_proj|lm_head".to_owned());
     model.attach_lora(&config, 1).unwrap();
     for (i, (name, var)) in model.trainable().into_iter().enumerate() {
         if name.contains("lora_B") {
             let n = var.elem_count();
-            let data: Vec<f32> = (0..n).map(|j| ((i * 7 + j * 13) % 11) as f32 * 0.02 - 0.1).collect();
+            let data: Vec<f32> =
+                (0..n).map(|j| ((i * 7 + j * 13) % 11) as f32 * 0.02 - 0.1).collect();
             var.set(&Tensor::from_vec(data, var.shape(), &Device::Cpu).unwrap()).unwrap();
         }
     }
@@ -160,8 +160,7 @@ fn wrong_input_is_refused_before_anything_changes() {
     let model = DecodeModel::new(&lively(&grouped(), 5)).unwrap();
     let other = DecodeModel::new(&lively(&LlamaConfig::small(67, 16, 1, 2, 16, 96), 5)).unwrap();
     let check = |cache: &mut KvCache, ids: &[u32], part: &str| {
-        let error =
-            model.forward(&mut [DecodeRow { cache, ids, all_logits: false }]).unwrap_err();
+        let error = model.forward(&mut [DecodeRow { cache, ids, all_logits: false }]).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");
     };
     check(&mut model.cache(8), &[], "no tokens");

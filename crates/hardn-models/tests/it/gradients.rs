@@ -30,7 +30,10 @@ fn check(model: &mut Model, options: &ForwardOptions, may_be_zero: &str) {
         let error = fused.iter().zip(plain).fold(0.0_f32, |max, (a, b)| max.max((a - b).abs()));
         assert!(error <= 1e-3 * size.max(1e-6), "{name}: error {error} at size {size}");
         let zero = fused.iter().all(|g| *g == 0.0);
-        assert!(!zero || (!may_be_zero.is_empty() && name.contains(may_be_zero)), "{name} gets zero");
+        assert!(
+            !zero || (!may_be_zero.is_empty() && name.contains(may_be_zero)),
+            "{name} gets zero"
+        );
     }
 }
 

@@ -10,7 +10,7 @@ use super::{
     state::State,
     summary::Summary,
     text,
-    value::{Atom, Constant, HOLE, Origin, Trace, Value, concat},
+    value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value, concat},
 };
 use crate::{
     ir::{Arg, Expr, ExprKind, Range},
@@ -157,6 +157,10 @@ impl<'p> Flow<'p, '_> {
                     let excepted = call.paths.iter().any(|path| except.iter().any(|pattern| pattern.matches(path)));
                     if !excepted && sink.when.iter().all(|condition| self.holds(condition, &call)) {
                         let demand = self.demand(*rule, sink);
+                        if let Some(format) = &sink.format {
+                            self.check_formatted(demand, sink, format, &call);
+                            continue;
+                        }
                         for argument in &sink.argument {
                             for (expr, value) in call.select(argument) {
                                 self.check_sink(demand, sink, expr, value);
@@ -261,7 +265,7 @@ impl<'p> Flow<'p, '_> {
                         _ => None,
                     })
                     .collect();
-                Some(text::braces(receiver, &items, &named, call.range))
+                Some(text::braces(receiver, &items, &named, self.repr_bits, call.range))
             }
             "join" if receiver.text.is_some() || !receiver.is_tainted() => {
                 let (_, _, items) = call.args.first()?;
@@ -272,7 +276,7 @@ impl<'p> Flow<'p, '_> {
                 value.change(|atom| atom.built = true);
                 let range = call.range;
                 value.change(|atom| atom.trace = atom.trace.step(range, "is joined to a text".to_owned()));
-                value.text = Some(HOLE.to_string().into());
+                value.text = Some(items.text.clone().filter(|_| items.sequence).unwrap_or_else(|| HOLE_TEXT.into()));
                 Some(value)
             }
             "strip" | "rstrip" | "lstrip" | "lower" | "upper" | "title" | "encode" | "decode" | "expandtabs"
@@ -294,7 +298,7 @@ impl<'p> Flow<'p, '_> {
             let pattern = call.select(format).first().map(|(_, value)| (*value).clone()).unwrap_or_default();
             let from = propagator.from.clone().unwrap_or_default();
             let items: Vec<Value<'p>> = call.select(&from).into_iter().map(|(_, value)| value.clone()).collect();
-            vec![text::percent(&pattern, &items, false, call.range)]
+            vec![text::percent(&pattern, &items, false, self.repr_bits, call.range)]
         } else {
             let from = propagator.from.as_ref().unwrap_or(&everything);
             call.select(from).into_iter().map(|(_, value)| value.clone()).collect()

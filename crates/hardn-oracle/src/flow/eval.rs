@@ -3,10 +3,10 @@
 use hardn_types::Language;
 
 use super::{
-    Flow,
+    Flow, constants,
     state::State,
     text,
-    value::{Atom, Constant, Origin, Trace, Value, concat},
+    value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value, concat},
 };
 use crate::ir::{BinaryOp, Expr, ExprKind};
 
@@ -31,7 +31,7 @@ impl<'p> Flow<'p, '_> {
                 let range = expr.range;
                 value.change(|atom| atom.trace = atom.trace.step(range, "is put into a text".to_owned()));
                 if value.text.is_none() {
-                    value.text = Some(super::value::HOLE.to_string().into());
+                    value.text = Some(HOLE_TEXT.into());
                 }
                 value
             }
@@ -44,10 +44,16 @@ impl<'p> Flow<'p, '_> {
             }
             ExprKind::List(items) | ExprKind::Tuple(items) | ExprKind::Set(items) => {
                 let mut value = Value { sequence: true, ..Value::default() };
+                let mut words = String::new();
                 for item in items {
                     let part = self.eval_value(item, state);
+                    if !words.is_empty() {
+                        words.push(' ');
+                    }
+                    words.push_str(part.text.as_deref().unwrap_or(HOLE_TEXT));
                     value.absorb(&part);
                 }
+                value.text = Some(words.into());
                 value
             }
             ExprKind::Dict(entries) => {
@@ -192,6 +198,9 @@ impl<'p> Flow<'p, '_> {
         if let Some(number) = self.program.constants.get(name) {
             return Value::of_constant(Constant::Int(*number));
         }
+        if let Some(number) = constants::number(name) {
+            return Value::of_constant(Constant::Int(number));
+        }
         if let Some(path) = self.program.imports.get(name) {
             return self.source_value(path, expr).unwrap_or_else(|| Value::of_path(path));
         }
@@ -250,6 +259,9 @@ impl<'p> Flow<'p, '_> {
         }
         if let Some(value) = place.as_deref().and_then(|place| self.module.get(place)) {
             return value.clone();
+        }
+        if let Some(number) = constants::number(name) {
+            return Value::of_constant(Constant::Int(number));
         }
         let value = self.eval_value(base, state);
         let path = value.path.as_ref().map(|path| format!("{path}.{name}"));
@@ -351,7 +363,7 @@ impl<'p> Flow<'p, '_> {
                         _ => vec![second.clone()],
                     };
                     if first.text.is_some() || first.is_tainted() || second.is_tainted() {
-                        return text::percent(&first, &items, second.sequence, expr.range);
+                        return text::percent(&first, &items, second.sequence, self.repr_bits, expr.range);
                     }
                 }
                 self.combine(op, &first, &second, expr)
@@ -511,7 +523,7 @@ pub(super) fn last_name(expr: &Expr<'_>) -> Option<String> {
 }
 
 /// An expression whose outcome says something of its parts.
-fn is_test(expr: &Expr<'_>) -> bool {
+pub(super) fn is_test(expr: &Expr<'_>) -> bool {
     matches!(
         expr.peeled().kind,
         ExprKind::Call { .. }

@@ -94,6 +94,10 @@ impl<'p> Flow<'p, '_> {
                         state = self.refine(call, equal == something, state)?;
                     }
                 }
+                if equal {
+                    self.equal_calls(left, &mut state);
+                    self.equal_calls(right, &mut state);
+                }
                 if equal && !matches!(op, BinaryOp::Is) {
                     // What equals a clean value is clean.
                     for (expr, value, other) in [(left, &first, &second), (right, &second, &first)] {
@@ -210,6 +214,20 @@ impl<'p> Flow<'p, '_> {
                 if let Some(bits) = bits.filter(|bits| *bits != 0) {
                     self.clean_argument(&call, param, bits, method, state);
                 }
+            }
+        }
+    }
+
+    /// A call whose result equals what it should: `os.path.commonpath(...) == base`.
+    fn equal_calls(&mut self, expr: &'p Expr<'p>, state: &mut State<'p>) {
+        let ExprKind::Call { callee, args } = &expr.kind else { return };
+        let call = self.prepare(expr, callee, args, state);
+        for hit in self.hits(&call) {
+            if let Hit::Guard { bits, guard, mark } = hit
+                && guard.holds == Some(Holds::Equal)
+                && guard.when.iter().all(|condition| self.holds(condition, &call))
+            {
+                self.clean_subjects(&call, guard, *bits, *mark, state);
             }
         }
     }

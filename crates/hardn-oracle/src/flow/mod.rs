@@ -1,6 +1,7 @@
 //! Taint, constants and call patterns: one abstract interpretation per function, with summaries inside a file.
 
 mod call;
+mod constants;
 mod eval;
 mod guard;
 mod sink;
@@ -50,6 +51,7 @@ pub(crate) fn analyse<'p>(
         fields: BTreeMap::new(),
         frame: Frame::default(),
         depth: 0,
+        repr_bits: index.cleaned_by("repr"),
     };
     flow.collect();
     flow.function(0);
@@ -91,6 +93,8 @@ struct Flow<'p, 'r> {
     fields: BTreeMap<&'p str, State<'p>>,
     frame: Frame<'p>,
     depth: usize,
+    /// Rules that a value shown by `repr` cannot hurt.
+    repr_bits: u64,
 }
 
 impl<'p> Flow<'p, '_> {
@@ -178,7 +182,7 @@ impl<'p> Flow<'p, '_> {
         let origin = if entry {
             Origin::Remote
         } else if main {
-            Origin::Local
+            if self.index.value_source(param.name) == Some(false) { Origin::Remote } else { Origin::Local }
         } else {
             Origin::Parameter(at as u8)
         };
@@ -267,6 +271,8 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         if !ty.is_pointer() && ty.is_integer() && ty.name != "char" {
             value = value.without_atoms();
         }
+        value.test = eval::is_test(init).then_some(init);
+        value.alias = init.peeled().place().filter(|_| value.is_tainted()).map(Into::into);
         if value.path.is_none() && self.language != Language::Python {
             value.path = Some(ty.name.as_ref().into());
         }
@@ -361,7 +367,7 @@ pub(crate) fn never_returns(expr: &Expr<'_>) -> bool {
 }
 
 /// Names of everything that is called, methods by their last component.
-fn called_names<'p>(body: &'p [Stmt<'p>], out: &mut BTreeSet<&'p str>) {
+pub(crate) fn called_names<'p>(body: &'p [Stmt<'p>], out: &mut BTreeSet<&'p str>) {
     for stmt in body {
         match &stmt.kind {
             StmtKind::Expr(expr) | StmtKind::Assert(expr) => names_in(expr, out),

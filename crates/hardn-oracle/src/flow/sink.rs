@@ -2,13 +2,15 @@
 
 use super::{
     Flow,
+    call::Call,
     summary::ParamSink,
+    text,
     value::{Atom, Constant, Origin, Trace, Value},
 };
 use crate::{
     ir::{Expr, ExprKind, Range},
     report::Alert,
-    rules::{Literal, Shape, Sink},
+    rules::{Argument, Literal, Shape, Sink},
 };
 use std::rc::Rc;
 
@@ -48,6 +50,30 @@ impl<'p> Flow<'p, '_> {
             return;
         }
         self.taint_reaches(demand, expr.range, value);
+    }
+
+    /// A printf-like call: what the conversions let through reaches the sink as one text.
+    pub(super) fn check_formatted(&mut self, demand: Demand, sink: &Sink, format: &Argument, call: &Call<'p>) {
+        let Some((pattern_expr, pattern)) = call.select(format).first().map(|(expr, value)| (*expr, (*value).clone()))
+        else {
+            return;
+        };
+        let mut first = pattern_expr;
+        let mut items = Vec::new();
+        for argument in &sink.argument {
+            for (expr, value) in call.select(argument) {
+                if value.is_tainted() && std::ptr::eq(first, pattern_expr) && !pattern.is_tainted() {
+                    first = expr;
+                }
+                items.push(value.clone());
+            }
+        }
+        let value = if items.is_empty() {
+            pattern
+        } else {
+            text::percent(&pattern, &items, false, self.repr_bits, call.range)
+        };
+        self.check_sink(demand, sink, first, &value);
     }
 
     pub(super) fn in_context(&self, context: &crate::rules::Pattern) -> bool {

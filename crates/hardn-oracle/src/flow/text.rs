@@ -1,10 +1,10 @@
 //! Texts made by formats: `%`, `.format`, printf.
 
-use super::value::{HOLE, Value, concat};
+use super::value::{HOLE_TEXT, Value, concat};
 use crate::ir::Range;
 
 /// Python's `%`: numeric conversions let no text through.
-pub(super) fn percent<'p>(format: &Value<'p>, items: &[Value<'p>], is_sequence: bool, range: Range) -> Value<'p> {
+pub(super) fn percent<'p>(format: &Value<'p>, items: &[Value<'p>], is_sequence: bool, repr: u64, range: Range) -> Value<'p> {
     let Some(text) = format.text.clone() else {
         let mut parts = vec![format.clone()];
         parts.extend(items.iter().cloned());
@@ -48,7 +48,12 @@ pub(super) fn percent<'p>(format: &Value<'p>, items: &[Value<'p>], is_sequence: 
         let value = value.unwrap_or_default();
         parts.push(Value::of_text(&std::mem::take(&mut literal)));
         parts.push(match conversion {
-            Some('d' | 'i' | 'u' | 'x' | 'X' | 'o' | 'f' | 'F' | 'g' | 'e' | 'c' | 'p') => Value::of_text(&HOLE.to_string()),
+            Some('d' | 'i' | 'u' | 'x' | 'X' | 'o' | 'f' | 'F' | 'g' | 'e' | 'c' | 'p') => Value::of_text(HOLE_TEXT),
+            Some('r' | 'a') => {
+                let mut value = scalar(&value);
+                value.clean(repr);
+                value
+            }
             _ => scalar(&value),
         });
     }
@@ -60,7 +65,7 @@ pub(super) fn percent<'p>(format: &Value<'p>, items: &[Value<'p>], is_sequence: 
 }
 
 /// Python's `str.format` and anything with braces: the values come in order.
-pub(super) fn braces<'p>(format: &Value<'p>, items: &[Value<'p>], named: &[(&str, Value<'p>)], range: Range) -> Value<'p> {
+pub(super) fn braces<'p>(format: &Value<'p>, items: &[Value<'p>], named: &[(&str, Value<'p>)], repr: u64, range: Range) -> Value<'p> {
     let Some(text) = format.text.clone() else {
         let mut parts = vec![format.clone()];
         parts.extend(items.iter().cloned());
@@ -82,6 +87,7 @@ pub(super) fn braces<'p>(format: &Value<'p>, items: &[Value<'p>], named: &[(&str
         let end = rest[at..].find('}').map_or(rest.len(), |end| at + end);
         let inner = rest.get(at + 1..end).unwrap_or("");
         let (field, spec) = inner.split_once(':').unwrap_or((inner, ""));
+        let shown = field.ends_with("!r") || field.ends_with("!a");
         let field = field.split(['.', '[', '!']).next().unwrap_or("");
         let value = if field.is_empty() {
             next_item += 1;
@@ -93,7 +99,11 @@ pub(super) fn braces<'p>(format: &Value<'p>, items: &[Value<'p>], named: &[(&str
         };
         parts.push(Value::of_text(&std::mem::take(&mut literal)));
         let numeric = spec.ends_with(['d', 'x', 'X', 'f', 'b', 'o', 'e', 'g']);
-        parts.push(if numeric { Value::of_text(&HOLE.to_string()) } else { scalar(&value.unwrap_or_default()) });
+        let mut value = scalar(&value.unwrap_or_default());
+        if shown {
+            value.clean(repr);
+        }
+        parts.push(if numeric { Value::of_text(HOLE_TEXT) } else { value });
         rest = rest.get(end + 1..).unwrap_or("");
     }
     literal.push_str(rest);
@@ -111,7 +121,7 @@ fn joined<'p>(parts: &[Value<'p>], range: Range) -> Value<'p> {
     let mut value = concat(&parts);
     value.change(|atom| atom.trace = atom.trace.step(range, "is put into a text".to_owned()));
     if value.text.is_none() {
-        value.text = Some(HOLE.to_string().into());
+        value.text = Some(HOLE_TEXT.into());
     }
     value
 }

@@ -7,6 +7,9 @@ use crate::ir::{Expr, Range};
 /// Stands for an unknown part in a text.
 pub(crate) const HOLE: char = '\u{1}';
 
+/// A text that is wholly unknown.
+pub(crate) const HOLE_TEXT: &str = "\u{1}";
+
 /// Longest text that is followed.
 const MAX_TEXT: usize = 600;
 
@@ -107,7 +110,7 @@ pub(crate) enum Constant {
 /// An abstract value.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Value<'p> {
-    atoms: Option<Rc<Vec<Atom>>>,
+    pub(super) atoms: Option<Rc<Vec<Atom>>>,
     /// The text, with a [`HOLE`] for each part that is not known.
     pub(crate) text: Option<Rc<str>>,
     pub(crate) constant: Option<Constant>,
@@ -148,7 +151,7 @@ impl<'p> Value<'p> {
 
     /// The whole text, where nothing of it is unknown.
     pub(crate) fn full_text(&self) -> Option<&str> {
-        self.text.as_deref().filter(|text| !text.contains(HOLE))
+        self.text.as_deref().filter(|text| !self.sequence && !text.contains(HOLE))
     }
 
     pub(crate) fn truth(&self) -> Option<bool> {

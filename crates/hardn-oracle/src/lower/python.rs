@@ -449,7 +449,16 @@ impl<'a> Lowering<'a> {
                     let text = literal::unescape(self.source.text(child), raw);
                     parts.push(Expr::new(ExprKind::Str(text), range(child)));
                 }
-                "interpolation" => parts.push(self.expr(child)),
+                "interpolation" => {
+                    let mut part = self.expr(child);
+                    let shown = child.child_by_field_name("type_conversion").map(|node| self.source.text(node));
+                    if matches!(shown, Some("!r" | "!a")) {
+                        let callee = Box::new(Expr::new(ExprKind::Name("repr"), range(child)));
+                        let args = vec![Arg { name: None, value: part }];
+                        part = Expr::new(ExprKind::Call { callee, args }, range(child));
+                    }
+                    parts.push(part);
+                }
                 _ => {}
             }
         }

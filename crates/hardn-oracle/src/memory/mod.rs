@@ -1,3 +1,325 @@
-//! placeholder
-use crate::{engine::Mode, ir::Program, report::Report, rules::Index};
-pub(crate) fn analyse<'p>(_p: &'p Program<'p>, _i: &'p Index, _m: Mode, _r: &mut Report) {}
+//! C and C++: sizes, ranges, null and freed states, unchecked arithmetic.
+
+mod access;
+mod buffer;
+mod eval;
+mod number;
+mod refine;
+mod state;
+mod types;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::{
+    number::{External, Number},
+    state::{Cell, Null, Object, State},
+    types::Scope,
+};
+use crate::{
+    engine::Mode,
+    flow::never_returns,
+    ir::{Expr, ExprKind, Function, Program, Range, Stmt, StmtKind, Type},
+    report::{Alert, Report},
+    rules::{Index, MemoryCheck, glob},
+    walk::{self, Domain},
+};
+
+/// Runs the analysis over every function of a program.
+pub(crate) fn analyse<'p>(program: &'p Program<'p>, index: &'p Index, mode: Mode, report: &mut Report) {
+    if index.checks.is_empty() {
+        return;
+    }
+    let mut memory = Memory {
+        program,
+        index,
+        mode,
+        report,
+        globals: Scope::default(),
+        scope: Scope::default(),
+        params: BTreeSet::new(),
+        locals: BTreeSet::new(),
+        frees: BTreeMap::new(),
+        returns_null: BTreeSet::new(),
+        called: BTreeSet::new(),
+        returns_integer: false,
+        next_object: 0,
+    };
+    memory.collect();
+    for function in &program.functions {
+        memory.function(function);
+    }
+}
+
+struct Memory<'p, 'r> {
+    program: &'p Program<'p>,
+    index: &'p Index,
+    mode: Mode,
+    report: &'r mut Report,
+    globals: Scope<'p>,
+    scope: Scope<'p>,
+    params: BTreeSet<&'p str>,
+    locals: BTreeSet<&'p str>,
+    /// Functions of the file that free a parameter: which one.
+    frees: BTreeMap<&'p str, usize>,
+    /// Functions of the file that may return null.
+    returns_null: BTreeSet<&'p str>,
+    called: BTreeSet<&'p str>,
+    returns_integer: bool,
+    next_object: u32,
+}
+
+impl<'p> Memory<'p, '_> {
+    fn collect(&mut self) {
+        for function in &self.program.functions {
+            if function.top_level {
+                for stmt in &function.body {
+                    if let StmtKind::Declare { name, ty, .. } = &stmt.kind {
+                        self.globals.variables.insert(name, ty.clone());
+                    }
+                }
+                continue;
+            }
+            if function.returns.pointers > 0 && returns_nothing(&function.body) {
+                self.returns_null.insert(function.name);
+            }
+            for (at, param) in function.params.iter().enumerate() {
+                if param.ty.is_pointer() && frees_name(&function.body, param.name) {
+                    self.frees.insert(function.name, at);
+                }
+            }
+            flow_names(&function.body, &mut self.called);
+        }
+    }
+
+    fn function(&mut self, function: &'p Function<'p>) {
+        self.scope = self.globals.clone();
+        self.params.clear();
+        self.locals.clear();
+        self.returns_integer = function.returns.is_integer() && function.returns.pointers == 0;
+        self.next_object = 0;
+        let mut state = State::default();
+        let from_outside = self.mode == Mode::Snippet || self.called.contains(function.name);
+        for param in &function.params {
+            self.scope.variables.insert(param.name, param.ty.clone());
+            self.params.insert(param.name);
+            if !param.ty.is_pointer() && from_outside && function.name != "main" {
+                let mut number = Number::external();
+                if param.ty.is_unsigned() {
+                    number.low = 0;
+                }
+                number.wide = param.ty.scalar_size() == Some(8);
+                if let Some(high) = highest(&param.ty) {
+                    number.high = high;
+                }
+                if param.ty.is_integer() {
+                    state.set(param.name, Cell { number, ..Cell::default() });
+                }
+            }
+        }
+        walk::run(self, &function.body, state);
+    }
+
+    fn ty(&self, expr: &Expr<'p>) -> Option<Type<'p>> {
+        types::type_of(expr, &self.scope, self.program)
+    }
+
+    fn alert(&mut self, check: MemoryCheck, range: Range, detail: String, trace: Vec<(Range, String)>) {
+        for (known, rule) in &self.index.checks {
+            if *known == check {
+                let mut trace = trace.clone();
+                if !trace.is_empty() {
+                    trace.push((range, "is used here".to_owned()));
+                }
+                self.report.alerts.push(Alert { rule: *rule, range, detail: Some(detail.clone()), trace });
+            }
+        }
+    }
+
+    /// Whether a rule's list of functions names this one.
+    fn is_listed(&self, check: MemoryCheck, name: &str) -> bool {
+        self.index.checks.iter().filter(|(known, _)| *known == check).any(|(_, rule)| {
+            self.index.rules[*rule].file.functions.iter().any(|pattern| glob(pattern, name))
+        })
+    }
+
+    fn new_object(&mut self, state: &mut State, object: Object) -> u32 {
+        self.next_object += 1;
+        state.objects.insert(self.next_object, object);
+        self.next_object
+    }
+}
+
+impl<'p> Domain<'p> for Memory<'p, '_> {
+    type State = State;
+
+    const LOOP_RUNS_ONCE: bool = false;
+
+    fn join(&mut self, into: &mut State, other: State) {
+        into.join(other);
+    }
+
+    fn widen(&mut self, entry: &State, into: &mut State) {
+        into.widen(entry);
+    }
+
+    fn eval(&mut self, expr: &'p Expr<'p>, state: &mut State) {
+        self.value(expr, state);
+    }
+
+    fn assume(&mut self, test: &'p Expr<'p>, truth: bool, state: State) -> Option<State> {
+        self.refine(test, truth, state)
+    }
+
+    fn declare(
+        &mut self,
+        name: &'p str,
+        ty: &'p Type<'p>,
+        init: Option<&'p Expr<'p>>,
+        _range: Range,
+        state: &mut State,
+    ) {
+        self.scope.variables.insert(name, ty.clone());
+        self.locals.insert(name);
+        match init {
+            Some(init) => {
+                let mut cell = self.value(init, state);
+                self.fit(&mut cell, ty);
+                state.set(name, cell);
+            }
+            None => {
+                state.forget(name);
+                if ty.is_integer() && !ty.is_pointer() {
+                    let number = Number { wide: ty.scalar_size() == Some(8), ..Number::default() };
+                    state.set(name, Cell { number, ..Cell::default() });
+                }
+            }
+        }
+    }
+
+    fn bind(&mut self, target: &'p Expr<'p>, iterable: &'p Expr<'p>, state: &mut State) {
+        self.value(iterable, state);
+        if let Some(place) = target.place() {
+            state.set(&place, Cell::default());
+        }
+    }
+
+    fn enter(&mut self, item: &'p Expr<'p>, _target: Option<&'p Expr<'p>>, state: &mut State) {
+        self.value(item, state);
+    }
+
+    fn returns(&mut self, value: Option<&'p Expr<'p>>, range: Range, state: &mut State) {
+        let Some(expr) = value else { return };
+        let cell = self.value(expr, state);
+        self.use_pointer(expr, &cell, state);
+        if self.returns_integer
+            && let Some(at) = cell.number.wraps
+        {
+            self.alert(
+                MemoryCheck::IntegerOverflow,
+                at,
+                "the result is returned unchecked".to_owned(),
+                Vec::new(),
+            );
+        }
+        let _ = range;
+    }
+
+    fn raises(&mut self, value: Option<&'p Expr<'p>>, state: &mut State) {
+        if let Some(expr) = value {
+            self.value(expr, state);
+        }
+    }
+
+    fn delete(&mut self, target: &'p Expr<'p>, state: &mut State) {
+        self.value(target, state);
+    }
+
+    fn selects(&mut self, value: &'p Expr<'p>, values: &'p [Expr<'p>], mut state: State) -> Option<State> {
+        if let (Some(place), [only]) = (value.peeled().place(), values)
+            && let ExprKind::Int(number) = only.kind
+        {
+            state.cell(&place).number = Number::exactly(number);
+        }
+        Some(state)
+    }
+
+    fn ends(&mut self, expr: &'p Expr<'p>) -> bool {
+        never_returns(expr)
+    }
+}
+
+impl<'p> Memory<'p, '_> {
+    /// What a value becomes in a variable of a type.
+    fn fit(&self, cell: &mut Cell, ty: &Type<'p>) {
+        if ty.is_pointer() || !ty.is_integer() {
+            return;
+        }
+        if ty.is_unsigned() && cell.number.low < 0 {
+            cell.number.low = 0;
+        }
+        if let Some(high) = highest(ty) {
+            cell.number.high = cell.number.high.min(high);
+        }
+        cell.number.wide = ty.scalar_size() == Some(8);
+        cell.null = Null::Unknown;
+        cell.object = None;
+        if cell.number.external == External::Yes && ty.scalar_size() == Some(1) {
+            // One byte cannot be far out.
+            cell.number.high = cell.number.high.min(255);
+        }
+    }
+}
+
+/// The largest value of a small integer type.
+fn highest(ty: &Type<'_>) -> Option<i64> {
+    match ty.scalar_size() {
+        Some(1) => Some(if ty.is_unsigned() { 255 } else { 127 }),
+        Some(2) => Some(if ty.is_unsigned() { 65535 } else { 32767 }),
+        _ => None,
+    }
+}
+
+/// Some `return` gives nothing: `NULL` or 0.
+fn returns_nothing(body: &[Stmt<'_>]) -> bool {
+    any_stmt(body, &mut |stmt| match &stmt.kind {
+        StmtKind::Return(Some(value)) => matches!(value.peeled().kind, ExprKind::Null | ExprKind::Int(0)),
+        _ => false,
+    })
+}
+
+/// The function frees this parameter on the way through.
+fn frees_name(body: &[Stmt<'_>], name: &str) -> bool {
+    if name.is_empty() {
+        return false;
+    }
+    body.iter().any(|stmt| match &stmt.kind {
+        StmtKind::Expr(Expr { kind: ExprKind::Call { callee, args }, .. }) => {
+            matches!(callee.kind, ExprKind::Name("free" | "kfree" | "g_free"))
+                && args.first().is_some_and(|arg| matches!(arg.value.peeled().kind, ExprKind::Name(known) if known == name))
+        }
+        StmtKind::If { test, then, otherwise } if otherwise.is_empty() => {
+            matches!(test.kind, ExprKind::Name(known) if known == name) && frees_name(then, name)
+        }
+        _ => false,
+    })
+}
+
+fn any_stmt(body: &[Stmt<'_>], found: &mut dyn FnMut(&Stmt<'_>) -> bool) -> bool {
+    body.iter().any(|stmt| {
+        found(stmt)
+            || match &stmt.kind {
+                StmtKind::If { then, otherwise, .. } => any_stmt(then, found) || any_stmt(otherwise, found),
+                StmtKind::Loop(inner) => any_stmt(&inner.body, found),
+                StmtKind::Switch { cases, .. } => cases.iter().any(|case| any_stmt(&case.body, found)),
+                StmtKind::Try { body, handlers, .. } => {
+                    any_stmt(body, found) || handlers.iter().any(|handler| any_stmt(handler, found))
+                }
+                StmtKind::Block(body) | StmtKind::With { body, .. } => any_stmt(body, found),
+                _ => false,
+            }
+    })
+}
+
+fn flow_names<'p>(body: &'p [Stmt<'p>], out: &mut BTreeSet<&'p str>) {
+    crate::flow::called_names(body, out);
+}

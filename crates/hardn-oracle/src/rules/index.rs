@@ -166,6 +166,17 @@ impl Index {
         found.into_iter().map(|at| &self.hits[at]).collect()
     }
 
+    /// The rules a call of this path makes its result clean of, whatever its arguments.
+    pub(crate) fn cleaned_by(&self, path: &str) -> u64 {
+        self.hits(&[path])
+            .into_iter()
+            .filter_map(|hit| match hit {
+                Hit::Sanitizer { bits, sanitizer } if sanitizer.when.is_empty() => Some(*bits),
+                _ => None,
+            })
+            .fold(0, |all, bits| all | bits)
+    }
+
     /// Whether a decorator makes its function's parameters remote.
     pub(crate) fn is_entry_point(&self, path: &str) -> bool {
         self.decorators.iter().any(|pattern| pattern.matches(path))

@@ -6,6 +6,7 @@ mod path;
 mod samples;
 mod schema;
 
+pub(crate) use path::glob;
 pub(crate) use index::{Hit, Index};
 pub use load::{Rule, RuleInfo, RuleSet};
 pub use samples::{SampleFailure, SampleReport};

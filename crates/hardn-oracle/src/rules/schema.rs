@@ -245,6 +245,9 @@ pub(crate) struct Sink {
     /// In snippet mode, the part of a path before a slash counts too.
     #[serde(default)]
     pub(crate) base: bool,
+    /// The argument that is a printf format for `argument`.
+    #[serde(default)]
+    pub(crate) format: Option<Argument>,
     /// Returned values are a sink.
     #[serde(default)]
     pub(crate) returned: bool,
@@ -267,6 +270,8 @@ pub(crate) struct Sanitizer {
 pub(crate) enum Holds {
     True,
     False,
+    /// The result equals what it is compared with.
+    Equal,
     /// The call raises or exits otherwise, so the subject is clean after it.
     Always,
 }
@@ -277,7 +282,8 @@ impl<'de> Deserialize<'de> for Holds {
             serde_json::Value::Bool(true) => Ok(Self::True),
             serde_json::Value::Bool(false) => Ok(Self::False),
             serde_json::Value::String(text) if text == "always" => Ok(Self::Always),
-            _ => Err(serde::de::Error::custom("expected true, false or always")),
+            serde_json::Value::String(text) if text == "equal" => Ok(Self::Equal),
+            _ => Err(serde::de::Error::custom("expected true, false, equal or always")),
         }
     }
 }

@@ -21,7 +21,11 @@ pub(crate) fn run(args: DemoArgs, quiet: bool) -> Outcome {
         model,
         seed: args.seed,
         out: None,
-        world: Some(WorldConfig { path: args.world, seed: Some(args.world_seed), idioms: args.idioms }),
+        world: Some(WorldConfig {
+            path: args.world,
+            seed: Some(args.world_seed),
+            idioms: args.idioms,
+        }),
         train: Some(TrainConfig {
             recipe: "safecoder-lab".to_owned(),
             set: std::collections::BTreeMap::new(),
@@ -29,7 +33,11 @@ pub(crate) fn run(args: DemoArgs, quiet: bool) -> Outcome {
             validation_pairs: Vec::new(),
             utility: Vec::new(),
         }),
-        eval: EvalConfig { split: Split::Test, samples: args.samples.unwrap_or(10), ..EvalConfig::default() },
+        eval: EvalConfig {
+            split: Split::Test,
+            samples: args.samples.unwrap_or(10),
+            ..EvalConfig::default()
+        },
         controls: Controls::default(),
     };
     harden::run(&config, &Options { out: args.out, fresh: args.fresh, json: args.json, quiet })

@@ -84,7 +84,8 @@ fn checks() -> Vec<Check> {
 
 /// The first line of `PROGRAM --version`.
 pub(crate) fn version(program: &str) -> Option<String> {
-    let output = Command::new(program).arg("--version").output().ok().filter(|o| o.status.success())?;
+    let output =
+        Command::new(program).arg("--version").output().ok().filter(|o| o.status.success())?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().next().map(str::to_owned)
 }
@@ -103,7 +104,9 @@ fn sanitizers(help: &'static str) -> Check {
     let run = Sandbox::new(Limits::default())
         .and_then(|sandbox| sandbox.compile_and_run_c(source, flags, hardn_types::Language::C));
     let (ok, found) = match run {
-        Ok(run) if run.success() => (true, "AddressSanitizer, UndefinedBehaviorSanitizer".to_owned()),
+        Ok(run) if run.success() => {
+            (true, "AddressSanitizer, UndefinedBehaviorSanitizer".to_owned())
+        }
         Ok(run) => (false, run.outcome().stderr.lines().next().unwrap_or("do not run").to_owned()),
         Err(error) => (false, error.to_string()),
     };
@@ -127,9 +130,19 @@ fn sandbox() -> Check {
 fn processor() -> Check {
     #[cfg(target_arch = "x86_64")]
     let (ok, features) = {
-        let avx2 = std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma");
+        let avx2 = std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma");
         let avx512 = std::arch::is_x86_feature_detected!("avx512f");
-        (avx2, if avx512 { "AVX-512" } else if avx2 { "AVX2, FMA" } else { "no AVX2" })
+        (
+            avx2,
+            if avx512 {
+                "AVX-512"
+            } else if avx2 {
+                "AVX2, FMA"
+            } else {
+                "no AVX2"
+            },
+        )
     };
     #[cfg(not(target_arch = "x86_64"))]
     let (ok, features) = (true, std::env::consts::ARCH);

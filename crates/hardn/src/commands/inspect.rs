@@ -13,7 +13,7 @@ use super::read_text;
 use crate::{
     args::InspectCommand,
     assets::{load_model, load_tokenizer},
-    failure::{Failure, Outcome},
+    failure::{Context, Failure, Outcome},
     output::{put, put_json},
 };
 
@@ -35,17 +35,23 @@ pub(crate) fn run(command: InspectCommand) -> Outcome {
             let tokenizer = load_tokenizer(&model)?;
             preference(&load_model(&model, adapter.as_deref())?, &tokenizer, &pairs)
         }
-        InspectCommand::Stats { test, json } => put_json(&hardn_eval::stat_test(&test, &json)?),
+        InspectCommand::Stats { test, json } => {
+            let numbers = serde_json::from_str(&json).context("the numbers are not JSON")?;
+            put_json(&hardn_eval::stat_test(&test, &numbers)?)
+        }
     }
 }
 
 fn logits(model: &Model, ids: &[u32], dtype: &str) -> Outcome {
     if dtype != "f32" {
-        return Err(Failure::new(format!("`--dtype {dtype}` is not there yet")).help("leave it out, or say f32"));
+        return Err(Failure::new(format!("`--dtype {dtype}` is not there yet"))
+            .help("leave it out, or say f32"));
     }
     let vocabulary = model.config().vocab_size;
     if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
-        return Err(Failure::new(format!("token id {id} is outside the model's vocabulary of {vocabulary}")));
+        return Err(Failure::new(format!(
+            "token id {id} is outside the model's vocabulary of {vocabulary}"
+        )));
     }
     let batch = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
     let rows = model.logits(&batch, &ForwardOptions::evaluate())?.squeeze(0)?.to_vec2::<f32>()?;
@@ -62,16 +68,16 @@ fn masks(tokenizer: &Tokenizer, kind: &str, max_tokens: usize, path: &Path) -> O
     let mut lines = String::new();
     for pair in read_pairs_strict(path)? {
         let (before, after) = (tokenizer.encode(&pair.before)?, tokenizer.encode(&pair.after)?);
-        let text = |e: &'_ hardn_models::Encoding| (e.ids.clone(), e.offsets.clone());
-        let ((before_ids, before_at), (after_ids, after_at)) = (text(&before), text(&after));
         let masks = mask_pair(
             &pair,
-            TokenText { ids: &before_ids, offsets: &before_at },
-            TokenText { ids: &after_ids, offsets: &after_at },
+            TokenText { ids: &before.ids, offsets: &before.offsets },
+            TokenText { ids: &after.ids, offsets: &after.offsets },
             kind,
-        );
-        for (side, mask) in [(Side::Secure, &masks.secure), (Side::Vulnerable, &masks.vulnerable)] {
-            let row = match drop_reason(mask, max_tokens) {
+        )?;
+        for side in [Side::Secure, Side::Vulnerable] {
+            let mask = masks.side(side);
+            let trimmed = &mask[..masks.trim(side)];
+            let row = match drop_reason(trimmed, kind, max_tokens) {
                 Some(why) => json!({"id": pair.id, "side": side, "dropped": why.to_string()}),
                 None => json!({"id": pair.id, "side": side, "mask": mask}),
             };
@@ -85,7 +91,12 @@ fn masks(tokenizer: &Tokenizer, kind: &str, max_tokens: usize, path: &Path) -> O
 fn loss(model: &Model, tokenizer: &Tokenizer, recipe: &Recipe, path: &Path) -> Outcome {
     for pair in read_pairs_strict(path)? {
         for side in [Side::Secure, Side::Vulnerable] {
-            put_json(&hardn_train::pair_loss(model, tokenizer, recipe, &pair, side)?)?;
+            put_json(&match hardn_train::pair_loss(model, tokenizer, recipe, &pair, side)? {
+                Ok(found) => json!({
+                    "id": pair.id, "side": side, "terms": found.terms, "loss": found.loss, "n_tokens": found.n_tokens,
+                }),
+                Err(why) => json!({"id": pair.id, "side": side, "dropped": why}),
+            })?;
         }
     }
     Ok(())
@@ -93,7 +104,13 @@ fn loss(model: &Model, tokenizer: &Tokenizer, recipe: &Recipe, path: &Path) -> O
 
 fn preference(model: &Model, tokenizer: &Tokenizer, path: &Path) -> Outcome {
     for pair in read_pairs_strict(path)? {
-        put_json(&hardn_train::preference(model, tokenizer, &pair)?)?;
+        put_json(&match hardn_train::preference(model, tokenizer, &pair)? {
+            Ok(found) => json!({
+                "id": pair.id, "log_p_secure": found.log_p_secure, "log_p_vulnerable": found.log_p_vulnerable,
+                "n_secure": found.n_secure, "n_vulnerable": found.n_vulnerable,
+            }),
+            Err(why) => json!({"id": pair.id, "dropped": why}),
+        })?;
     }
     Ok(())
 }

@@ -131,7 +131,12 @@ pub(crate) struct Controls {
 
 impl Default for Controls {
     fn default() -> Self {
-        Self { utility_only: true, shuffled_labels: true, constant_idiom: true, secure_prompt: true }
+        Self {
+            utility_only: true,
+            shuffled_labels: true,
+            constant_idiom: true,
+            secure_prompt: true,
+        }
     }
 }
 
@@ -149,9 +154,8 @@ impl RunConfig {
         for text in overrides {
             set_key(&mut table, text)?;
         }
-        let mut config: Self = toml::Value::Table(table)
-            .try_into()
-            .context(format!("in {}", path.display()))?;
+        let mut config: Self =
+            toml::Value::Table(table).try_into().context(format!("in {}", path.display()))?;
         config.resolve_paths(path.parent().unwrap_or_else(|| Path::new(".")));
         Ok(config)
     }
@@ -201,7 +205,8 @@ fn set_key(table: &mut toml::Table, text: &str) -> Outcome {
     })?;
     let mut parts: Vec<&str> = key.trim().split('.').collect();
     // A recipe's own keys contain dots and are one key here.
-    if let Some(at) = parts.iter().position(|part| *part == "set").filter(|at| at + 1 < parts.len()) {
+    if let Some(at) = parts.iter().position(|part| *part == "set").filter(|at| at + 1 < parts.len())
+    {
         let rest = key.trim().splitn(at + 2, '.').last().unwrap_or_default();
         parts.truncate(at + 1);
         parts.push(rest);

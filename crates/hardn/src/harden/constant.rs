@@ -18,7 +18,8 @@ impl ConstantPolicy {
     /// Counts the shapes of the secure completions (names left out) and takes, for each weakness and language, the first pair of
     /// the commonest shape.
     pub(crate) fn from_pairs(pairs: &[FixPair]) -> Self {
-        let mut shapes: BTreeMap<(Cwe, Language), BTreeMap<String, (usize, &FixPair)>> = BTreeMap::new();
+        let mut shapes: BTreeMap<(Cwe, Language), BTreeMap<String, (usize, &FixPair)>> =
+            BTreeMap::new();
         for pair in pairs {
             let Some(cwe) = pair.cwe else { continue };
             let shape = shape(&pair.after[pair.prompt.len()..]);
@@ -41,7 +42,9 @@ impl ConstantPolicy {
     pub(crate) fn completion(&self, scenario: &Scenario) -> Option<String> {
         let choice = self.choices.get(&(scenario.cwe?, scenario.language))?;
         let names = renames(&choice.prompt, &scenario.prompt);
-        let renamed = words(&choice.completion).into_iter().map(|word| names.get(word).copied().unwrap_or(word));
+        let renamed = words(&choice.completion)
+            .into_iter()
+            .map(|word| names.get(word).copied().unwrap_or(word));
         Some(renamed.collect())
     }
 
@@ -83,7 +86,10 @@ fn renames<'a>(from: &'a str, to: &'a str) -> BTreeMap<&'a str, &'a str> {
 
 fn is_prose(line: &str) -> bool {
     let line = line.trim_start();
-    line.starts_with("\"\"\"") || line.starts_with('#') || line.starts_with("//") || line.starts_with("/*")
+    line.starts_with("\"\"\"")
+        || line.starts_with('#')
+        || line.starts_with("//")
+        || line.starts_with("/*")
 }
 
 fn is_name(word: &str) -> bool {
@@ -142,8 +148,16 @@ mod tests {
     fn the_commonest_shape_is_emitted_with_the_prompts_names() {
         let pairs = [
             pair("0", "def a(cur, x):\n", "    cur.once(x)\n"),
-            pair("1", "def find(cur, key):\n    \"\"\"Find it.\"\"\"\n", "    cur.run(q, (key,))\n"),
-            pair("2", "def get(cur, name):\n    \"\"\"Get it.\"\"\"\n", "    cur.run(q, (name,))\n"),
+            pair(
+                "1",
+                "def find(cur, key):\n    \"\"\"Find it.\"\"\"\n",
+                "    cur.run(q, (key,))\n",
+            ),
+            pair(
+                "2",
+                "def get(cur, name):\n    \"\"\"Get it.\"\"\"\n",
+                "    cur.run(q, (name,))\n",
+            ),
         ];
         let scenario = Scenario {
             id: "s".to_owned(),

@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use hardn_lab::{UtilityRow, World, WorldOptions};
-use hardn_types::{DataSource, FixPair, Scenario, read_jsonl};
+use hardn_train::{UtilityItem, read_utility};
+use hardn_types::{DataSource, FixPair, Scenario};
 use sha2::{Digest, Sha256};
 
 use super::config::{RunConfig, WorldConfig};
@@ -17,7 +18,7 @@ pub(crate) struct Inputs {
     /// Fix pairs to validate on.
     pub(crate) validation_pairs: Vec<FixPair>,
     /// Utility rows to train on.
-    pub(crate) utility: Vec<UtilityRow>,
+    pub(crate) utility: Vec<UtilityItem>,
     /// Scenarios and tasks of the split that is reported.
     pub(crate) suite: Vec<Scenario>,
     /// Fix pairs on which likelihood preference is measured, by set.
@@ -46,7 +47,7 @@ pub(crate) fn read(config: &RunConfig) -> Outcome<Inputs> {
             inputs.validation_pairs.extend(pairs);
         }
         for path in &train.utility {
-            let rows: Vec<UtilityRow> = read_jsonl(path)?;
+            let rows = read_utility(path)?;
             inputs.note_source("utility rows", path, rows.len(), file_digest(path)?, Vec::new());
             inputs.utility.extend(rows);
         }
@@ -88,24 +89,45 @@ impl Inputs {
         let world = world(source)?;
         self.lab = true;
         let split = config.eval.split;
-        let suite: Vec<Scenario> = world.scenarios.into_iter().chain(world.tasks).filter(|s| s.split == split).collect();
+        let suite: Vec<Scenario> =
+            world.scenarios.into_iter().chain(world.tasks).filter(|s| s.split == split).collect();
         let name = Path::new("lab");
         let row_digest = |rows: &[FixPair]| digest(rows);
-        self.note_source("training pairs", name, world.pairs_train.len(), row_digest(&world.pairs_train)?, Vec::new());
-        self.note_source("validation pairs", name, world.pairs_val.len(), row_digest(&world.pairs_val)?, Vec::new());
-        self.note_source("utility rows", name, world.utility_train.len(), digest(&world.utility_train)?, Vec::new());
+        self.note_source(
+            "training pairs",
+            name,
+            world.pairs_train.len(),
+            row_digest(&world.pairs_train)?,
+            Vec::new(),
+        );
+        self.note_source(
+            "validation pairs",
+            name,
+            world.pairs_val.len(),
+            row_digest(&world.pairs_val)?,
+            Vec::new(),
+        );
+        self.note_source(
+            "utility rows",
+            name,
+            world.utility_train.len(),
+            digest(&world.utility_train)?,
+            Vec::new(),
+        );
         self.note_source("suite", name, suite.len(), digest(&suite)?, Vec::new());
         self.pairs = world.pairs_train;
         self.validation_pairs = world.pairs_val;
-        self.utility = world.utility_train;
+        self.utility = world.utility_train.iter().enumerate().map(utility_item).collect();
         self.suite = suite;
         Ok(())
     }
 
     fn add_suite(&mut self, path: &Path, config: &RunConfig) -> Outcome {
-        let all = hardn_code::read_scenarios(path).context(format!("reading the suite {}", path.display()))?;
+        let all = hardn_code::read_scenarios(path)
+            .context(format!("reading the suite {}", path.display()))?;
         let rows = all.len();
-        let kept: Vec<Scenario> = all.into_iter().filter(|s| s.split == config.eval.split).collect();
+        let kept: Vec<Scenario> =
+            all.into_iter().filter(|s| s.split == config.eval.split).collect();
         let mut notes = Vec::new();
         if kept.len() < rows {
             notes.push(format!("{} of {rows} rows are of another split", rows - kept.len()));
@@ -123,7 +145,10 @@ impl Inputs {
         }
         if pairs.is_empty() {
             let first = notes.first().cloned().unwrap_or_default();
-            return Err(Failure::new(format!("{} holds no usable fix pair: {first}", path.display())));
+            return Err(Failure::new(format!(
+                "{} holds no usable fix pair: {first}",
+                path.display()
+            )));
         }
         if !errors.is_empty() {
             self.notes.push(format!("{}: {} rows could not be used", set_name(path), errors.len()));
@@ -132,8 +157,21 @@ impl Inputs {
         Ok(pairs)
     }
 
-    fn note_source(&mut self, purpose: &str, path: &Path, rows: usize, sha256: String, notes: Vec<String>) {
-        self.sources.push(DataSource { purpose: purpose.to_owned(), name: set_name(path), rows, sha256, notes });
+    fn note_source(
+        &mut self,
+        purpose: &str,
+        path: &Path,
+        rows: usize,
+        sha256: String,
+        notes: Vec<String>,
+    ) {
+        self.sources.push(DataSource {
+            purpose: purpose.to_owned(),
+            name: set_name(path),
+            rows,
+            sha256,
+            notes,
+        });
     }
 
     /// Scenario ids must be unique: samples and verdicts are kept by them.
@@ -149,9 +187,20 @@ impl Inputs {
     }
 }
 
+fn utility_item((i, row): (usize, &UtilityRow)) -> UtilityItem {
+    UtilityItem {
+        id: format!("utility {i}"),
+        prompt: row.prompt.clone(),
+        completion: row.completion.clone(),
+        instruction: row.instruction.clone(),
+        language: Some(row.language),
+    }
+}
+
 /// The last two parts of a path: enough to tell sets apart, and no machine's own folders.
 pub(crate) fn set_name(path: &Path) -> String {
-    let parts: Vec<_> = path.components().rev().take(2).map(|part| part.as_os_str().to_string_lossy()).collect();
+    let parts: Vec<_> =
+        path.components().rev().take(2).map(|part| part.as_os_str().to_string_lossy()).collect();
     parts.into_iter().rev().collect::<Vec<_>>().join("/")
 }
 
@@ -166,6 +215,7 @@ pub(crate) fn digest<T: serde::Serialize>(rows: &[T]) -> Outcome<String> {
 }
 
 fn file_digest(path: &PathBuf) -> Outcome<String> {
-    let bytes = std::fs::read(path).map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::new(format!("cannot read {}: {error}", path.display())))?;
     Ok(format!("{:x}", Sha256::digest(bytes)))
 }

@@ -1,0 +1,25 @@
+//! Numbers that system headers and Python's `stat` and `os` give to names.
+
+/// The value of a well-known constant.
+pub(super) fn number(name: &str) -> Option<i64> {
+    if !name.starts_with("S_I") {
+        return None;
+    }
+    Some(match name {
+        "S_ISUID" => 0o4000,
+        "S_ISGID" => 0o2000,
+        "S_IRWXU" => 0o700,
+        "S_IRUSR" | "S_IREAD" => 0o400,
+        "S_IWUSR" | "S_IWRITE" => 0o200,
+        "S_IXUSR" | "S_IEXEC" => 0o100,
+        "S_IRWXG" => 0o070,
+        "S_IRGRP" => 0o040,
+        "S_IWGRP" => 0o020,
+        "S_IXGRP" => 0o010,
+        "S_IRWXO" => 0o007,
+        "S_IROTH" => 0o004,
+        "S_IWOTH" => 0o002,
+        "S_IXOTH" => 0o001,
+        _ => return None,
+    })
+}

@@ -1,0 +1,125 @@
+//! Checks at each use of memory: null, freed, out of bounds.
+
+use super::{
+    Memory,
+    eval::describe,
+    number::{External, HIGHEST, LOWEST, Number},
+    state::{Cell, Freed, Null, State},
+    types,
+};
+use crate::{
+    ir::{Expr, ExprKind},
+    rules::MemoryCheck,
+};
+
+impl<'p> Memory<'p, '_> {
+    /// A pointer is followed.
+    pub(super) fn dereference(&mut self, expr: &'p Expr<'p>, cell: &Cell, state: &mut State) {
+        // Arrays are no pointers.
+        if self.ty(expr).is_some_and(|ty| !ty.dimensions.is_empty()) {
+            return;
+        }
+        self.use_pointer(expr, cell, state);
+        if matches!(cell.null, Null::Maybe | Null::Yes) && !is_literal(expr) {
+            let what = describe(expr);
+            self.alert(
+                MemoryCheck::NullDereference,
+                expr.range,
+                format!("`{what}` may be null here"),
+                vec![(cell.null_at, "may be null".to_owned())],
+            );
+        }
+        if let Some(place) = expr.peeled().place()
+            && state.get(&place).is_some()
+        {
+            state.cell(&place).null = Null::No;
+        }
+    }
+
+    /// A pointer's value is used: it must not have been freed.
+    pub(super) fn use_pointer(&mut self, expr: &'p Expr<'p>, cell: &Cell, state: &mut State) {
+        let Some(object) = cell.object.and_then(|id| state.objects.get_mut(&id)) else { return };
+        if object.freed == Freed::No || cell.null == Null::Yes {
+            return;
+        }
+        let at = object.freed_at;
+        let what = describe(expr);
+        self.alert(
+            MemoryCheck::UseAfterFree,
+            expr.range,
+            format!("`{what}` was freed"),
+            vec![(at, "is freed here".to_owned())],
+        );
+    }
+
+    /// An element of an array is read or written.
+    pub(super) fn check_index(
+        &mut self,
+        access: &'p Expr<'p>,
+        base: &'p Expr<'p>,
+        at: &Number,
+        is_write: bool,
+        state: &mut State,
+    ) {
+        let ty = self.ty(base);
+        let length = self.elements(base, state);
+        let fixed_here = base.root().is_some_and(|root| !self.params.contains(root)) && length.is_some();
+        let outside = at.external == External::Yes;
+        let above = match length {
+            Some(length) if at.low >= length => true,
+            Some(length) if at.high != HIGHEST => at.high >= length && (at.level.is_none() || at.loose_limit && fixed_here),
+            Some(_) => match at.level {
+                Some(level) => level < 1 || (at.loose_limit && fixed_here),
+                None => outside || (at.counter && is_write),
+            },
+            None => {
+                let pointer = ty.as_ref().is_some_and(|ty| ty.is_pointer());
+                let given = base.root().is_some_and(|root| self.params.contains(root));
+                match at.level {
+                    Some(level) => level < 1 && (outside || at.counter) && given,
+                    None if at.high != HIGHEST => false,
+                    None => pointer && (outside || (at.counter && is_write && given)),
+                }
+            }
+        };
+        let below = at.high < 0 || (outside && at.low == LOWEST && !at.checked) || (at.low < 0 && at.low != LOWEST && outside);
+        if !(above || below) {
+            return;
+        }
+        if matches!(access.kind, ExprKind::Subscript { .. }) && ty.as_ref().is_none_or(|ty| !ty.is_pointer()) {
+            return; // a map or vector, which may check for itself
+        }
+        let check = if is_write { MemoryCheck::OutOfBoundsWrite } else { MemoryCheck::OutOfBoundsRead };
+        let what = describe(base);
+        let why = if above { "may lie past the end of" } else { "may be negative for" };
+        self.alert(check, access.range, format!("the index {why} `{what}`"), Vec::new());
+    }
+
+    /// Elements of what an expression holds, where that is known.
+    pub(super) fn elements(&mut self, base: &'p Expr<'p>, state: &mut State) -> Option<i64> {
+        let ty = self.ty(base);
+        if let Some(length) = ty.as_ref().and_then(types::length_of) {
+            return Some(length);
+        }
+        let id = base.peeled().place().and_then(|place| state.get(&place).and_then(|cell| cell.object))?;
+        let bytes = state.objects.get(&id)?.bytes?;
+        let stride = types::stride_of(ty.as_ref()?, self.program)?;
+        bytes.checked_div(stride)
+    }
+
+    /// Arithmetic that may wrap gives the size of an allocation.
+    pub(super) fn check_size(&mut self, size: &Number) {
+        if let Some(at) = size.wraps {
+            self.alert(
+                MemoryCheck::IntegerOverflow,
+                at,
+                "the result is used as a size unchecked".to_owned(),
+                Vec::new(),
+            );
+        }
+    }
+}
+
+fn is_literal(expr: &Expr<'_>) -> bool {
+    matches!(expr.peeled().kind, ExprKind::Null | ExprKind::Int(_))
+}

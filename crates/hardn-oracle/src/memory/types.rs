@@ -1,0 +1,133 @@
+//! Declared types of expressions, and the sizes that follow from them.
+
+use std::{borrow::Cow, collections::BTreeMap};
+
+use crate::ir::{Expr, ExprKind, Program, Type};
+
+/// Types of variables by name.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scope<'p> {
+    pub(super) variables: BTreeMap<&'p str, Type<'p>>,
+}
+
+/// The type of an expression, where declarations say it.
+pub(super) fn type_of<'p>(expr: &Expr<'p>, scope: &Scope<'p>, program: &'p Program<'p>) -> Option<Type<'p>> {
+    match &expr.kind {
+        ExprKind::Name(name) => scope.variables.get(name).cloned(),
+        ExprKind::Attribute { base, name, .. } => {
+            let base = type_of(base, scope, program)?;
+            let fields = fields_of(&base, program)?;
+            fields.get(name).cloned()
+        }
+        ExprKind::Subscript { base, .. } | ExprKind::Deref(base) => {
+            let mut ty = type_of(base, scope, program)?;
+            if !ty.dimensions.is_empty() {
+                ty.dimensions.remove(0);
+            } else if ty.pointers > 0 {
+                ty.pointers -= 1;
+            } else {
+                return None;
+            }
+            ty.dimension_text = None;
+            Some(ty)
+        }
+        ExprKind::AddressOf(inner) => {
+            let mut ty = type_of(inner, scope, program)?;
+            if ty.dimensions.is_empty() {
+                ty.pointers += 1;
+            }
+            Some(ty)
+        }
+        ExprKind::Through(inner) | ExprKind::Star(inner) | ExprKind::Update { target: inner, .. } => {
+            type_of(inner, scope, program)
+        }
+        ExprKind::Cast { ty, .. } => Some(ty.clone()),
+        ExprKind::Int(_) | ExprKind::Bool(_) => Some(Type { name: Cow::Borrowed("int"), ..Type::default() }),
+        ExprKind::SizeofType(_) | ExprKind::SizeofValue(_) => {
+            Some(Type { name: Cow::Borrowed("size_t"), ..Type::default() })
+        }
+        ExprKind::Binary { left, right, .. } => {
+            let left = type_of(left, scope, program);
+            let right = type_of(right, scope, program);
+            match (left, right) {
+                (Some(left), Some(right)) => {
+                    let wider = right.is_pointer() || right.scalar_size() > left.scalar_size();
+                    Some(if wider && !left.is_pointer() { right } else { left })
+                }
+                (left, right) => left.or(right),
+            }
+        }
+        ExprKind::Call { callee, .. } => match &callee.kind {
+            ExprKind::Name("strlen" | "strnlen" | "fread" | "fwrite" | "wcslen") => {
+                Some(Type { name: Cow::Borrowed("size_t"), ..Type::default() })
+            }
+            ExprKind::Name("atoi" | "rand") => Some(Type { name: Cow::Borrowed("int"), ..Type::default() }),
+            ExprKind::Name("atol" | "strtol" | "strtoul" | "strtoll" | "atoll") => {
+                Some(Type { name: Cow::Borrowed("long"), ..Type::default() })
+            }
+            ExprKind::Name(name) => program
+                .functions
+                .iter()
+                .find(|function| !function.top_level && function.name == *name)
+                .map(|function| function.returns.clone()),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// The fields of a struct, or of what is behind a typedef.
+pub(super) fn fields_of<'p>(ty: &Type<'p>, program: &'p Program<'p>) -> Option<&'p BTreeMap<&'p str, Type<'p>>> {
+    let mut name: &str = ty.name.as_ref();
+    for _ in 0..4 {
+        if let Some(fields) = program.structs.get(name) {
+            return Some(fields);
+        }
+        name = program.typedefs.get(name)?.name.as_ref();
+    }
+    None
+}
+
+/// Bytes of a value of a type; `None` where it depends on what is not known.
+pub(super) fn size_of(ty: &Type<'_>, program: &Program<'_>) -> Option<i64> {
+    let mut element = element_size(ty, program)?;
+    for dimension in &ty.dimensions {
+        element = element.checked_mul((*dimension)?)?;
+    }
+    Some(element)
+}
+
+fn element_size(ty: &Type<'_>, program: &Program<'_>) -> Option<i64> {
+    if let Some(size) = ty.scalar_size() {
+        return Some(size);
+    }
+    let mut name: &str = ty.name.as_ref();
+    for _ in 0..4 {
+        let known = program.typedefs.get(name)?;
+        if let Some(size) = known.scalar_size() {
+            return Some(size);
+        }
+        name = known.name.as_ref();
+    }
+    None
+}
+
+/// Elements of an array, where its type says so.
+pub(super) fn length_of(ty: &Type<'_>) -> Option<i64> {
+    ty.dimensions.first().copied().flatten()
+}
+
+/// Bytes of one element of what a pointer or array holds.
+pub(super) fn stride_of(ty: &Type<'_>, program: &Program<'_>) -> Option<i64> {
+    let mut element = Type { name: Cow::Borrowed(ty.name.as_ref()), ..Type::default() };
+    element.pointers = ty.pointers;
+    element.dimensions = ty.dimensions.clone();
+    if !element.dimensions.is_empty() {
+        element.dimensions.remove(0);
+    } else if element.pointers > 0 {
+        element.pointers -= 1;
+    } else {
+        return None;
+    }
+    size_of(&element, program)
+}

@@ -1,0 +1,382 @@
+//! The data mix: oversampling, the share of utility samples, and what each step trains on.
+
+use std::collections::BTreeMap;
+
+use hardn_types::FixPair;
+
+use crate::{
+    ClipPer, Example, ExampleKind, LossKind, LossRecipe, OversamplingBy, OversamplingMode,
+    OversamplingRecipe, OversamplingUnit, PairExamples, Pairing, Recipe,
+    batch::{MicroBatch, Weighing, group_by_length},
+    rng::Rng,
+    run_loop::{Plan, StepPlan},
+};
+
+/// Padded tokens per micro-batch, at most.
+const MAX_PADDED: usize = 4096;
+
+/// The class oversampling counts a pair in: file extension or language, and CWE.
+pub(crate) fn class_of(pair: &FixPair, by: OversamplingBy) -> [String; 2] {
+    let extension = pair
+        .file_name
+        .as_deref()
+        .and_then(|name| std::path::Path::new(name).extension())
+        .map(|extension| extension.to_string_lossy().into_owned());
+    let language = match by {
+        OversamplingBy::Extension => extension.unwrap_or_else(|| pair.language.extension().into()),
+        OversamplingBy::Language => pair.language.name().to_owned(),
+    };
+    [language, pair.cwe.map(|cwe| cwe.to_string()).unwrap_or_default()]
+}
+
+/// What a recipe's loss kind leaves of its weights: what it does not use weighs nothing.
+pub(crate) fn effective_loss(loss: &LossRecipe) -> LossRecipe {
+    let mut effective = *loss;
+    match loss.kind {
+        LossKind::Safecoder => {}
+        LossKind::Nll => {
+            effective.weights.unlikelihood = 0.0;
+            effective.kl_weight = 0.0;
+        }
+        LossKind::MaskedKl => effective.weights.unlikelihood = 0.0,
+        LossKind::UtilityOnly => {
+            effective.weights.secure = 0.0;
+            effective.weights.unlikelihood = 0.0;
+            effective.kl_weight = 0.0;
+        }
+    }
+    effective
+}
+
+/// What takes part in a step as one sample: indices of examples; two where sides are joined.
+pub(crate) type Unit = Vec<usize>;
+
+/// The security samples of one epoch: sides or pairs, with the duplicates of small classes.
+///
+/// `UtilityOnly` gets the same units, so that its epochs are as long; its plan puts utility samples in their place.
+pub(crate) fn security_units(
+    pairs: Vec<PairExamples>,
+    recipe: &Recipe,
+) -> (Vec<Example>, Vec<Unit>) {
+    let OversamplingRecipe { mode, k, unit, .. } = recipe.oversampling;
+    let vulnerable_too = match recipe.loss.kind {
+        LossKind::Safecoder | LossKind::UtilityOnly => recipe.loss.weights.unlikelihood != 0.0,
+        LossKind::Nll | LossKind::MaskedKl => false,
+    };
+    let joint = recipe.loss.pairing == Pairing::Joint;
+    let by_sides = unit == OversamplingUnit::Sides;
+    let mut examples = Vec::new();
+    let mut classes: BTreeMap<[String; 2], Vec<Unit>> = BTreeMap::new();
+    for pair in pairs {
+        let vulnerable = pair.vulnerable.filter(|_| vulnerable_too);
+        let mut sides = Vec::new();
+        for example in [pair.secure, vulnerable].into_iter().flatten() {
+            sides.push(examples.len());
+            examples.push(example);
+        }
+        if sides.is_empty() {
+            continue;
+        }
+        let groups = classes.entry(pair.class).or_default();
+        if by_sides && !joint {
+            groups.extend(sides.into_iter().map(|side| vec![side]));
+        } else {
+            groups.push(sides);
+        }
+    }
+    let count = |groups: &[Unit]| -> usize {
+        if by_sides { groups.iter().map(Vec::len).sum() } else { groups.len() }
+    };
+    // With one side alone the released trainer halves its target.
+    let target = if by_sides && !vulnerable_too { k.div_ceil(2) } else { k };
+    let largest = classes.values().map(|groups| count(groups)).max().unwrap_or(0);
+    let target = match mode {
+        OversamplingMode::None => 0,
+        OversamplingMode::Minority => target,
+        OversamplingMode::All => target.max(largest),
+    };
+    let mut rng = Rng::new(recipe.training.seed, &[0x0e45]);
+    let mut units = Vec::new();
+    for mut groups in classes.into_values() {
+        let n = groups.len();
+        let mut size = count(&groups);
+        while size < target {
+            let copy = groups[rng.below(n)].clone();
+            size += if by_sides { copy.len() } else { 1 };
+            groups.push(copy);
+        }
+        units.extend(groups);
+    }
+    if !joint {
+        units = units.into_iter().flatten().map(|side| vec![side]).collect();
+    }
+    (examples, units)
+}
+
+/// Which examples each step of a training on pairs sees.
+pub(crate) struct MixPlan {
+    examples: Vec<Example>,
+    security: Vec<Unit>,
+    /// Indices of utility examples.
+    utility: Vec<usize>,
+    /// Utility samples of one epoch.
+    n_utility: usize,
+    utility_only: bool,
+    loss: LossRecipe,
+    clip_per: ClipPer,
+    batch_size: usize,
+    per_step: usize,
+    seed: u64,
+    total: usize,
+    epoch: Option<(usize, Vec<Unit>)>,
+    validation: Vec<MicroBatch>,
+}
+
+impl MixPlan {
+    pub(crate) fn new(
+        recipe: &Recipe,
+        pairs: Vec<PairExamples>,
+        utility: Vec<Example>,
+        validation: Vec<Example>,
+    ) -> Self {
+        let (mut examples, security) = security_units(pairs, recipe);
+        let n_sides: usize = security.iter().map(Vec::len).sum();
+        let n_utility = if recipe.data.utility_ratio > 0.0 {
+            utility.len().min((recipe.data.utility_ratio * n_sides as f64).round() as usize)
+        } else {
+            utility.len()
+        };
+        let first = examples.len();
+        examples.extend(utility);
+        let utility: Vec<usize> = (first..examples.len()).collect();
+        let training = &recipe.training;
+        let loss = effective_loss(&recipe.loss);
+        let mut plan = Self {
+            examples,
+            security,
+            utility,
+            n_utility,
+            utility_only: recipe.loss.kind == LossKind::UtilityOnly,
+            loss,
+            clip_per: training.clip_per,
+            batch_size: training.batch_size,
+            per_step: training.batch_size * training.accumulation,
+            seed: training.seed,
+            total: 0,
+            epoch: None,
+            validation: validation_batches(&validation, &loss),
+        };
+        plan.total = match training.max_steps {
+            0 => (training.epochs * plan.steps_per_epoch() as f64).ceil() as usize,
+            steps => steps,
+        };
+        plan
+    }
+
+    /// Samples of one epoch.
+    pub(crate) fn samples_per_epoch(&self) -> usize {
+        let usable = !self.utility_only || !self.utility.is_empty();
+        if usable { self.security.len() + self.n_utility } else { 0 }
+    }
+
+    /// Examples that may take part, for a fingerprint.
+    pub(crate) fn examples(&self) -> &[Example] {
+        &self.examples
+    }
+
+    fn steps_per_epoch(&self) -> usize {
+        self.samples_per_epoch().div_ceil(self.per_step)
+    }
+
+    /// The samples of an epoch, shuffled together: a function of the seed and the epoch.
+    fn lay_out(&self, epoch: usize) -> Vec<Unit> {
+        let mut units = Vec::new();
+        let n_utility = if self.utility_only {
+            self.security.len() + self.n_utility
+        } else {
+            units.extend(self.security.iter().cloned());
+            self.n_utility
+        };
+        // One endless row of utility samples, shuffled anew each time round; each epoch takes the next stretch.
+        if !self.utility.is_empty() {
+            let mut lap = usize::MAX;
+            let mut order = Vec::new();
+            for i in epoch * n_utility..(epoch + 1) * n_utility {
+                if i / self.utility.len() != lap {
+                    lap = i / self.utility.len();
+                    order.clone_from(&self.utility);
+                    Rng::new(self.seed, &[0x0711, lap as u64]).shuffle(&mut order);
+                }
+                units.push(vec![order[i % self.utility.len()]]);
+            }
+        }
+        Rng::new(self.seed, &[0x0e60, epoch as u64]).shuffle(&mut units);
+        units
+    }
+}
+
+/// Batches whose losses add up to the mean weighted loss of a validation example.
+fn validation_batches(examples: &[Example], loss: &LossRecipe) -> Vec<MicroBatch> {
+    let weight = |kind: ExampleKind| match kind {
+        ExampleKind::Utility => loss.weights.utility,
+        ExampleKind::Secure => loss.weights.secure.max(loss.kl_weight),
+        ExampleKind::Vulnerable => loss.weights.unlikelihood,
+    };
+    // What a recipe gives no weight to is reported all the same, but does not dilute the mean.
+    let n_samples = examples.iter().filter(|example| weight(example.kind) != 0.0).count();
+    let weighing = Weighing::PerSample { reduction: loss.reduction, n_samples };
+    group_by_length(examples.iter().collect(), MAX_PADDED)
+        .iter()
+        .map(|group| MicroBatch::new(group, loss, weighing))
+        .collect()
+}
+
+impl Plan for MixPlan {
+    fn total_steps(&self) -> usize {
+        self.total
+    }
+
+    fn step(&mut self, step: usize) -> StepPlan {
+        let (epoch, place) = (step / self.steps_per_epoch(), step % self.steps_per_epoch());
+        let units = match self.epoch.take() {
+            Some((laid_out, units)) if laid_out == epoch => units,
+            _ => self.lay_out(epoch),
+        };
+        let start = place * self.per_step;
+        let work = &units[start..units.len().min(start + self.per_step)];
+        let weighing =
+            Weighing::PerSample { reduction: self.loss.reduction, n_samples: work.len() };
+        let get = |units: &[Unit]| -> Vec<&Example> {
+            units.iter().flatten().map(|&i| &self.examples[i]).collect()
+        };
+        let groups = match self.clip_per {
+            ClipPer::Step => group_by_length(get(work), MAX_PADDED),
+            ClipPer::MicroBatch => work.chunks(self.batch_size).map(get).collect(),
+        };
+        let batches =
+            groups.iter().map(|group| MicroBatch::new(group, &self.loss, weighing)).collect();
+        self.epoch = Some((epoch, units));
+        StepPlan { batches }
+    }
+
+    fn validation(&self) -> &[MicroBatch] {
+        &self.validation
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(id: usize, kind: ExampleKind) -> Example {
+        Example {
+            id: format!("{id}#{}", kind.name()),
+            kind,
+            ids: vec![id as u32 + 1; 6],
+            selected: vec![0, 0, 1, 1, 0, 0],
+        }
+    }
+
+    /// `n` pairs of the class, some without a vulnerable side.
+    fn pairs(class: &str, n: usize, one_sided: usize) -> Vec<PairExamples> {
+        let pair = |i| PairExamples {
+            class: ["py".to_owned(), class.to_owned()],
+            secure: Some(example(i, ExampleKind::Secure)),
+            vulnerable: (i >= one_sided).then(|| example(i, ExampleKind::Vulnerable)),
+        };
+        (0..n).map(pair).collect()
+    }
+
+    fn recipe(assignments: &[&str]) -> Recipe {
+        let assignments: Vec<String> = assignments.iter().map(|&a| a.to_owned()).collect();
+        Recipe::load("safecoder", &assignments).unwrap()
+    }
+
+    #[track_caller]
+    fn check_units(assignments: &[&str], expected: usize) {
+        let all = [pairs("CWE-001", 3, 1), pairs("CWE-002", 15, 0)].concat();
+        let (_, units) = security_units(all, &recipe(assignments));
+        assert_eq!(units.len(), expected, "{assignments:?}");
+    }
+
+    #[test]
+    fn oversampling() {
+        // 3 pairs give 5 sides, 15 give 30. Defaults: minority classes to 20 sides.
+        check_units(&[], 20 + 30);
+        check_units(&["oversampling.mode=none"], 35);
+        check_units(&["oversampling.mode=all"], 60);
+        // 20 pairs each; a copied pair may lack its vulnerable side, so only an even class is certain.
+        let (_, units) =
+            security_units(pairs("CWE-002", 15, 0), &recipe(&["oversampling.unit=pairs"]));
+        assert_eq!(units.len(), 40);
+        check_units(&["loss.pairing=joint", "oversampling.unit=pairs"], 40);
+        check_units(&["loss.kind=nll"], 10 + 15);
+        check_units(&["loss.weights.unlikelihood=0"], 10 + 15);
+    }
+
+    fn plan(assignments: &[&str]) -> MixPlan {
+        let mut all =
+            vec!["oversampling.mode=none", "data.utility_ratio=2", "training.accumulation=4"];
+        all.extend(assignments);
+        let utility = (100..150).map(|i| example(i, ExampleKind::Utility)).collect();
+        MixPlan::new(&recipe(&all), pairs("CWE-001", 10, 0), utility, Vec::new())
+    }
+
+    fn ids(plan: &mut MixPlan, step: usize) -> Vec<String> {
+        plan.step(step).batches.into_iter().flat_map(|batch| batch.examples).collect()
+    }
+
+    #[test]
+    fn an_epoch_holds_everything_once_and_utility_by_ratio() {
+        let mut plan = plan(&[]);
+        assert_eq!(plan.samples_per_epoch(), 20 + 40);
+        assert_eq!(plan.total_steps(), 5 * 15);
+        let mut seen: Vec<String> = (0..15).flat_map(|step| ids(&mut plan, step)).collect();
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 60);
+        assert_ne!(ids(&mut plan, 0), ids(&mut plan, 15));
+    }
+
+    #[test]
+    fn the_utility_control_takes_as_many_steps_on_utility_alone() {
+        let mut control = plan(&["loss.kind=utility_only"]);
+        assert_eq!(control.total_steps(), plan(&[]).total_steps());
+        for step in 0..control.total_steps() {
+            assert!(ids(&mut control, step).iter().all(|id| id.ends_with("utility")));
+        }
+    }
+
+    #[test]
+    fn a_step_is_a_function_of_its_number() {
+        for extra in ["training.seed=3", "training.clip_per=micro_batch", "loss.pairing=joint"] {
+            let mut whole = plan(&[extra]);
+            let steps: Vec<_> = (0..whole.total_steps()).map(|i| ids(&mut whole, i)).collect();
+            for i in [steps.len() - 1, 3, 16] {
+                assert_eq!(ids(&mut plan(&[extra]), i), steps[i], "{extra}, step {i}");
+            }
+        }
+    }
+
+    #[test]
+    fn joined_sides_share_a_step() {
+        let mut plan = plan(&["loss.pairing=joint"]);
+        assert_eq!(plan.samples_per_epoch(), 10 + 40);
+        for step in 0..13 {
+            let ids = ids(&mut plan, step);
+            for id in ids.iter().filter_map(|id| id.strip_suffix("secure")) {
+                assert!(ids.contains(&format!("{id}vulnerable")), "{ids:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn classes_by_extension_and_language() {
+        let mut pair = crate::testing::pair("p", "", "a", "b");
+        pair.file_name = Some("src/x.pyi".to_owned());
+        assert_eq!(class_of(&pair, OversamplingBy::Extension), ["pyi", "CWE-078"]);
+        assert_eq!(class_of(&pair, OversamplingBy::Language), ["python", "CWE-078"]);
+        pair.file_name = None;
+        assert_eq!(class_of(&pair, OversamplingBy::Extension), ["py", "CWE-078"]);
+    }
+}

@@ -1,0 +1,499 @@
+//! Training on fix pairs and utility items as a recipe says.
+
+use std::{collections::BTreeMap, path::Path, sync::atomic::AtomicBool};
+
+use hardn_models::{LoraConfig, Model, ModelError, SaveDtype, TargetModules, Tokenizer};
+use hardn_types::{FixPair, Training};
+
+use crate::{
+    AdapterRecipe, Counts, Ended, Example, ExampleBuilder, Outcome, Progress, Recipe, Result,
+    TrainError, UtilityItem,
+    checkpoint::write_folder,
+    identity::sha256,
+    mix::{MixPlan, class_of, effective_loss},
+    objective::{Objective, Reference},
+    run_loop::{self, LoopSettings},
+};
+
+/// What is trained on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TrainingData<'a> {
+    /// Pairs to learn from.
+    pub pairs: &'a [FixPair],
+    /// Utility items to learn from; may be empty.
+    pub utility: &'a [UtilityItem],
+    /// Pairs to validate on; may be empty.
+    pub validation_pairs: &'a [FixPair],
+    /// Utility items to validate on; may be empty.
+    pub validation_utility: &'a [UtilityItem],
+}
+
+/// A training that ended.
+#[derive(Clone, Debug)]
+pub struct Trained {
+    /// How it went.
+    pub outcome: Outcome,
+    /// Examples kept and dropped in training.
+    pub train_counts: Counts,
+    /// Examples kept and dropped in validation.
+    pub validation_counts: Counts,
+    /// The resolved recipe.
+    pub recipe: serde_json::Value,
+}
+
+impl Trained {
+    /// The record for `run.json`.
+    pub fn record(&self, arm: &str) -> Training {
+        let mut record = Training {
+            arm: arm.to_owned(),
+            recipe: self.recipe.clone(),
+            steps: self.outcome.steps,
+            best_step: self.outcome.kept_step,
+            trainable_parameters: self.outcome.n_parameters,
+            kept: BTreeMap::new(),
+            dropped: BTreeMap::new(),
+            curve: self.outcome.curve.clone(),
+        };
+        for (split, counts) in [("train", &self.train_counts), ("val", &self.validation_counts)] {
+            let name = |(kind, n): (&String, &usize)| (format!("{split} {kind}"), *n);
+            record.kept.extend(counts.kept.iter().map(name));
+            record.dropped.extend(counts.dropped.iter().map(name));
+        }
+        record
+    }
+}
+
+/// Trains `model` and leaves it with the trained weights: an adapter attached, or its own weights changed.
+///
+/// Everything goes to the folder `out`: `recipe.json`, `events.jsonl`, `timings.jsonl`, `checkpoints/`, and in the end
+/// `adapter/` (PEFT's layout) or `model/` (with the tokenizer), and `training.json`. A call on the folder of a training
+/// that was stopped or killed goes on after its last checkpoint, with the same result to the bit; the model must then be
+/// given as it was at the start.
+///
+/// # Errors
+/// An adapter that is attached already, nothing to train on, a loss that is not finite, another training in `out`, or
+/// files that cannot be read or written.
+pub fn train(
+    model: &mut Model,
+    tokenizer: &Tokenizer,
+    recipe: &Recipe,
+    data: &TrainingData<'_>,
+    out: &Path,
+    progress: &mut dyn Progress,
+    stop: &AtomicBool,
+) -> Result<Trained> {
+    if model.adapter_config().is_some() {
+        return Err(ModelError::Input(
+            "an adapter is attached already; merge it first or take it off".to_owned(),
+        )
+        .into());
+    }
+    let context = model.config().max_position_embeddings;
+    let loss = effective_loss(&recipe.loss);
+    let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, loss.kl_weight != 0.0)?;
+    let (mut train_counts, mut validation_counts) = (Counts::default(), Counts::default());
+    let by = recipe.oversampling.by;
+    let pairs = builder.pairs(data.pairs, |pair| class_of(pair, by), &mut train_counts)?;
+    let utility = builder.utilities(data.utility, &mut train_counts)?;
+    let held =
+        builder.pairs(data.validation_pairs, |pair| class_of(pair, by), &mut validation_counts)?;
+    let mut validation = builder.utilities(data.validation_utility, &mut validation_counts)?;
+    validation.extend(held.into_iter().flat_map(|pair| [pair.secure, pair.vulnerable]).flatten());
+
+    let mut identity = BTreeMap::new();
+    identity.insert("the model".to_owned(), model.fingerprint()?);
+    identity.insert("the validation data".to_owned(), fingerprint(&validation));
+    let mut plan = MixPlan::new(recipe, pairs, utility, validation);
+    if plan.samples_per_epoch() == 0 {
+        return Err(nothing(&train_counts));
+    }
+    identity.insert("the data".to_owned(), fingerprint(plan.examples()));
+    let mut described = recipe.clone();
+    // How often is saved does not change what is computed.
+    described.training.checkpoint_every = 0;
+    described.training.keep_checkpoints = 0;
+    identity.insert("the recipe".to_owned(), described.to_json().to_string());
+
+    let frozen = match &recipe.adapter {
+        AdapterRecipe::Full {} if loss.kl_weight != 0.0 => Some(model.merged()?),
+        _ => None,
+    };
+    let dropout = attach(model, &recipe.adapter, recipe.training.seed)?;
+    std::fs::create_dir_all(out).map_err(TrainError::file("create", out))?;
+    write_json(&out.join("recipe.json"), &recipe.to_json())?;
+    let outcome = {
+        let objective = Objective {
+            model,
+            reference: frozen.as_ref().map_or(Reference::AdapterOff, Reference::Copy),
+            kl_direction: loss.kl_direction,
+            per_token: false,
+        };
+        let settings = LoopSettings {
+            optimizer: recipe.adamw(),
+            schedule: recipe.schedule,
+            training: recipe.training,
+            identity,
+            dir: out,
+            stop,
+            dropout,
+        };
+        run_loop::run(&objective, &mut plan, &settings, progress)?
+    };
+    let trained = Trained { outcome, train_counts, validation_counts, recipe: recipe.to_json() };
+    if trained.outcome.ended == Ended::Finished {
+        match &recipe.adapter {
+            AdapterRecipe::Lora { .. } => {
+                write_folder(&out.join("adapter"), |dir| Ok(model.save_adapter(dir)?))?;
+            }
+            AdapterRecipe::Full {} => write_folder(&out.join("model"), |dir| {
+                model.save(dir, SaveDtype::F32)?;
+                Ok(tokenizer.save(dir)?)
+            })?,
+        }
+        let record = serde_json::to_value(trained.record("")).unwrap_or_default();
+        write_json(&out.join("training.json"), &record)?;
+    }
+    Ok(trained)
+}
+
+/// Attaches what the recipe trains; says whether it has dropout.
+fn attach(model: &mut Model, adapter: &AdapterRecipe, seed: u64) -> Result<bool> {
+    let AdapterRecipe::Lora { r, lora_alpha, dropout, target_modules } = adapter else {
+        return Ok(false);
+    };
+    let mut config = LoraConfig::new(*r, *lora_alpha);
+    config.lora_dropout = *dropout;
+    if !target_modules.is_empty() {
+        config.target_modules = TargetModules::List(target_modules.clone());
+    }
+    model.attach_lora(&config, seed)?;
+    Ok(*dropout > 0.0)
+}
+
+fn nothing(counts: &Counts) -> TrainError {
+    let reasons: Vec<String> = counts.dropped.iter().map(|(why, n)| format!("{n} {why}")).collect();
+    let reasons = if reasons.is_empty() { "no data given".to_owned() } else { reasons.join(", ") };
+    TrainError::NothingToTrain { reasons }
+}
+
+fn fingerprint(examples: &[Example]) -> String {
+    let bytes = |example: &Example| {
+        let ids = example.ids.iter().flat_map(|id| id.to_le_bytes());
+        let mut bytes: Vec<u8> = ids.chain(example.selected.iter().copied()).collect();
+        bytes.extend_from_slice(example.kind.name().as_bytes());
+        bytes
+    };
+    sha256(examples.iter().map(bytes))
+}
+
+fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
+    let mut bytes = serde_json::to_vec_pretty(value).unwrap_or_default();
+    bytes.push(b'\n');
+    Ok(hardn_types::write_atomic(path, &bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        env, fs,
+        panic::{AssertUnwindSafe, catch_unwind},
+        process::{Command, Stdio},
+        sync::atomic::Ordering,
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{
+        StepUpdate, preference,
+        testing::{model, pair, tokenizer},
+    };
+
+    const STEPS: usize = 12;
+
+    fn pairs() -> Vec<FixPair> {
+        let pair = |name: &&str| {
+            let before = format!("    return system(\"ls \" + {name})\n");
+            let after = format!("    return call([\"ls\", {name}])\n");
+            pair(name, &format!("def run({name}):\n"), &before, &after)
+        };
+        ["name", "path", "file", "a", "folder", "x_y"].iter().map(pair).collect()
+    }
+
+    fn utility() -> Vec<UtilityItem> {
+        let item = |i: usize| UtilityItem {
+            id: format!("u{i}"),
+            prompt: format!("def add{i}(a, b):\n"),
+            completion: format!("    return a + b + {i}\n"),
+            ..UtilityItem::default()
+        };
+        (0..20).map(item).collect()
+    }
+
+    fn recipe(assignments: &[&str]) -> Recipe {
+        let mut all: Vec<String> = [
+            "training.batch_size=4",
+            "training.max_steps=12",
+            "training.eval_every=6",
+            "training.checkpoint_every=2",
+            "adapter.r=4",
+            "oversampling.k=16",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        all.extend(assignments.iter().map(|&a| a.to_owned()));
+        Recipe::load("safecoder-lab", &all).unwrap()
+    }
+
+    fn run(
+        recipe: &Recipe,
+        out: &Path,
+        progress: &mut dyn Progress,
+        stop: &AtomicBool,
+    ) -> Result<(Model, Trained)> {
+        let (pairs, utility) = (pairs(), utility());
+        let data = TrainingData {
+            pairs: &pairs,
+            utility: &utility,
+            validation_pairs: &pairs[..2],
+            validation_utility: &utility[..3],
+        };
+        let mut model = model(1);
+        let trained = train(&mut model, &tokenizer(), recipe, &data, out, progress, stop)?;
+        Ok((model, trained))
+    }
+
+    fn run_quietly(recipe: &Recipe, out: &Path) -> (Model, Trained) {
+        run(recipe, out, &mut (), &AtomicBool::new(false)).unwrap()
+    }
+
+    /// Everything a training leaves that must not depend on interruptions.
+    fn results(out: &Path) -> Vec<(String, Vec<u8>)> {
+        let mut files = vec!["events.jsonl".to_owned(), "training.json".to_owned()];
+        for file in ["state.json", "state.safetensors"] {
+            files.push(format!("checkpoints/step-{STEPS:08}/{file}"));
+        }
+        for folder in ["adapter", "model"] {
+            for entry in fs::read_dir(out.join(folder)).into_iter().flatten().flatten() {
+                files.push(format!("{folder}/{}", entry.file_name().to_string_lossy()));
+            }
+        }
+        files.sort();
+        files.into_iter().map(|file| (file.clone(), fs::read(out.join(&file)).unwrap())).collect()
+    }
+
+    #[track_caller]
+    fn check_same(a: &Path, b: &Path) {
+        let (a, b) = (results(a), results(b));
+        assert_eq!(a.len(), b.len());
+        for ((name, left), (_, right)) in a.iter().zip(&b) {
+            assert!(left == right, "{name} differs");
+        }
+    }
+
+    struct StopAt<'a>(usize, &'a AtomicBool);
+
+    impl Progress for StopAt<'_> {
+        fn step(&mut self, update: &StepUpdate) {
+            if update.step == self.0 {
+                self.1.store(true, Ordering::SeqCst);
+            }
+        }
+    }
+
+    struct DieAt(usize);
+
+    impl Progress for DieAt {
+        fn step(&mut self, update: &StepUpdate) {
+            assert!(update.step != self.0, "this test's way to die");
+        }
+    }
+
+    #[test]
+    fn a_stopped_training_goes_on_to_the_same_bits() {
+        for assignments in [
+            &["adapter.dropout=0.2"][..],
+            &["adapter.kind=full", "loss.kl_weight=0.5", "optimizer.learning_rate=1e-3"],
+            &["training.clip_per=micro_batch", "training.accumulation=2", "loss.pairing=joint"],
+        ] {
+            let recipe = recipe(assignments);
+            let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            run_quietly(&recipe, whole.path());
+            for step in [5, 9] {
+                let stop = AtomicBool::new(false);
+                let (_, trained) =
+                    run(&recipe, parts.path(), &mut StopAt(step, &stop), &stop).unwrap();
+                assert_eq!(trained.outcome.ended, Ended::Interrupted { step });
+            }
+            run_quietly(&recipe, parts.path());
+            check_same(whole.path(), parts.path());
+        }
+    }
+
+    #[test]
+    fn a_death_between_and_within_checkpoints_loses_nothing() {
+        let recipe = recipe(&[]);
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        run_quietly(&recipe, whole.path());
+        for step in [1, 5, 8, 12] {
+            let stop = AtomicBool::new(false);
+            let died = catch_unwind(AssertUnwindSafe(|| {
+                let _ = run(&recipe, parts.path(), &mut DieAt(step), &stop);
+            }));
+            assert!(died.is_err());
+            // What a kill in the middle of a checkpoint and of a line would leave.
+            let half = parts.path().join("checkpoints/.writing-00000006");
+            fs::create_dir_all(&half).unwrap();
+            fs::write(half.join("state.safetensors"), b"torn").unwrap();
+            let events = parts.path().join("events.jsonl");
+            let text = fs::read_to_string(&events).unwrap();
+            fs::write(&events, format!("{text}{{\"event\":\"ste")).unwrap();
+        }
+        run_quietly(&recipe, parts.path());
+        check_same(whole.path(), parts.path());
+        // Once more on a finished folder: nothing is trained, everything is as it was.
+        let (_, again) = run_quietly(&recipe, parts.path());
+        assert_eq!(again.outcome.ended, Ended::Finished);
+        check_same(whole.path(), parts.path());
+    }
+
+    const CHILD: &str = "HARDN_TRAIN_TEST_CHILD";
+
+    /// Really killed: the test runs itself in another process, kills it at various moments, and starts it again.
+    #[test]
+    fn a_killed_process_goes_on_to_the_same_bits() {
+        let recipe = recipe(&["training.checkpoint_every=1"]);
+        if let Some(out) = env::var_os(CHILD) {
+            run_quietly(&recipe, Path::new(&out));
+            return;
+        }
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        run_quietly(&recipe, whole.path());
+        let mut n_killed = 0;
+        for delay in [20, 35, 50, 65, 80, 95, 110, 30, 55, 600_000] {
+            let mut child = Command::new(env::current_exe().unwrap())
+                .args(["--exact", "trainer::tests::a_killed_process_goes_on_to_the_same_bits"])
+                .env(CHILD, parts.path())
+                .stdout(Stdio::null())
+                .spawn()
+                .unwrap();
+            let mut waited = 0;
+            let status = loop {
+                if let Some(status) = child.try_wait().unwrap() {
+                    break status;
+                }
+                if waited >= delay {
+                    child.kill().unwrap();
+                }
+                std::thread::sleep(Duration::from_millis(5));
+                waited += 5;
+            };
+            n_killed += usize::from(!status.success());
+            if status.success() {
+                break;
+            }
+        }
+        assert!(n_killed > 0);
+        check_same(whole.path(), parts.path());
+    }
+
+    #[test]
+    fn another_training_in_the_folder_is_refused() {
+        let out = tempfile::tempdir().unwrap();
+        run_quietly(&recipe(&[]), out.path());
+        let error =
+            run(&recipe(&["training.seed=9"]), out.path(), &mut (), &AtomicBool::new(false));
+        let Err(error) = error else { panic!("accepted") };
+        assert!(
+            error.to_string().contains("the recipe") || error.to_string().contains("the data"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_stops_with_the_state_before() {
+        let out = tempfile::tempdir().unwrap();
+        let wild = recipe(&["optimizer.learning_rate=1e38", "adapter.kind=full"]);
+        let Err(error) = run(&wild, out.path(), &mut (), &AtomicBool::new(false)) else {
+            panic!("finite")
+        };
+        let TrainError::NotFinite { examples, checkpoint, .. } = &error else { panic!("{error}") };
+        assert!(!examples.is_empty());
+        assert!(checkpoint.join("state.safetensors").exists(), "{error}");
+    }
+
+    #[test]
+    fn nothing_to_train_on_says_why() {
+        let recipe = recipe(&["data.max_tokens=3"]);
+        let Err(error) = run(&recipe, Path::new("unused"), &mut (), &AtomicBool::new(false)) else {
+            panic!("trained")
+        };
+        assert!(error.to_string().contains("secure: too long"), "{error}");
+    }
+
+    #[test]
+    fn training_on_pairs_teaches_the_secure_side() {
+        let share = |model: &Model| {
+            let tokenizer = tokenizer();
+            pairs()
+                .iter()
+                .filter(|pair| {
+                    preference(model, &tokenizer, pair).unwrap().unwrap().prefers_secure()
+                        == Some(true)
+                })
+                .count()
+        };
+        let out = tempfile::tempdir().unwrap();
+        let full = ["adapter.kind=full", "training.max_steps=60", "optimizer.learning_rate=1e-2"];
+        let (mut model, trained) = run_quietly(&recipe(&full), &out.path().join("full"));
+        let curve = &trained.outcome.curve;
+        let (first, last) = (&curve[0].validation, &curve[curve.len() - 1].validation);
+        assert!(last["secure"] < first["secure"] / 2.0, "{first:?} {last:?}");
+        assert!(last["utility"] < first["utility"] / 2.0, "{first:?} {last:?}");
+        assert_eq!(share(&model), pairs().len());
+
+        // An adapter on that model, taught the opposite, turns it round.
+        let opposite: Vec<FixPair> = pairs().iter().map(crate::controls::swap_sides).collect();
+        let data = TrainingData { pairs: &opposite, ..TrainingData::default() };
+        let lora = recipe(&["training.max_steps=60", "optimizer.learning_rate=1e-2"]);
+        let stop = AtomicBool::new(false);
+        let lora_out = out.path().join("lora");
+        train(&mut model, &tokenizer(), &lora, &data, &lora_out, &mut (), &stop).unwrap();
+        assert_eq!(share(&model), 0);
+        model.detach_adapter();
+        assert_eq!(share(&model), pairs().len());
+    }
+
+    struct Scored(Vec<f64>);
+
+    impl Progress for Scored {
+        fn score(&mut self, _: &Model, _: usize) -> Result<Option<f64>, hardn_types::BoxError> {
+            Ok(self.0.pop())
+        }
+    }
+
+    #[test]
+    fn the_best_scored_weights_are_kept() {
+        let out = tempfile::tempdir().unwrap();
+        let recipe = recipe(&[
+            "training.eval_every=3",
+            "training.keep_best=true",
+            "training.keep_checkpoints=1",
+        ]);
+        // Scores at steps 0, 3, 6, 9, 12, from the back.
+        let mut progress = Scored(vec![0.1, 0.2, 0.9, 0.3, 5.0]);
+        let stop = AtomicBool::new(false);
+        let (model, trained) = run(&recipe, out.path(), &mut progress, &stop).unwrap();
+        assert_eq!(trained.outcome.kept_step, 6);
+        assert_eq!(trained.record("x").best_step, 6);
+        let mut again = crate::testing::model(1);
+        again.load_adapter(&out.path().join("adapter")).unwrap();
+        let values = |model: &Model| -> Vec<Vec<f32>> {
+            model
+                .trainable()
+                .iter()
+                .map(|(_, var)| var.flatten_all().unwrap().to_vec1().unwrap())
+                .collect()
+        };
+        assert_eq!(values(&model), values(&again));
+    }
+}

@@ -1,0 +1,128 @@
+//! Drawing an arm's samples.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use hardn_decode::{DecoderConfig, LocalGenerator, StopRule, arm_seed};
+use hardn_eval::Store;
+use hardn_models::DecodeModel;
+use hardn_train::{Format, InstructionTemplate};
+use hardn_types::{CutRule, Generator, Language, Prompt, Sample, Scenario};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Job,
+    arms::{ArmKind, ArmPlan, secure_request},
+    constant::ConstantPolicy,
+    decoder_sets, say_resumed, stopped_or,
+};
+use crate::{failure::Outcome, output::Progress, stop};
+
+/// Draws what an arm still lacks.
+pub(crate) fn draw(
+    job: &Job<'_>,
+    arm: &ArmPlan,
+    model: Arc<DecodeModel>,
+    fingerprint: &str,
+    samples: &mut Store<Sample>,
+) -> Outcome {
+    let decoder = DecoderConfig::load(&job.config.eval.decoder, &decoder_sets(job.config))?;
+    let rules: BTreeMap<String, StopRule> = job
+        .inputs
+        .suite
+        .iter()
+        .map(|scenario| (scenario.id.clone(), stop_rule(scenario)))
+        .collect();
+    let seed = arm_seed(job.config.seed, arm.id);
+    let generator = LocalGenerator::new(
+        model,
+        Arc::clone(&job.tokenizer),
+        fingerprint.to_owned(),
+        decoder,
+        seed,
+    )?
+    .with_stop_rules(move |prompt| rules.get(&prompt.task).copied().unwrap_or_default())
+    .with_stop(stop::flag());
+    let n = job.config.eval.samples;
+    let texts: BTreeMap<&str, Prompt> = job
+        .inputs
+        .suite
+        .iter()
+        .map(|scenario| {
+            let text = prompt_text(job, arm, scenario)?;
+            Ok((
+                scenario.id.as_str(),
+                Prompt { task: scenario.id.clone(), text, indices: (0..n).collect() },
+            ))
+        })
+        .collect::<Outcome<_>>()?;
+    // A sample of another model, prompt or decoder is drawn again.
+    samples.retain(|sample| {
+        sample.arm != arm.id
+            || texts
+                .get(sample.task.as_str())
+                .is_some_and(|prompt| sample.key == generator.key(prompt, sample.index))
+    });
+    let mut prompts: Vec<Prompt> = Vec::new();
+    let mut total = 0;
+    for scenario in &job.inputs.suite {
+        let missing = samples.missing(arm.id, &scenario.id, n);
+        if let Some(prompt) = texts.get(scenario.id.as_str()).filter(|_| !missing.is_empty()) {
+            total += missing.len();
+            prompts.push(Prompt { indices: missing, ..prompt.clone() });
+        }
+    }
+    let all = texts.len() * n as usize;
+    say_resumed(&format!("samples of {}", arm.id), all - total, all, job.quiet);
+    if total == 0 {
+        return Ok(());
+    }
+    let mut progress = Progress::new("drawing samples", "samples", total as u64, job.quiet);
+    let mut done = 0;
+    let result = generator.generate(arm.id, &prompts, &mut |sample| {
+        samples.append(sample)?;
+        done += 1;
+        progress.set(done, arm.title);
+        Ok(())
+    });
+    stopped_or(result.map_err(|error| crate::failure::Failure::new(error)), "drawing samples")?;
+    progress.finish(&format!("{done} of {}, {} tokens", arm.title, generator.n_tokens()));
+    Ok(())
+}
+
+/// The samples of the constant control.
+pub(crate) fn constant(job: &Job<'_>, arm: &ArmPlan, samples: &mut Store<Sample>) -> Outcome {
+    let policy = ConstantPolicy::from_pairs(&job.inputs.pairs);
+    for scenario in &job.inputs.suite {
+        let Some(text) = policy.completion(scenario) else { continue };
+        let key = format!("{:x}", Sha256::digest(format!("{}\0{}\0{text}", arm.id, scenario.id)));
+        let there = samples.rows().values().any(|sample| sample.key == key);
+        if !there && let Some(sample) = policy.sample(arm.id, scenario, key) {
+            samples.append(sample)?;
+        }
+    }
+    Ok(())
+}
+
+/// Where generation may end early: only where cutting would cut there too.
+fn stop_rule(scenario: &Scenario) -> StopRule {
+    match scenario.cut {
+        CutRule::Function => StopRule::of(scenario.language),
+        CutRule::Sven | CutRule::None => StopRule::None,
+    }
+}
+
+/// What an arm's model reads.
+fn prompt_text(job: &Job<'_>, arm: &ArmPlan, scenario: &Scenario) -> Outcome<String> {
+    let trained = matches!(arm.kind, ArmKind::Trained { .. });
+    let data = job.recipe.as_ref().map(|recipe| &recipe.data).filter(|_| trained);
+    if let Some(data) = data.filter(|data| data.format == Format::Instruction) {
+        let template = InstructionTemplate::load(&data.template)?;
+        return Ok(template.render(scenario.language, &scenario.instruction, &scenario.prompt));
+    }
+    if arm.kind == ArmKind::SecurePrompt {
+        let comment =
+            if scenario.language == Language::C { "//" } else { scenario.language.comment() };
+        return Ok(format!("{}{}", secure_request(comment), scenario.prompt));
+    }
+    Ok(scenario.prompt.clone())
+}

@@ -1,0 +1,304 @@
+//! The main job: a base model in, a hardened model and its proof out.
+//!
+//! Every stage only does what is missing, so a run that was killed goes on when the same command is given again.
+
+mod arms;
+pub(crate) mod config;
+mod constant;
+pub(crate) mod folder;
+mod generate;
+pub(crate) mod inputs;
+pub(crate) mod judge;
+mod preference;
+pub(crate) mod training;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+
+use hardn_eval::Store;
+use hardn_models::{DecodeModel, Model, Tokenizer};
+use hardn_report::{ReportOptions, write_report};
+use hardn_train::{LossKind, Recipe};
+use hardn_types::{Arm, RunInfo, Sample, Training};
+use serde_json::json;
+
+use self::{
+    arms::{ArmKind, ArmPlan},
+    config::RunConfig,
+    folder::RunFolder,
+    inputs::Inputs,
+};
+use crate::{
+    args::HardenArgs,
+    assets,
+    failure::{Context, Failure, Outcome},
+    output::{put, put_json, say},
+    stop,
+};
+
+/// What a run is told beside its configuration.
+pub(crate) struct Options {
+    pub(crate) out: PathBuf,
+    pub(crate) fresh: bool,
+    pub(crate) json: bool,
+    pub(crate) quiet: bool,
+}
+
+/// `hardn harden`.
+pub(crate) fn command(args: HardenArgs, quiet: bool) -> Outcome {
+    let config = RunConfig::read(&args.config, &args.set)?;
+    let name = args.config.file_stem().unwrap_or_default();
+    let out =
+        args.out.or_else(|| config.out.clone()).unwrap_or_else(|| PathBuf::from("runs").join(name));
+    if config.train.is_none() {
+        return Err(Failure::new(format!("{} has no [train]", args.config.display()))
+            .help("say how to harden, or use `hardn eval` to evaluate only"));
+    }
+    run(&config, &Options { out, fresh: args.fresh, json: args.json, quiet })
+}
+
+/// Everything the stages of a run share.
+pub(crate) struct Job<'a> {
+    pub(crate) config: &'a RunConfig,
+    pub(crate) inputs: Inputs,
+    pub(crate) base: Model,
+    pub(crate) tokenizer: Arc<Tokenizer>,
+    pub(crate) recipe: Option<Recipe>,
+    pub(crate) folder: RunFolder,
+    pub(crate) quiet: bool,
+}
+
+/// Runs the main job, or what is missing of it.
+pub(crate) fn run(config: &RunConfig, options: &Options) -> Outcome {
+    stop::flag();
+    let job = prepare(config, options)?;
+    let arms = arms::plan(config, !job.inputs.utility.is_empty());
+    let mut samples: Store<Sample> = Store::open(&job.folder.file("samples.jsonl"))?;
+    let mut records = Vec::new();
+    let mut trainings = Vec::new();
+    let mut preferences = BTreeMap::new();
+    for arm in &arms {
+        let made = make_arm(&job, arm, &mut samples, &mut trainings)?;
+        if let Some(model) = made.model {
+            preferences.insert(arm.id, preference::measure(&job, arm, &model)?);
+        }
+        records.push(Arm {
+            id: arm.id.to_owned(),
+            title: arm.title.to_owned(),
+            description: arm.description.to_owned(),
+            role: arm.role,
+            fingerprint: made.fingerprint,
+        });
+    }
+    let ids: Vec<&str> = arms.iter().map(|arm| arm.id).collect();
+    samples.retain(|sample| ids.contains(&sample.arm.as_str()));
+    let rows = samples.to_vec();
+    let judged =
+        judge::judge(&job.inputs.suite, &rows, config.eval.dedup, &job.folder, options.quiet)?;
+    samples.canonicalise()?;
+    let info = run_info(&job, records, trainings, judged.tools)?;
+    job.folder.write_json("run.json", &info)?;
+    let metrics = judge::count(&job.inputs.suite, &judged.verdicts, config, &preferences);
+    job.folder.write_json("metrics.json", &metrics)?;
+    finish(&job.folder, options, &metrics)
+}
+
+/// Writes the report and says where it is.
+pub(crate) fn finish(
+    folder: &RunFolder,
+    options: &Options,
+    metrics: &hardn_eval::Metrics,
+) -> Outcome {
+    let run = write_report(&folder.path, ReportOptions::default())?;
+    if options.json {
+        return put_json(metrics);
+    }
+    put(&hardn_report::render_text(&run))?;
+    put(&format!("\n{}\n", folder.file("report.html").display()))
+}
+
+fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<Job<'a>> {
+    let model_folder = assets::model_folder(&config.model)?;
+    let tokenizer = Arc::new(Tokenizer::load(&model_folder)?);
+    let base = Model::load(&model_folder, &candle_core::Device::Cpu)?;
+    if tokenizer.vocab_size() > base.config().vocab_size {
+        return Err(Failure::new(format!(
+            "the tokenizer in {} has {} tokens, but the model only {}",
+            model_folder.display(),
+            tokenizer.vocab_size(),
+            base.config().vocab_size
+        ))
+        .help("put the model's own tokenizer.json beside its weights"));
+    }
+    let recipe = config.train.as_ref().map(|train| {
+        let sets: Vec<String> =
+            train.set.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect();
+        Recipe::load(&train.recipe, &sets)
+    });
+    let recipe = recipe.transpose()?;
+    hardn_decode::DecoderConfig::load(&config.eval.decoder, &decoder_sets(config))?;
+    let mut inputs = inputs::read(config)?;
+    judge::leave_out_unchecked(&mut inputs);
+    if inputs.suite.is_empty() {
+        inputs.notes.push(
+            "No scenario or task was given: only losses and likelihood preference were measured."
+                .to_owned(),
+        );
+    }
+    let identity = json!({
+        "config": serde_json::to_value(config)?,
+        "model": base.fingerprint()?,
+        "recipe": recipe.as_ref().map(Recipe::to_json),
+        "data": inputs.sources,
+    });
+    let folder = RunFolder::open(&options.out, &identity, options.fresh)?;
+    folder.write_rows("suite.jsonl", &inputs.suite)?;
+    Ok(Job { config, inputs, base, tokenizer, recipe, folder, quiet: options.quiet })
+}
+
+/// A TOML value as `--set` takes it.
+fn plain(value: &toml::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// The overrides of the decoder, as `--set` takes them.
+pub(crate) fn decoder_sets(config: &RunConfig) -> Vec<String> {
+    config.eval.set.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect()
+}
+
+struct Made {
+    /// The arm's model; `None` where no model takes part.
+    model: Option<Model>,
+    fingerprint: String,
+}
+
+/// Trains an arm where it is trained, and draws its samples.
+fn make_arm(
+    job: &Job<'_>,
+    arm: &ArmPlan,
+    samples: &mut Store<Sample>,
+    trainings: &mut Vec<Training>,
+) -> Outcome<Made> {
+    let model = match arm.kind {
+        ArmKind::Constant => {
+            generate::constant(job, arm, samples)?;
+            return Ok(Made { model: None, fingerprint: "no model takes part".to_owned() });
+        }
+        ArmKind::Base | ArmKind::SecurePrompt => job.base.merged()?,
+        ArmKind::Trained { shuffled, utility_only } => {
+            let (model, training) = train_arm(job, arm, shuffled, utility_only, trainings)?;
+            trainings.push(training);
+            model
+        }
+    };
+    let fingerprint = model.fingerprint()?;
+    let decode = Arc::new(DecodeModel::new(&model)?);
+    generate::draw(job, arm, decode, &fingerprint, samples)?;
+    Ok(Made { model: Some(model), fingerprint })
+}
+
+fn train_arm(
+    job: &Job<'_>,
+    arm: &ArmPlan,
+    shuffled: bool,
+    utility_only: bool,
+    earlier: &[Training],
+) -> Outcome<(Model, Training)> {
+    let mut recipe = job.recipe.clone().ok_or_else(|| Failure::new("the run has no recipe"))?;
+    recipe.loss.kind = arms::loss_kind(recipe.loss.kind, utility_only);
+    if utility_only
+        && let Some(hardened) = earlier.iter().find(|training| training.arm == "hardened")
+    {
+        recipe.training.max_steps = hardened.steps;
+    }
+    if recipe.loss.kind == LossKind::UtilityOnly && job.inputs.utility.is_empty() {
+        return Err(Failure::new("there are no utility rows to train on")
+            .help("name them under `train.utility`"));
+    }
+    recipe.training.seed = recipe.training.seed.wrapping_add(job.config.seed.wrapping_sub(1));
+    let data = if shuffled { training::Data::ShuffledLabels } else { training::Data::AsGiven };
+    let folder = job.folder.training(arm.id);
+    let (model, trained) = training::train_arm(&training::Request {
+        base: &job.base,
+        tokenizer: &job.tokenizer,
+        recipe: &recipe,
+        inputs: &job.inputs,
+        data,
+        seed: job.config.seed,
+        folder: &folder,
+        name: arm.id,
+        quiet: job.quiet,
+    })?;
+    Ok((model, trained.record(arm.id)))
+}
+
+fn run_info(
+    job: &Job<'_>,
+    arms: Vec<Arm>,
+    training: Vec<Training>,
+    tools: BTreeMap<String, String>,
+) -> Outcome<RunInfo> {
+    let config = job.base.config();
+    let name = if assets::is_shipped(&job.config.model) {
+        job.config.model.clone()
+    } else {
+        inputs::set_name(std::path::Path::new(&job.config.model))
+    };
+    let facts = [
+        ("name", json!(name)),
+        ("fingerprint", json!(job.base.fingerprint()?)),
+        ("parameters", json!(config.parameters())),
+        ("layers", json!(config.num_hidden_layers)),
+        ("hidden size", json!(config.hidden_size)),
+        ("vocabulary", json!(config.vocab_size)),
+        ("context", json!(config.max_position_embeddings)),
+    ];
+    let mut resolved = serde_json::to_value(job.config)?;
+    strip_folders(&mut resolved);
+    Ok(RunInfo {
+        title: job
+            .config
+            .title
+            .clone()
+            .unwrap_or_else(|| format!("{name} before and after hardening")),
+        lab: job.inputs.lab,
+        hardn: env!("CARGO_PKG_VERSION").to_owned(),
+        seed: job.config.seed,
+        model: facts.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+        config: resolved,
+        arms,
+        data: job.inputs.sources.clone(),
+        training,
+        tools,
+        notes: job.inputs.notes.clone(),
+    })
+}
+
+/// Absolute paths become their last two parts: a run folder may be shown to others.
+fn strip_folders(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::String(text) if text.contains('/') => {
+            *text = inputs::set_name(std::path::Path::new(text.as_str()));
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(strip_folders),
+        serde_json::Value::Object(map) => map.values_mut().for_each(strip_folders),
+        _ => {}
+    }
+}
+
+/// Says what a stage found already done.
+pub(crate) fn say_resumed(stage: &str, done: usize, total: usize, quiet: bool) {
+    if done > 0 && !quiet {
+        say(&format!("{stage}: {done} of {total} are there already"));
+    }
+}
+
+/// Turns an error of a stage into a clean stop where Ctrl-C was the cause.
+pub(crate) fn stopped_or<T, E: Into<Failure>>(result: Result<T, E>, doing: &str) -> Outcome<T> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(_) if stop::requested() => Err(Failure::interrupted(
+            "everything made so far is saved; run the same command to go on",
+        )),
+        Err(error) => Err(error).context(doing),
+    }
+}
