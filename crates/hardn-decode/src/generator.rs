@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use hardn_models::{DecodeModel, DecodeRow, KvCache, Tokenizer};
+use hardn_models::{DecodeModel, DecodeRow, KvCache, TokenIds, Tokenizer};
 use hardn_types::{BoxError, Generator, Prompt, Sample};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -66,7 +66,7 @@ impl LocalGenerator {
     ) -> Result<Self> {
         let DecoderConfig::Plain(plain) = &config;
         let mut tokens: Vec<u32> = tokenizer.eos().into_iter().collect();
-        tokens.extend(model.config().eos_token_id.iter().flat_map(|ids| ids.as_slice()));
+        tokens.extend(model.config().eos_token_id.iter().flat_map(TokenIds::as_slice));
         for name in &plain.stop_tokens {
             tokens.push(tokenizer.special(name).ok_or_else(|| DecodeError::Decoder {
                 name: "stop_tokens".to_owned(),
@@ -357,12 +357,12 @@ fn hex<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         hash.update((part.len() as u64).to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    format!("{:x}", hash.finalize())
 }
 
 #[cfg(test)]
 mod tests {
-    use hardn_models::{LAB_SPECIALS, LlamaConfig, Model, TokenIds, train_bpe};
+    use hardn_models::{LAB_SPECIALS, LlamaConfig, Model, train_bpe};
     use hardn_types::FinishReason;
 
     use super::*;
@@ -547,35 +547,48 @@ mod tests {
         assert_eq!(error.unwrap_err().to_string(), "disk full");
     }
 
-    /// Prints tokens per second of a model of the lab's size; run with `--ignored --nocapture`.
+    /// CPU time of this process so far, in seconds.
+    fn cpu_secs() -> f64 {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        let ticks = |index: usize| fields[index].parse::<f64>().unwrap();
+        (ticks(11) + ticks(12)) / 100.0
+    }
+
+    /// Prints the speed of models of the lab's sizes; run with `--ignored --nocapture`.
     #[test]
     #[ignore = "a measurement"]
     #[expect(clippy::print_stderr, reason = "its output is the point")]
     fn speed() {
-        let tokenizer = train_bpe(std::iter::repeat_n(CODE, 50), 320, LAB_SPECIALS).unwrap();
+        let tokenizer =
+            Arc::new(train_bpe(std::iter::repeat_n(CODE, 50), 320, LAB_SPECIALS).unwrap());
         for (layers, hidden) in [(4, 128), (6, 224)] {
-            let mut config = LlamaConfig::small(4096, hidden, layers, 4, hidden * 8 / 3, 1024);
-            config.eos_token_id = tokenizer.eos().map(TokenIds::One);
+            let config = LlamaConfig::small(4096, hidden, layers, 4, hidden * 8 / 3, 1024);
+            let parameters = config.parameters();
             let model = Model::random(&config, 3).unwrap();
             let model = Arc::new(DecodeModel::new(&model).unwrap());
-            let tokenizer =
-                Arc::new(train_bpe(std::iter::repeat_n(CODE, 50), 320, LAB_SPECIALS).unwrap());
-            let lab = Lab { model, tokenizer };
-            let prompts: Vec<Prompt> = (0..16)
+            let lab = Lab { model, tokenizer: tokenizer.clone() };
+            let prompts: Vec<Prompt> = (0..4)
                 .map(|number| Prompt {
                     task: number.to_string(),
                     text: CODE.repeat(3),
                     indices: (0..8).collect(),
                 })
                 .collect();
-            for batch_size in [1, 8, 32, 64] {
-                let generator = lab.generator(&["max_new_tokens=100"]).with_batch_size(batch_size);
-                let start = std::time::Instant::now();
-                let n = if batch_size == 1 { 2 } else { 16 };
-                samples(&generator, &prompts[..n]);
-                let rate = generator.n_tokens() as f64 / start.elapsed().as_secs_f64();
-                let parameters = config.parameters();
-                eprintln!("{parameters} parameters, batch {batch_size}: {rate:.0} tokens/s");
+            // A random model is close to uniform, the worst case of top-p; a trained one is near to greedy.
+            for (batch_size, temperature) in [(1, 0.0), (32, 0.0), (32, 0.4)] {
+                let temperature = format!("temperature={temperature}");
+                let generator = lab
+                    .generator(&["max_new_tokens=100", &temperature])
+                    .with_batch_size(batch_size);
+                let (start, cpu) = (std::time::Instant::now(), cpu_secs());
+                samples(&generator, &prompts);
+                let n_tokens = generator.n_tokens() as f64;
+                eprintln!(
+                    "{parameters} parameters, batch {batch_size}, {temperature}: {:.0} tokens/s, {:.0} tokens per CPU second",
+                    n_tokens / start.elapsed().as_secs_f64(),
+                    n_tokens / (cpu_secs() - cpu),
+                );
             }
         }
     }

@@ -21,7 +21,8 @@ const USAGE: &str = "usage: theme_check [--dir THEMES] [--idioms FILE] [--theme 
                      [--render-only] [--show N] [--misses N]";
 /// Stands in the output of a Python program that ended with an exception.
 const TRACEBACK: &str = "Traceback";
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// Generous: a machine may be busy.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 struct Options {
     dir: PathBuf,

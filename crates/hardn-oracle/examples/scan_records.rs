@@ -16,7 +16,8 @@ struct Record {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let mode = if args.iter().any(|arg| arg == "--faithful") { Mode::Faithful } else { Mode::Snippet };
+    let mode =
+        if args.iter().any(|arg| arg == "--faithful") { Mode::Faithful } else { Mode::Snippet };
     let folder = args.iter().position(|arg| arg == "--rules").and_then(|at| args.get(at + 1));
     let oracle = match folder {
         Some(folder) => Oracle::from_folder(folder.as_ref())?,

@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::{Result, RuleSet, flow, lower, memory, position::Positions, report::Report};
 
 /// What counts as a source. The two are never mixed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Only data from outside the program: requests, arguments, input. For whole programs.
@@ -145,7 +147,12 @@ impl Oracle {
         }
         findings.sort_by(|a, b| (a.span, &a.rule).cmp(&(b.span, &b.rule)));
         findings.dedup_by(|a, b| a.span == b.span && a.rule == b.rule);
-        Analysis { language: Some(language), findings, covers: index.covers.clone(), not_analysed: None }
+        Analysis {
+            language: Some(language),
+            findings,
+            covers: index.covers.clone(),
+            not_analysed: None,
+        }
     }
 }
 

@@ -74,16 +74,35 @@ pub(crate) struct Stmt<'a> {
 #[derive(Debug)]
 pub(crate) enum StmtKind<'a> {
     Expr(Expr<'a>),
-    Declare { name: &'a str, ty: Type<'a>, init: Option<Expr<'a>> },
+    Declare {
+        name: &'a str,
+        ty: Type<'a>,
+        init: Option<Expr<'a>>,
+    },
     Return(Option<Expr<'a>>),
     Raise(Option<Expr<'a>>),
     Assert(Expr<'a>),
     Delete(Vec<Expr<'a>>),
-    If { test: Expr<'a>, then: Vec<Stmt<'a>>, otherwise: Vec<Stmt<'a>> },
+    If {
+        test: Expr<'a>,
+        then: Vec<Stmt<'a>>,
+        otherwise: Vec<Stmt<'a>>,
+    },
     Loop(Box<Loop<'a>>),
-    Switch { value: Expr<'a>, cases: Vec<Case<'a>> },
-    Try { body: Vec<Stmt<'a>>, handlers: Vec<Vec<Stmt<'a>>>, otherwise: Vec<Stmt<'a>>, finally: Vec<Stmt<'a>> },
-    With { items: Vec<(Expr<'a>, Option<Expr<'a>>)>, body: Vec<Stmt<'a>> },
+    Switch {
+        value: Expr<'a>,
+        cases: Vec<Case<'a>>,
+    },
+    Try {
+        body: Vec<Stmt<'a>>,
+        handlers: Vec<Vec<Stmt<'a>>>,
+        otherwise: Vec<Stmt<'a>>,
+        finally: Vec<Stmt<'a>>,
+    },
+    With {
+        items: Vec<(Expr<'a>, Option<Expr<'a>>)>,
+        body: Vec<Stmt<'a>>,
+    },
     Block(Vec<Stmt<'a>>),
     Goto(&'a str),
     Label(&'a str),
@@ -123,8 +142,15 @@ pub(crate) struct Expr<'a> {
 #[derive(Debug)]
 pub(crate) enum ExprKind<'a> {
     Name(&'a str),
-    Attribute { base: Box<Expr<'a>>, name: &'a str, arrow: bool },
-    Subscript { base: Box<Expr<'a>>, index: Box<Expr<'a>> },
+    Attribute {
+        base: Box<Expr<'a>>,
+        name: &'a str,
+        arrow: bool,
+    },
+    Subscript {
+        base: Box<Expr<'a>>,
+        index: Box<Expr<'a>>,
+    },
     Slice(Vec<Expr<'a>>),
     Int(i64),
     Float,
@@ -133,12 +159,19 @@ pub(crate) enum ExprKind<'a> {
     Str(Cow<'a, str>),
     /// Text made of parts: f-strings.
     Format(Vec<Expr<'a>>),
-    Call { callee: Box<Expr<'a>>, args: Vec<Arg<'a>> },
+    Call {
+        callee: Box<Expr<'a>>,
+        args: Vec<Arg<'a>>,
+    },
     List(Vec<Expr<'a>>),
     Tuple(Vec<Expr<'a>>),
     Set(Vec<Expr<'a>>),
     Dict(Vec<(Option<Expr<'a>>, Expr<'a>)>),
-    Binary { op: BinaryOp, left: Box<Expr<'a>>, right: Box<Expr<'a>> },
+    Binary {
+        op: BinaryOp,
+        left: Box<Expr<'a>>,
+        right: Box<Expr<'a>>,
+    },
     Not(Box<Expr<'a>>),
     Minus(Box<Expr<'a>>),
     /// `~x`, `+x`, `await x`, `yield x`: the value passes through.
@@ -146,16 +179,40 @@ pub(crate) enum ExprKind<'a> {
     Star(Box<Expr<'a>>),
     Deref(Box<Expr<'a>>),
     AddressOf(Box<Expr<'a>>),
-    Cast { ty: Type<'a>, value: Box<Expr<'a>> },
+    Cast {
+        ty: Type<'a>,
+        value: Box<Expr<'a>>,
+    },
     SizeofType(Type<'a>),
     SizeofValue(Box<Expr<'a>>),
-    Conditional { test: Box<Expr<'a>>, then: Box<Expr<'a>>, otherwise: Box<Expr<'a>> },
-    Assign { op: Option<BinaryOp>, target: Box<Expr<'a>>, value: Box<Expr<'a>> },
+    Conditional {
+        test: Box<Expr<'a>>,
+        then: Box<Expr<'a>>,
+        otherwise: Box<Expr<'a>>,
+    },
+    Assign {
+        op: Option<BinaryOp>,
+        target: Box<Expr<'a>>,
+        value: Box<Expr<'a>>,
+    },
     /// `++` and `--`: `by` is 1 or -1; `prefix` says whether the new value is the result.
-    Update { target: Box<Expr<'a>>, by: i64, prefix: bool },
-    Lambda { params: Vec<&'a str>, body: Box<Expr<'a>> },
-    Comprehension { element: Vec<Expr<'a>>, clauses: Vec<(Expr<'a>, Expr<'a>)>, conditions: Vec<Expr<'a>> },
-    New { ty: Type<'a>, args: Vec<Arg<'a>> },
+    Update {
+        target: Box<Expr<'a>>,
+        by: i64,
+        prefix: bool,
+    },
+    Lambda {
+        params: Vec<&'a str>,
+        body: Box<Expr<'a>>,
+    },
+    Comprehension {
+        element: Vec<Expr<'a>>,
+        clauses: Vec<(Expr<'a>, Expr<'a>)>,
+        conditions: Vec<Expr<'a>>,
+    },
+    New {
+        args: Vec<Arg<'a>>,
+    },
     /// Frees: `delete p` in C++.
     Free(Box<Expr<'a>>),
     Sequence(Vec<Expr<'a>>),
@@ -230,6 +287,46 @@ impl BinaryOp {
     }
 }
 
+impl<'a> Stmt<'a> {
+    /// The expressions of the statement itself, without those of the blocks in it.
+    pub(crate) fn exprs(&self) -> Vec<&Expr<'a>> {
+        match &self.kind {
+            StmtKind::Expr(expr) | StmtKind::Assert(expr) => vec![expr],
+            StmtKind::Declare { init: value, .. }
+            | StmtKind::Return(value)
+            | StmtKind::Raise(value) => value.iter().collect(),
+            StmtKind::Delete(exprs) => exprs.iter().collect(),
+            StmtKind::If { test, .. } => vec![test],
+            StmtKind::Loop(inner) => {
+                let bound = inner.bind.iter().flat_map(|(target, iterable)| [target, iterable]);
+                bound.chain(&inner.test).chain(&inner.step).collect()
+            }
+            StmtKind::Switch { value, .. } => vec![value],
+            StmtKind::With { items, .. } => items.iter().map(|(item, _)| item).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The blocks in the statement, in source order.
+    pub(crate) fn blocks(&self) -> Vec<&[Stmt<'a>]> {
+        match &self.kind {
+            StmtKind::If { then, otherwise, .. } => vec![then, otherwise],
+            StmtKind::Loop(inner) => vec![&inner.init, &inner.body, &inner.otherwise],
+            StmtKind::Switch { cases, .. } => {
+                cases.iter().map(|case| case.body.as_slice()).collect()
+            }
+            StmtKind::Try { body, handlers, otherwise, finally } => {
+                let mut all: Vec<&[Stmt<'a>]> = vec![body];
+                all.extend(handlers.iter().map(Vec::as_slice));
+                all.extend([otherwise.as_slice(), finally.as_slice()]);
+                all
+            }
+            StmtKind::With { body, .. } | StmtKind::Block(body) => vec![body],
+            _ => Vec::new(),
+        }
+    }
+}
+
 impl<'a> Expr<'a> {
     pub(crate) fn new(kind: ExprKind<'a>, range: Range) -> Self {
         Self { kind, range }
@@ -260,7 +357,9 @@ impl<'a> Expr<'a> {
                 all
             }
             ExprKind::New { args, .. } => args.iter().map(|arg| &arg.value).collect(),
-            ExprKind::Dict(entries) => entries.iter().flat_map(|(key, value)| key.iter().chain([value])).collect(),
+            ExprKind::Dict(entries) => {
+                entries.iter().flat_map(|(key, value)| key.iter().chain([value])).collect()
+            }
             ExprKind::Binary { left, right, .. } => vec![left, right],
             ExprKind::Not(inner)
             | ExprKind::Minus(inner)
@@ -286,7 +385,9 @@ impl<'a> Expr<'a> {
     /// The expression without casts, stars and the like around it.
     pub(crate) fn peeled(&self) -> &Expr<'a> {
         match &self.kind {
-            ExprKind::Cast { value, .. } | ExprKind::Through(value) | ExprKind::Star(value) => value.peeled(),
+            ExprKind::Cast { value, .. } | ExprKind::Through(value) | ExprKind::Star(value) => {
+                value.peeled()
+            }
             _ => self,
         }
     }
@@ -332,9 +433,9 @@ impl<'a> Expr<'a> {
                 out.push(']');
                 ok
             }
-            ExprKind::Through(inner) | ExprKind::Star(inner) | ExprKind::Cast { value: inner, .. } => {
-                inner.write_place(out)
-            }
+            ExprKind::Through(inner)
+            | ExprKind::Star(inner)
+            | ExprKind::Cast { value: inner, .. } => inner.write_place(out),
             ExprKind::Deref(inner) => {
                 out.push('*');
                 inner.write_place(out)
@@ -386,9 +487,9 @@ impl<'a> Expr<'a> {
                 out.push_str("[]");
                 ok
             }
-            ExprKind::Through(inner) | ExprKind::Deref(inner) | ExprKind::Cast { value: inner, .. } => {
-                inner.write_dotted(imports, out)
-            }
+            ExprKind::Through(inner)
+            | ExprKind::Deref(inner)
+            | ExprKind::Cast { value: inner, .. } => inner.write_dotted(imports, out),
             _ => false,
         }
     }
@@ -406,14 +507,16 @@ impl Type<'_> {
             return Some(8);
         }
         Some(match self.name.as_ref() {
-            "char" | "signed char" | "unsigned char" | "uint8_t" | "int8_t" | "u8" | "s8" | "bool" | "_Bool"
-            | "BYTE" | "guint8" | "uchar" => 1,
-            "short" | "short int" | "unsigned short" | "uint16_t" | "int16_t" | "u16" | "s16" | "wchar16" => 2,
-            "int" | "unsigned" | "unsigned int" | "signed int" | "uint32_t" | "int32_t" | "u32" | "s32" | "float"
-            | "uint" | "wchar_t" | "guint32" | "UINT32" | "INT32" => 4,
-            "long" | "unsigned long" | "long long" | "unsigned long long" | "long int" | "unsigned long int"
-            | "long long int" | "size_t" | "ssize_t" | "uint64_t" | "int64_t" | "u64" | "s64" | "double" | "off_t"
-            | "ptrdiff_t" | "intptr_t" | "uintptr_t" | "time_t" => 8,
+            "char" | "signed char" | "unsigned char" | "uint8_t" | "int8_t" | "u8" | "s8"
+            | "bool" | "_Bool" | "BYTE" | "guint8" | "uchar" => 1,
+            "short" | "short int" | "unsigned short" | "uint16_t" | "int16_t" | "u16" | "s16"
+            | "wchar16" => 2,
+            "int" | "unsigned" | "unsigned int" | "signed int" | "uint32_t" | "int32_t" | "u32"
+            | "s32" | "float" | "uint" | "wchar_t" | "guint32" | "UINT32" | "INT32" => 4,
+            "long" | "unsigned long" | "long long" | "unsigned long long" | "long int"
+            | "unsigned long int" | "long long int" | "size_t" | "ssize_t" | "uint64_t"
+            | "int64_t" | "u64" | "s64" | "double" | "off_t" | "ptrdiff_t" | "intptr_t"
+            | "uintptr_t" | "time_t" => 8,
             _ => return None,
         })
     }
@@ -423,13 +526,18 @@ impl Type<'_> {
         self.pointers == 0
             && (self.name.contains("unsigned")
                 || self.name.starts_with('u')
-                || matches!(self.name.as_ref(), "size_t" | "bool" | "_Bool" | "BYTE" | "DWORD" | "WORD" | "UINT32"))
+                || matches!(
+                    self.name.as_ref(),
+                    "size_t" | "bool" | "_Bool" | "BYTE" | "DWORD" | "WORD" | "UINT32"
+                ))
     }
 
     /// An integer type by its name.
     pub(crate) fn is_integer(&self) -> bool {
         !self.is_pointer()
             && !matches!(self.name.as_ref(), "float" | "double" | "long double" | "void" | "")
-            && (self.scalar_size().is_some() || self.name.ends_with("_t") || self.name.contains("int"))
+            && (self.scalar_size().is_some()
+                || self.name.ends_with("_t")
+                || self.name.contains("int"))
     }
 }

@@ -18,9 +18,15 @@ pub(crate) struct Positions<'a> {
 impl<'a> Positions<'a> {
     /// `dedent`: a snippet may be indented as a whole, which Python's grammar does not take.
     pub(crate) fn new(code: &'a str, dedent: bool) -> Self {
-        let (text, removed) = if dedent { without_indent(code) } else { (Cow::Borrowed(code), Vec::new()) };
+        let (text, removed) =
+            if dedent { without_indent(code) } else { (Cow::Borrowed(code), Vec::new()) };
         let mut lines = vec![0];
-        lines.extend(text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n').map(|(at, _)| at as u32 + 1));
+        lines.extend(
+            text.bytes()
+                .enumerate()
+                .filter(|(_, byte)| *byte == b'\n')
+                .map(|(at, _)| at as u32 + 1),
+        );
         Self { text, lines, removed }
     }
 
@@ -37,7 +43,8 @@ impl<'a> Positions<'a> {
     fn point(&self, offset: u32) -> (u32, u32) {
         let line = self.lines.partition_point(|start| *start <= offset) - 1;
         let start = self.lines[line] as usize;
-        let before = self.text.get(start..offset as usize).map_or(0, |text| text.chars().count() as u32);
+        let before =
+            self.text.get(start..offset as usize).map_or(0, |text| text.chars().count() as u32);
         (line as u32 + 1, before + 1 + self.removed.get(line).copied().unwrap_or(0))
     }
 }

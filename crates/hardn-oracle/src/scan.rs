@@ -13,7 +13,16 @@ use crate::{Mode, Oracle, OracleError, Result};
 
 /// Folders that hold no code of one's own.
 const SKIPPED_FOLDERS: [&str; 10] = [
-    ".git", ".hg", ".svn", "target", "node_modules", "__pycache__", ".venv", "venv", ".tox", ".mypy_cache",
+    ".git",
+    ".hg",
+    ".svn",
+    "target",
+    "node_modules",
+    "__pycache__",
+    ".venv",
+    "venv",
+    ".tox",
+    ".mypy_cache",
 ];
 
 /// How paths are scanned.
@@ -82,7 +91,13 @@ pub fn scan_paths(
 }
 
 /// Scans one text.
-pub fn scan_text(oracle: &Oracle, path: &str, code: String, language: Language, mode: Mode) -> FileResult {
+pub fn scan_text(
+    oracle: &Oracle,
+    path: &str,
+    code: String,
+    language: Language,
+    mode: Mode,
+) -> FileResult {
     let analysis = oracle.analyse(&code, language, mode);
     FileResult { path: path.to_owned(), code, analysis }
 }
@@ -92,7 +107,12 @@ fn scan_file(oracle: &Oracle, path: &Path, options: &ScanOptions) -> FileResult 
     let skip = |why: String| FileResult {
         path: name.clone(),
         code: String::new(),
-        analysis: Analysis { language: None, findings: Vec::new(), covers: Vec::new(), not_analysed: Some(why) },
+        analysis: Analysis {
+            language: None,
+            findings: Vec::new(),
+            covers: Vec::new(),
+            not_analysed: Some(why),
+        },
     };
     let bytes = if name == "-" {
         let mut bytes = Vec::new();
@@ -120,25 +140,32 @@ fn scan_file(oracle: &Oracle, path: &Path, options: &ScanOptions) -> FileResult 
         return skip("not a text file".to_owned());
     }
     let Some(language) = Language::of_path(path).or(options.language) else {
-        return skip("the extension names no language hardn knows; say which with --language".to_owned());
+        return skip(
+            "the extension names no language hardn knows; say which with --language".to_owned(),
+        );
     };
     let code = String::from_utf8_lossy(&bytes).into_owned();
     scan_text(oracle, &name, code, language, options.mode)
 }
 
 fn walk(oracle: &Oracle, folder: &Path, files: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    let mut entries: Vec<PathBuf> = fs::read_dir(folder)?.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    let mut entries: Vec<PathBuf> =
+        fs::read_dir(folder)?.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     entries.sort();
     for path in entries {
         let Ok(data) = fs::symlink_metadata(&path) else { continue };
         if data.is_dir() {
-            let skipped = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| SKIPPED_FOLDERS.contains(&name));
+            let skipped = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| SKIPPED_FOLDERS.contains(&name));
             if !skipped {
                 // An unreadable folder inside does not end the scan.
                 let _ = walk(oracle, &path, files);
             }
         } else if data.is_file()
-            && Language::of_path(&path).is_some_and(|language| oracle.rules().index(language).is_some())
+            && Language::of_path(&path)
+                .is_some_and(|language| oracle.rules().index(language).is_some())
         {
             files.push(path);
         }
@@ -159,12 +186,16 @@ mod tests {
         fs::write(root.join("note.txt"), "eval(x)").unwrap();
         fs::write(root.join("target/c.py"), "eval(input())").unwrap();
         let oracle = Oracle::shared();
-        let results = scan_paths(oracle, &[root.clone()], &ScanOptions::default(), &|_, _| {}).unwrap();
-        let names: Vec<&str> = results.iter().map(|result| result.path.rsplit('/').next().unwrap()).collect();
+        let results =
+            scan_paths(oracle, std::slice::from_ref(&root), &ScanOptions::default(), &|_, _| {})
+                .unwrap();
+        let names: Vec<&str> =
+            results.iter().map(|result| result.path.rsplit('/').next().unwrap()).collect();
         assert_eq!(names, ["a.c", "b.py"]);
         assert!(results.iter().all(|result| result.analysis.findings.len() == 1));
         let missing = root.join("missing.py");
-        let error = scan_paths(oracle, &[missing], &ScanOptions::default(), &|_, _| {}).unwrap_err();
+        let error =
+            scan_paths(oracle, &[missing], &ScanOptions::default(), &|_, _| {}).unwrap_err();
         assert!(error.to_string().contains("missing.py"));
         fs::remove_dir_all(root).unwrap();
     }

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::ir::{Case, Expr, Loop, Range, Stmt, StmtKind, Type};
 
+/// Loops within loops that are run twice; deeper ones run once.
+const FULL_NESTING: u32 = 3;
+
 /// What an analysis does at each kind of step. Evaluation comes before refinement: `eval` has a test's effects,
 /// `assume` only narrows the state.
 pub(crate) trait Domain<'p> {
@@ -18,7 +21,12 @@ pub(crate) trait Domain<'p> {
     fn widen(&mut self, _entry: &Self::State, _into: &mut Self::State) {}
     fn eval(&mut self, expr: &'p Expr<'p>, state: &mut Self::State);
     /// `None` where the test cannot come out this way.
-    fn assume(&mut self, test: &'p Expr<'p>, truth: bool, state: Self::State) -> Option<Self::State>;
+    fn assume(
+        &mut self,
+        test: &'p Expr<'p>,
+        truth: bool,
+        state: Self::State,
+    ) -> Option<Self::State>;
     fn declare(
         &mut self,
         name: &'p str,
@@ -44,8 +52,12 @@ pub(crate) trait Domain<'p> {
 }
 
 /// Runs `body` from `state`; the result is the state at its end, `None` where control never gets there.
-pub(crate) fn run<'p, D: Domain<'p>>(domain: &mut D, body: &'p [Stmt<'p>], state: D::State) -> Option<D::State> {
-    let mut walker = Walker { domain, jumps: Vec::new(), labels: BTreeMap::new() };
+pub(crate) fn run<'p, D: Domain<'p>>(
+    domain: &mut D,
+    body: &'p [Stmt<'p>],
+    state: D::State,
+) -> Option<D::State> {
+    let mut walker = Walker { domain, jumps: Vec::new(), nesting: 0, labels: BTreeMap::new() };
     walker.block(body, Some(state))
 }
 
@@ -59,6 +71,8 @@ struct Jumps<S> {
 struct Walker<'w, 'p, D: Domain<'p>> {
     domain: &'w mut D,
     jumps: Vec<Jumps<D::State>>,
+    /// Loops around the current statement.
+    nesting: u32,
     labels: BTreeMap<&'p str, D::State>,
 }
 
@@ -182,8 +196,11 @@ impl<'p, D: Domain<'p>> Walker<'_, 'p, D> {
     }
 
     fn jump(&mut self, state: D::State, is_break: bool) {
-        let Some(at) = self.jumps.iter().rposition(|jumps| is_break || jumps.is_loop) else { return };
-        let slot = if is_break { self.jumps[at].breaks.take() } else { self.jumps[at].continues.take() };
+        let Some(at) = self.jumps.iter().rposition(|jumps| is_break || jumps.is_loop) else {
+            return;
+        };
+        let slot =
+            if is_break { self.jumps[at].breaks.take() } else { self.jumps[at].continues.take() };
         let merged = self.merge(slot, Some(state));
         let jumps = &mut self.jumps[at];
         if is_break {
@@ -198,15 +215,19 @@ impl<'p, D: Domain<'p>> Walker<'_, 'p, D> {
         self.jumps.push(Jumps { breaks: None, continues: None, is_loop: true });
         let mut head = entry.clone();
         let mut end = None;
-        for round in 0..2 {
+        // Each level of nesting doubles the work, so the inner ones get one round.
+        let rounds = if self.nesting < FULL_NESTING { 2 } else { 1 };
+        self.nesting += 1;
+        for round in 0..rounds {
             end = self.round(inner, head.clone(), round == 0 && inner.body_first);
             if let Some(after) = end.clone() {
                 self.domain.join(&mut head, after);
             }
-            if round == 0 {
+            if round + 1 < rounds {
                 self.domain.widen(&entry, &mut head);
             }
         }
+        self.nesting -= 1;
         let runs_once = D::LOOP_RUNS_ONCE || inner.body_first;
         let last = match end {
             Some(end) if runs_once => end,
@@ -236,7 +257,12 @@ impl<'p, D: Domain<'p>> Walker<'_, 'p, D> {
         self.merge(exit, breaks)
     }
 
-    fn round(&mut self, inner: &'p Loop<'p>, mut state: D::State, skip_test: bool) -> Option<D::State> {
+    fn round(
+        &mut self,
+        inner: &'p Loop<'p>,
+        mut state: D::State,
+        skip_test: bool,
+    ) -> Option<D::State> {
         if let Some((target, iterable)) = &inner.bind {
             self.domain.bind(target, iterable, &mut state);
         }
@@ -256,7 +282,12 @@ impl<'p, D: Domain<'p>> Walker<'_, 'p, D> {
         end
     }
 
-    fn switch(&mut self, value: &'p Expr<'p>, cases: &'p [Case<'p>], mut state: D::State) -> Option<D::State> {
+    fn switch(
+        &mut self,
+        value: &'p Expr<'p>,
+        cases: &'p [Case<'p>],
+        mut state: D::State,
+    ) -> Option<D::State> {
         self.domain.eval(value, &mut state);
         let collects = cases.iter().any(|case| case.falls_through);
         if collects {
@@ -286,11 +317,6 @@ impl<'p, D: Domain<'p>> Walker<'_, 'p, D> {
 }
 
 fn has_label(stmt: &Stmt<'_>) -> bool {
-    match &stmt.kind {
-        StmtKind::Label(_) => true,
-        StmtKind::Block(body) => body.iter().any(has_label),
-        StmtKind::If { then, otherwise, .. } => then.iter().chain(otherwise).any(has_label),
-        StmtKind::Loop(inner) => inner.body.iter().any(has_label),
-        _ => false,
-    }
+    matches!(stmt.kind, StmtKind::Label(_))
+        || stmt.blocks().into_iter().any(|block| block.iter().any(has_label))
 }

@@ -1,6 +1,6 @@
 //! The system calls a program may make: a list of what is allowed, and a shorter one of what is refused by name.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::OnceLock};
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -37,21 +37,26 @@ pub(crate) struct Extra {
 /// The first allows a list and answers `ENOSYS` to the rest, so that libraries fall back to older calls (`clone3` to
 /// `clone`) and numbers of other calling conventions never match. The second answers `EPERM` to calls that programs
 /// under test may well try, so that they see a refusal.
-pub(crate) fn filters(extra: Extra) -> Result<Vec<BpfProgram>> {
-    let mut refused: Vec<i64> = REFUSED.to_vec();
-    if extra.refuse_attributes {
-        refused.extend_from_slice(ATTRIBUTES);
-    }
-    if extra.refuse_signals {
-        refused.extend_from_slice(SIGNALS);
-    }
-    if extra.refuse_truncate {
-        refused.push(libc::SYS_truncate);
-    }
-    build(refused, extra).map_err(|error| SandboxError::Layer {
-        layer: "seccomp".to_owned(),
-        why: error.to_string(),
-    })
+pub(crate) fn filters(extra: Extra) -> Result<&'static [BpfProgram]> {
+    static BUILT: [OnceLock<Result<Vec<BpfProgram>, String>>; 8] = [const { OnceLock::new() }; 8];
+    let bits = [extra.refuse_attributes, extra.refuse_signals, extra.refuse_truncate];
+    let index = bits.iter().fold(0, |index, &bit| 2 * index + usize::from(bit));
+    let built = BUILT[index].get_or_init(|| {
+        let mut refused: Vec<i64> = REFUSED.to_vec();
+        if extra.refuse_attributes {
+            refused.extend_from_slice(ATTRIBUTES);
+        }
+        if extra.refuse_signals {
+            refused.extend_from_slice(SIGNALS);
+        }
+        if extra.refuse_truncate {
+            refused.push(libc::SYS_truncate);
+        }
+        build(refused, extra).map_err(|error| error.to_string())
+    });
+    let failed =
+        |why: &String| SandboxError::Layer { layer: "seccomp".to_owned(), why: why.clone() };
+    built.as_deref().map_err(failed)
 }
 
 fn build(refused: Vec<i64>, extra: Extra) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {

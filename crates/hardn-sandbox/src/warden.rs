@@ -35,7 +35,7 @@ pub(crate) struct Plan {
     pub(crate) ruleset: Option<RawFd>,
     /// Ranges of descriptors that the warden closes: all but the above.
     pub(crate) close: Vec<(u32, u32)>,
-    pub(crate) filters: Vec<BpfProgram>,
+    pub(crate) filters: &'static [BpfProgram],
     pub(crate) rlimits: Vec<(u32, u64)>,
     /// The top of a stack for the program process.
     pub(crate) stack_top: *mut c_void,
@@ -366,8 +366,7 @@ unsafe fn confine(plan: &mut Plan) -> Result<(), ()> {
         }
         let result = libc::syscall(libc::SYS_close_range, 3_u32, u32::MAX, 0);
         plan.check(result, Step::CloseFiles)?;
-        for index in 0..plan.filters.len() {
-            let filter = &plan.filters[index];
+        for filter in plan.filters {
             let header = libc::sock_fprog {
                 len: filter.len() as u16,
                 filter: filter.as_ptr().cast_mut().cast(),

@@ -49,7 +49,8 @@ pub(super) fn scenarios(library: &Library, options: &WorldOptions) -> Result<Vec
         let mut n = 0;
         for round in 0..wanted {
             let before = n;
-            for (i, compiled) in themes.iter().enumerate() {
+            for i in order(themes.len(), round) {
+                let compiled = themes[i];
                 if n < wanted {
                     // Themes take turns, so that a short suite holds every group.
                     let group =
@@ -87,7 +88,8 @@ pub(super) fn tasks(library: &Library, options: &WorldOptions) -> Result<Vec<Sce
         let mut n = 0;
         for round in 0..wanted {
             let before = n;
-            for (compiled, places) in &sources {
+            for i in order(sources.len(), round) {
+                let (compiled, places) = &sources[i];
                 if n < wanted {
                     let place = places[round % places.len()];
                     let all: Vec<usize> = (0..compiled.theme.styles.len()).collect();
@@ -108,6 +110,11 @@ pub(super) fn tasks(library: &Library, options: &WorldOptions) -> Result<Vec<Sce
         }
     }
     Ok(made.list)
+}
+
+/// Whose turn it is: every other round runs backwards, so that a last round cut short does not favour one language.
+fn order(n: usize, round: usize) -> impl Iterator<Item = usize> {
+    (0..n).map(move |i| if round.is_multiple_of(2) { i } else { n - 1 - i })
 }
 
 /// Families for validation or for the test, trusted or not.

@@ -12,7 +12,7 @@ use super::{
 
 /// Terms taken at once, so that a panel's part stays in the first cache. The chains go on where they stopped.
 const TERMS: usize = 256;
-/// Rows of the result a task takes at once; a multiple of 12.
+/// Rows of the result a task takes at once; a multiple of 8.
 const TASK_ROWS: usize = 120;
 
 /// A dense matrix or the transposed view of one.
@@ -116,14 +116,18 @@ fn task(a: Matrix, first: usize, panels: &[f32], out: &mut [f32], n: usize, accu
     }
 }
 
-/// Terms of transposed rows, twelve rows side by side: `[ceil(m / 12)][terms][12]`.
+/// Terms of transposed rows, eight rows side by side: `[ceil(m / 8)][terms][8]`.
 fn copy_rows(a: Matrix, first: usize, m: usize, start: usize, terms: usize, copy: &mut Vec<f32>) {
     copy.clear();
     copy.resize(m.next_multiple_of(MAX_ROWS) * terms, 0.0);
     for l in 0..terms {
         let row = &a.data[(start + l) * a.rows + first..][..m];
-        for (i, values) in row.chunks(MAX_ROWS).enumerate() {
-            copy[(i * terms + l) * MAX_ROWS..][..values.len()].copy_from_slice(values);
+        let (whole, rest) = row.as_chunks::<MAX_ROWS>();
+        for (i, values) in whole.iter().enumerate() {
+            copy[(i * terms + l) * MAX_ROWS..][..MAX_ROWS].copy_from_slice(values);
+        }
+        if !rest.is_empty() {
+            copy[(whole.len() * terms + l) * MAX_ROWS..][..rest.len()].copy_from_slice(rest);
         }
     }
 }

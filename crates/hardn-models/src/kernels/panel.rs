@@ -2,10 +2,10 @@
 
 /// Columns of a panel.
 pub(super) const WIDTH: usize = 32;
-/// Most rows of a block.
-pub(super) const MAX_ROWS: usize = 12;
+/// Most rows of a block; with twice as many sums the compiler no longer keeps all of them in registers.
+pub(super) const MAX_ROWS: usize = 8;
 
-/// Up to 12 rows of the left factor: element `l` of row `r` lies at `r * row_stride + l * step`.
+/// Up to 8 rows of the left factor: element `l` of row `r` lies at `r * row_stride + l * step`.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub(super) data: &'a [f32],
@@ -62,9 +62,8 @@ pub(super) fn block(
         // SAFETY: the processor has the instructions, and the lengths are checked above.
         unsafe {
             dispatch!(
-                1 x 1, 2 x 1, 3 x 1, 4 x 1, 5 x 1, 6 x 1, 7 x 1, 8 x 1, 9 x 1, 10 x 1, 11 x 1,
-                12 x 1, 1 x 2, 2 x 2, 3 x 2, 4 x 2, 5 x 2, 6 x 2, 7 x 2, 8 x 2, 9 x 2, 10 x 2,
-                11 x 2, 12 x 2, 2 x 4, 1 x 8
+                1 x 1, 2 x 1, 3 x 1, 4 x 1, 5 x 1, 6 x 1, 7 x 1, 8 x 1, 1 x 2, 2 x 2, 3 x 2, 4 x 2,
+                5 x 2, 6 x 2, 7 x 2, 8 x 2, 2 x 4, 1 x 8
             );
         }
         if !full {
@@ -162,8 +161,11 @@ mod avx512 {
         stride: usize,
         accumulate: bool,
     ) {
-        let (panels, out) = (panels.as_ptr(), out.as_mut_ptr());
-        let mut x = rows.data.as_ptr();
+        let (mut weights, out) = (panels.as_ptr(), out.as_mut_ptr());
+        // A pointer for every third row: an address holds one stride or two of them for nothing, and eight
+        // pointers would not fit the registers.
+        let mut x: [*const f32; 3] =
+            std::array::from_fn(|i| rows.data.as_ptr().wrapping_add(3 * i * rows.row_stride));
         let mut sums: [[__m512; V]; R] = [[_mm512_setzero_ps(); V]; R];
         if accumulate {
             for (r, sums) in sums.iter_mut().enumerate() {
@@ -173,21 +175,24 @@ mod avx512 {
                 }
             }
         }
-        for l in 0..k {
+        for _ in 0..k {
             // SAFETY: row `l` of every panel lies inside `panels`, and element `l` of every row inside `rows`;
-            // past the last element `x` is moved but not read.
+            // pointers past the last row or element are moved but not read.
             unsafe {
-                let mut weights = [_mm512_setzero_ps(); V];
-                for (v, weights) in weights.iter_mut().enumerate() {
-                    *weights = _mm512_loadu_ps(panels.add((v / 2 * k + l) * WIDTH + v % 2 * 16));
+                let mut vectors = [_mm512_setzero_ps(); V];
+                for (v, vector) in vectors.iter_mut().enumerate() {
+                    *vector = _mm512_loadu_ps(weights.add(v / 2 * k * WIDTH + v % 2 * 16));
                 }
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let factor = _mm512_set1_ps(*x.add(r * rows.row_stride));
-                    for (sum, weights) in sums.iter_mut().zip(&weights) {
-                        *sum = _mm512_fmadd_ps(factor, *weights, *sum);
+                    let factor = _mm512_set1_ps(*x[r / 3].add(r % 3 * rows.row_stride));
+                    for (sum, vector) in sums.iter_mut().zip(&vectors) {
+                        *sum = _mm512_fmadd_ps(factor, *vector, *sum);
                     }
                 }
-                x = x.wrapping_add(rows.step);
+                weights = weights.wrapping_add(WIDTH);
+                for x in &mut x {
+                    *x = x.wrapping_add(rows.step);
+                }
             }
         }
         for (r, sums) in sums.iter().enumerate() {

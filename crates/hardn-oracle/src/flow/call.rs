@@ -103,7 +103,7 @@ impl<'p> Flow<'p, '_> {
                 let value = match arg.name {
                     Some(name) => {
                         let value = self.eval_value(&arg.value, state);
-                        self.check_literal(name, &arg.value, &value);
+                        self.check_literal(name, &arg.value);
                         value
                     }
                     None => self.eval_value(&arg.value, state),
@@ -130,11 +130,12 @@ impl<'p> Flow<'p, '_> {
         let call = self.prepare(expr, callee, args, state);
         let hits = self.hits(&call);
         let own = self.callee(callee, args.len());
-        let summary = own.and_then(|(number, method)| self.summary(number).map(|summary| (summary, method)));
+        let summary =
+            own.and_then(|(number, method)| self.summary(number).map(|summary| (summary, method)));
 
         let mut result = match &summary {
             Some((summary, method)) => self.apply_summary(&call, summary, *method),
-            None if own.is_some() => self.all_parts(&call),
+            None if own.is_some() => Self::all_parts(&call),
             None => self.assumed_result(&call, &hits),
         };
         for hit in &hits {
@@ -142,19 +143,24 @@ impl<'p> Flow<'p, '_> {
         }
         for hit in &hits {
             match hit {
-                Hit::Source(source) => self.apply_source(&call, source, &mut result, state),
-                Hit::Sanitizer { bits, sanitizer } => {
-                    if sanitizer.when.iter().all(|condition| self.holds(condition, &call)) {
-                        result.clean(*bits);
-                    }
+                Hit::Source(source) => Self::apply_source(&call, source, &mut result, state),
+                Hit::Sanitizer { bits, sanitizer }
+                    if sanitizer.when.iter().all(|condition| self.holds(condition, &call)) =>
+                {
+                    result.clean(*bits);
                 }
-                Hit::Guard { bits, guard, mark } if guard.holds == Some(Holds::Always) => {
-                    if guard.when.iter().all(|condition| self.holds(condition, &call)) {
-                        self.clean_subjects(&call, guard, *bits, *mark, state);
-                    }
+                Hit::Guard { bits, guard, mark }
+                    if guard.holds == Some(Holds::Always)
+                        && guard.mode.is_none_or(|mode| mode == self.mode)
+                        && guard.when.iter().all(|condition| self.holds(condition, &call)) =>
+                {
+                    self.clean_subjects(&call, guard, *bits, *mark, state);
                 }
-                Hit::Sink { rule, sink, except } => {
-                    let excepted = call.paths.iter().any(|path| except.iter().any(|pattern| pattern.matches(path)));
+                Hit::Sink { rule, sink, except, mark } => {
+                    let excepted = call
+                        .paths
+                        .iter()
+                        .any(|path| except.iter().any(|pattern| pattern.matches(path)));
                     if !excepted && sink.when.iter().all(|condition| self.holds(condition, &call)) {
                         let demand = self.demand(*rule, sink);
                         if let Some(format) = &sink.format {
@@ -163,13 +169,20 @@ impl<'p> Flow<'p, '_> {
                         }
                         for argument in &sink.argument {
                             for (expr, value) in call.select(argument) {
+                                if *mark != 0 {
+                                    let mut marked = value.clone();
+                                    marked.retain(|atom| atom.marks & mark != 0);
+                                    self.check_sink(demand, sink, expr, &marked);
+                                    continue;
+                                }
                                 self.check_sink(demand, sink, expr, value);
                             }
                         }
                     }
                 }
                 Hit::Call { rule, model } => {
-                    let context = model.context.as_ref().is_none_or(|context| self.in_context(context));
+                    let context =
+                        model.context.as_ref().is_none_or(|context| self.in_context(context));
                     if context && model.when.iter().all(|condition| self.holds(condition, &call)) {
                         self.alert_here(*rule, call.range);
                     }
@@ -179,7 +192,7 @@ impl<'p> Flow<'p, '_> {
         }
         if let (Some((summary, method)), Some((number, _))) = (&summary, own) {
             self.enter_sinks(&call, summary, *method);
-            self.after_checks(&call, summary, *method, state);
+            Self::after_checks(&call, summary, *method, state);
             let _ = number;
         }
         if result.path.is_none()
@@ -190,7 +203,7 @@ impl<'p> Flow<'p, '_> {
         result
     }
 
-    fn all_parts(&self, call: &Call<'p>) -> Value<'p> {
+    fn all_parts(call: &Call<'p>) -> Value<'p> {
         let mut value = Value::default();
         for (_, _, part) in &call.args {
             value.absorb(part);
@@ -218,12 +231,22 @@ impl<'p> Flow<'p, '_> {
             }
             if matches!(
                 call.name,
-                "count" | "index" | "find" | "rfind" | "startswith" | "endswith" | "__len__" | "fileno" | "close" | "exists"
+                "count"
+                    | "index"
+                    | "find"
+                    | "rfind"
+                    | "startswith"
+                    | "endswith"
+                    | "__len__"
+                    | "fileno"
+                    | "close"
+                    | "exists"
             ) {
                 return Value::default();
             }
             let mut value = receiver.derived();
-            if matches!(call.name, "split" | "splitlines" | "rsplit" | "items" | "values" | "keys") {
+            if matches!(call.name, "split" | "splitlines" | "rsplit" | "items" | "values" | "keys")
+            {
                 value.sequence = true;
                 return value;
             }
@@ -236,7 +259,7 @@ impl<'p> Flow<'p, '_> {
                 return value;
             }
         } else if self.snippet() {
-            let value = self.all_parts(call);
+            let value = Self::all_parts(call);
             if value.is_tainted() {
                 return value;
             }
@@ -247,15 +270,23 @@ impl<'p> Flow<'p, '_> {
                 self.program.imports.values().any(|import| import.split('.').next() == Some(root))
                     || self.program.classes.contains_key(root)
             });
-        if explained { Value::default() } else { self.unknown(call.range, &format!("the result of `{}`", call.name)) }
+        if explained {
+            Value::default()
+        } else {
+            self.unknown(call.range, &format!("the result of `{}`", call.name))
+        }
     }
 
     /// Methods of text whose result is known.
     fn text_method(&mut self, call: &Call<'p>, receiver: &Value<'p>) -> Option<Value<'p>> {
         match call.name {
             "format" => {
-                let items: Vec<Value<'p>> =
-                    call.args.iter().filter(|(name, ..)| name.is_none()).map(|(_, _, value)| value.clone()).collect();
+                let items: Vec<Value<'p>> = call
+                    .args
+                    .iter()
+                    .filter(|(name, ..)| name.is_none())
+                    .map(|(_, _, value)| value.clone())
+                    .collect();
                 let named: Vec<(&str, Value<'p>)> = call
                     .args
                     .iter()
@@ -275,12 +306,20 @@ impl<'p> Flow<'p, '_> {
                 let mut value = items.derived();
                 value.change(|atom| atom.built = true);
                 let range = call.range;
-                value.change(|atom| atom.trace = atom.trace.step(range, "is joined to a text".to_owned()));
-                value.text = Some(items.text.clone().filter(|_| items.sequence).unwrap_or_else(|| HOLE_TEXT.into()));
+                value.change(|atom| {
+                    atom.trace = atom.trace.step(range, "is joined to a text".to_owned());
+                });
+                value.text = Some(
+                    items
+                        .text
+                        .clone()
+                        .filter(|_| items.sequence)
+                        .unwrap_or_else(|| HOLE_TEXT.into()),
+                );
                 Some(value)
             }
-            "strip" | "rstrip" | "lstrip" | "lower" | "upper" | "title" | "encode" | "decode" | "expandtabs"
-            | "casefold" | "capitalize" => {
+            "strip" | "rstrip" | "lstrip" | "lower" | "upper" | "title" | "encode" | "decode"
+            | "expandtabs" | "casefold" | "capitalize" => {
                 let mut value = receiver.clone();
                 value.alias = None;
                 value.test = None;
@@ -291,20 +330,30 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
-    fn propagate(&mut self, call: &Call<'p>, hit: &Hit, result: &mut Value<'p>, state: &mut State<'p>) {
+    fn propagate(
+        &mut self,
+        call: &Call<'p>,
+        hit: &Hit,
+        result: &mut Value<'p>,
+        state: &mut State<'p>,
+    ) {
         let Hit::Propagator { propagator, mark } = hit else { return };
         let everything = Argument { receiver: true, from: Some(0), ..Argument::default() };
         let parts: Vec<Value<'p>> = if let Some(format) = &propagator.format {
-            let pattern = call.select(format).first().map(|(_, value)| (*value).clone()).unwrap_or_default();
+            let pattern =
+                call.select(format).first().map(|(_, value)| (*value).clone()).unwrap_or_default();
             let from = propagator.from.clone().unwrap_or_default();
-            let items: Vec<Value<'p>> = call.select(&from).into_iter().map(|(_, value)| value.clone()).collect();
+            let items: Vec<Value<'p>> =
+                call.select(&from).into_iter().map(|(_, value)| value.clone()).collect();
             vec![text::percent(&pattern, &items, false, self.repr_bits, call.range)]
         } else {
             let from = propagator.from.as_ref().unwrap_or(&everything);
             call.select(from).into_iter().map(|(_, value)| value.clone()).collect()
         };
         let mut value = match parts.as_slice() {
-            [only] if !propagator.joins => Value { path: None, alias: None, test: None, ..only.clone() },
+            [only] if !propagator.joins => {
+                Value { path: None, alias: None, test: None, ..only.clone() }
+            }
             _ if propagator.joins => concat(&parts),
             several => {
                 let mut value = Value::default();
@@ -320,7 +369,7 @@ impl<'p> Flow<'p, '_> {
             for (number, part) in parts.iter().enumerate() {
                 let mut part = part.derived();
                 part.change(|atom| {
-                    atom.built = true;
+                    atom.built |= parts.len() > 1;
                     atom.leading |= number == 0 && parts.len() > 1;
                 });
                 value.absorb(&part);
@@ -339,7 +388,14 @@ impl<'p> Flow<'p, '_> {
                 for (target, before) in call.select(into) {
                     let Some(place) = filled_place(target) else { continue };
                     let mut new = value.clone();
-                    if propagator.adds {
+                    if propagator.adds && (before.sequence || propagator.items) {
+                        new = before.derived();
+                        new.absorb(&value);
+                        new.sequence = true;
+                        let words =
+                            [before, &value].map(|part| part.text.as_deref().unwrap_or(HOLE_TEXT));
+                        new.text = Some(words.join(" ").trim_start().into());
+                    } else if propagator.adds {
                         new = concat(&[before.clone(), value.clone()]);
                     }
                     state.set(&place, new);
@@ -349,14 +405,16 @@ impl<'p> Flow<'p, '_> {
     }
 
     fn apply_source(
-        &mut self,
         call: &Call<'p>,
         source: &crate::rules::Source,
         result: &mut Value<'p>,
         state: &mut State<'p>,
     ) {
-        let (origin, what) =
-            if source.local { (Origin::Local, "this machine") } else { (Origin::Remote, "outside the program") };
+        let (origin, what) = if source.local {
+            (Origin::Local, "this machine")
+        } else {
+            (Origin::Remote, "outside the program")
+        };
         let trace = Trace::start(call.range, format!("`{}` reads from {what}", call.name));
         let value = Value::of_atom(Atom::new(origin, trace));
         match &source.fills {
@@ -375,7 +433,8 @@ impl<'p> Flow<'p, '_> {
     pub(super) fn holds(&self, condition: &Condition, call: &Call<'p>) -> bool {
         let selected = call.select(&condition.argument);
         let Some((expr, value)) = selected.first() else {
-            let spread = call.args.iter().any(|(_, expr, _)| matches!(expr.kind, ExprKind::Star(_)));
+            let spread =
+                call.args.iter().any(|(_, expr, _)| matches!(expr.kind, ExprKind::Star(_)));
             return match condition.missing {
                 Some(missing) => missing && !spread,
                 None => condition.or_missing || (condition.not.is_some() && condition.is.is_none()),
@@ -384,7 +443,10 @@ impl<'p> Flow<'p, '_> {
         if condition.missing == Some(true) {
             return false;
         }
-        let matches_text = |pattern: &crate::rules::Pattern| match (&value.text, expr.dotted(&self.program.imports)) {
+        let matches_text = |pattern: &crate::rules::Pattern| match (
+            &value.text,
+            expr.dotted(&self.program.imports),
+        ) {
             (Some(text), _) => pattern.0.is_match(text),
             (None, Some(path)) => pattern.0.is_match(&path),
             (None, None) => value.path.as_ref().is_some_and(|path| pattern.0.is_match(path)),
@@ -393,17 +455,30 @@ impl<'p> Flow<'p, '_> {
             Some(Constant::Int(number)) => Some(number),
             _ => None,
         };
-        let is_constant = !value.is_tainted() && (value.constant.is_some() || value.full_text().is_some());
-        condition.is.as_ref().is_none_or(|any| any.iter().any(|literal| self.equals(literal, expr, value)))
-            && condition.not.as_ref().is_none_or(|none| !none.iter().any(|literal| self.equals(literal, expr, value)))
+        let is_constant =
+            !value.is_tainted() && (value.constant.is_some() || value.full_text().is_some());
+        condition
+            .is
+            .as_ref()
+            .is_none_or(|any| any.iter().any(|literal| self.equals(literal, expr, value)))
+            && condition
+                .not
+                .as_ref()
+                .is_none_or(|none| !none.iter().any(|literal| self.equals(literal, expr, value)))
             && condition.matches.as_ref().is_none_or(matches_text)
             && condition.bits.is_none_or(|bits| number.is_some_and(|number| number & bits != 0))
             && condition.below.is_none_or(|limit| number.is_some_and(|number| number < limit))
             && condition.constant.is_none_or(|wanted| wanted == is_constant)
+            && condition.mentions.as_ref().is_none_or(|pattern| mentions(expr, pattern))
     }
 
     /// The argument that goes to each parameter of a function of the file.
-    fn argument_for<'c>(&self, call: &'c Call<'p>, number_of_param: usize, name: Option<&str>, method: bool) -> Option<&'c Value<'p>> {
+    fn argument_for<'c>(
+        call: &'c Call<'p>,
+        number_of_param: usize,
+        name: Option<&str>,
+        method: bool,
+    ) -> Option<&'c Value<'p>> {
         let position = if method { number_of_param.checked_sub(1)? } else { number_of_param };
         let mut seen = 0;
         for (keyword, _, value) in &call.args {
@@ -421,7 +496,12 @@ impl<'p> Flow<'p, '_> {
         None
     }
 
-    fn apply_summary(&mut self, call: &Call<'p>, summary: &Rc<Summary<'p>>, method: bool) -> Value<'p> {
+    fn apply_summary(
+        &mut self,
+        call: &Call<'p>,
+        summary: &Rc<Summary<'p>>,
+        method: bool,
+    ) -> Value<'p> {
         let Some(returned) = &summary.returned else { return Value::default() };
         let mut result = Value { path: None, alias: None, test: None, ..returned.clone() };
         result = result.without_atoms();
@@ -432,7 +512,9 @@ impl<'p> Flow<'p, '_> {
                 }
                 continue;
             };
-            let Some(value) = self.argument_for(call, usize::from(param), None, method) else { continue };
+            let Some(value) = Self::argument_for(call, usize::from(param), None, method) else {
+                continue;
+            };
             let mut value = value.derived();
             let range = call.range;
             let name = call.name;
@@ -451,7 +533,10 @@ impl<'p> Flow<'p, '_> {
     /// Arguments that reach sinks inside the called function.
     fn enter_sinks(&mut self, call: &Call<'p>, summary: &Rc<Summary<'p>>, method: bool) {
         for sink in &summary.sinks {
-            let Some(value) = self.argument_for(call, usize::from(sink.param), None, method) else { continue };
+            let Some(value) = Self::argument_for(call, usize::from(sink.param), None, method)
+            else {
+                continue;
+            };
             if !value.is_tainted() {
                 continue;
             }
@@ -473,22 +558,43 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// After a call of a function that raises on bad values, its arguments are good.
-    fn after_checks(&mut self, call: &Call<'p>, summary: &Rc<Summary<'p>>, method: bool, state: &mut State<'p>) {
+    fn after_checks(
+        call: &Call<'p>,
+        summary: &Rc<Summary<'p>>,
+        method: bool,
+        state: &mut State<'p>,
+    ) {
         for (param, bits) in summary.checked.iter().enumerate() {
             let Some(bits) = bits.filter(|bits| *bits != 0) else { continue };
-            self.clean_argument(call, param, bits, method, state);
+            Self::clean_argument(call, param, bits, method, state);
         }
     }
 
-    pub(super) fn clean_argument(&mut self, call: &Call<'p>, param: usize, bits: u64, method: bool, state: &mut State<'p>) {
+    pub(super) fn clean_argument(
+        call: &Call<'p>,
+        param: usize,
+        bits: u64,
+        method: bool,
+        state: &mut State<'p>,
+    ) {
         let position = if method { param.checked_sub(1) } else { Some(param) };
         let Some(position) = position else { return };
-        if let Some((_, expr, value)) = call.args.iter().filter(|(name, ..)| name.is_none()).nth(position)
+        if let Some((_, expr, value)) =
+            call.args.iter().filter(|(name, ..)| name.is_none()).nth(position)
             && let Some(place) = expr.peeled().place()
         {
             state.clean(&place, bits, value.clone());
         }
     }
+}
+
+/// Whether a name like this stands anywhere in an expression.
+fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+    let here = match &expr.kind {
+        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => pattern.0.is_match(name),
+        _ => false,
+    };
+    here || expr.children().into_iter().any(|child| mentions(child, pattern))
 }
 
 /// The variable behind `buf`, `&buf`, `buf + n`, `&buf[n]`.

@@ -1,4 +1,18 @@
-//! Numbers that system headers and Python's `stat` and `os` give to names.
+//! Numbers and texts that system headers and Python's `stat` and `os` give to names.
+
+/// The value of a well-known text.
+pub(super) fn text(path: &str) -> Option<&'static str> {
+    match path {
+        "os.sep" | "os.path.sep" | "posixpath.sep" => Some("/"),
+        "os.linesep" => Some("\n"),
+        "os.curdir" => Some("."),
+        "os.pardir" => Some(".."),
+        "string.ascii_letters" => Some("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"),
+        "string.ascii_lowercase" => Some("abcdefghijklmnopqrstuvwxyz"),
+        "string.digits" => Some("0123456789"),
+        _ => None,
+    }
+}
 
 /// The value of a well-known constant.
 pub(super) fn number(name: &str) -> Option<i64> {

@@ -21,15 +21,15 @@ impl<'p> Flow<'p, '_> {
             ExprKind::Null => Value::of_constant(Constant::Null),
             ExprKind::Str(text) => Value::of_text(text),
             ExprKind::Float | ExprKind::SizeofType(_) => Value::default(),
-            ExprKind::SizeofValue(inner) => {
-                self.eval_value(inner, state);
-                Value::default()
-            }
+
             ExprKind::Format(parts) => {
-                let parts: Vec<Value<'p>> = parts.iter().map(|part| self.eval_value(part, state)).collect();
+                let parts: Vec<Value<'p>> =
+                    parts.iter().map(|part| self.eval_value(part, state)).collect();
                 let mut value = concat(&parts);
                 let range = expr.range;
-                value.change(|atom| atom.trace = atom.trace.step(range, "is put into a text".to_owned()));
+                value.change(|atom| {
+                    atom.trace = atom.trace.step(range, "is put into a text".to_owned());
+                });
                 if value.text.is_none() {
                     value.text = Some(HOLE_TEXT.into());
                 }
@@ -67,7 +67,7 @@ impl<'p> Flow<'p, '_> {
                     }
                     let part = self.eval_value(item, state);
                     if let Some(name) = name {
-                        self.check_literal(&name, item, &part);
+                        self.check_literal(&name, item);
                     }
                     value.absorb(&part);
                 }
@@ -76,15 +76,19 @@ impl<'p> Flow<'p, '_> {
             ExprKind::Binary { op, left, right } => self.binary(expr, *op, left, right, state),
             ExprKind::Not(inner) => {
                 let value = self.eval_value(inner, state);
-                Value { constant: value.truth().map(|truth| Constant::Bool(!truth)), ..Value::default() }
+                Value {
+                    constant: value.truth().map(|truth| Constant::Bool(!truth)),
+                    ..Value::default()
+                }
             }
-            ExprKind::Minus(inner) => {
+            ExprKind::Minus(inner) | ExprKind::SizeofValue(inner) | ExprKind::Free(inner) => {
                 self.eval_value(inner, state);
                 Value::default()
             }
-            ExprKind::Through(inner) | ExprKind::Star(inner) | ExprKind::Deref(inner) | ExprKind::AddressOf(inner) => {
-                self.eval_value(inner, state)
-            }
+            ExprKind::Through(inner)
+            | ExprKind::Star(inner)
+            | ExprKind::Deref(inner)
+            | ExprKind::AddressOf(inner) => self.eval_value(inner, state),
             ExprKind::Cast { ty, value } => {
                 let value = self.eval_value(value, state);
                 let number = !ty.is_pointer() && ty.is_integer() && ty.name != "char";
@@ -111,12 +115,13 @@ impl<'p> Flow<'p, '_> {
                     let before = self.eval_value(target, state);
                     result = self.combine(*op, &before, &result, expr);
                 } else if let Some(name) = &name {
-                    self.check_literal(name, value, &result);
+                    self.check_literal(name, value);
                     self.check_attribute(target, value, &result);
                 }
                 if op.is_none() {
                     result.test = is_test(value).then_some(&**value);
-                    result.alias = value.peeled().place().filter(|_| result.is_tainted()).map(Into::into);
+                    result.alias =
+                        value.peeled().place().filter(|_| result.is_tainted()).map(Into::into);
                 }
                 self.assign_from(target, Some(value), result.clone(), state);
                 result
@@ -157,10 +162,7 @@ impl<'p> Flow<'p, '_> {
                 }
                 value
             }
-            ExprKind::Free(inner) => {
-                self.eval_value(inner, state);
-                Value::default()
-            }
+
             ExprKind::Sequence(parts) => {
                 let mut last = Value::default();
                 for part in parts {
@@ -180,7 +182,12 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// The value of an expression that is assigned to a variable of this name.
-    pub(super) fn eval_for(&mut self, name: &str, expr: &'p Expr<'p>, state: &mut State<'p>) -> Value<'p> {
+    pub(super) fn eval_for(
+        &mut self,
+        name: &str,
+        expr: &'p Expr<'p>,
+        state: &mut State<'p>,
+    ) -> Value<'p> {
         let outer = self.frame.target.replace(name.to_owned());
         let value = self.eval_value(expr, state);
         self.frame.target = outer;
@@ -221,15 +228,19 @@ impl<'p> Flow<'p, '_> {
             // Constants and classes by convention.
             || name.chars().next().is_some_and(|c| c.is_uppercase() || c == '_')
             || self.language != Language::Python;
-        let value = if known { Value::default() } else { self.unknown(expr.range, &format!("`{name}`")) };
+        let value =
+            if known { Value::default() } else { self.unknown(expr.range, &format!("`{name}`")) };
         value.with_path(name)
     }
 
     /// A name or attribute that is a source.
     fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
         let local = self.index.value_source(path)?;
-        let (origin, what) =
-            if local { (Origin::Local, "this machine") } else { (Origin::Remote, "outside the program") };
+        let (origin, what) = if local {
+            (Origin::Local, "this machine")
+        } else {
+            (Origin::Remote, "outside the program")
+        };
         let trace = Trace::start(expr.range, format!("`{path}` comes from {what}"));
         Some(Value::of_atom(Atom::new(origin, trace)).with_path(path))
     }
@@ -245,17 +256,24 @@ impl<'p> Flow<'p, '_> {
         if let Some(value) = place.as_deref().and_then(|place| state.get(place)) {
             return value.clone();
         }
-        if let Some(dotted) = expr.dotted(&self.program.imports)
-            && let Some(value) = self.source_value(&dotted, expr)
-        {
-            return value;
+        if let Some(dotted) = expr.dotted(&self.program.imports) {
+            if let Some(text) = constants::text(&dotted) {
+                return Value::of_text(text);
+            }
+            if let Some(value) = self.source_value(&dotted, expr) {
+                return value;
+            }
         }
         let on_self = matches!(base.kind, ExprKind::Name("self" | "cls"));
         if on_self && let Some(class) = self.frame.class {
-            if let Some(value) = self.fields.get(class).and_then(|fields| fields.get(&format!("self.{name}"))) {
+            if let Some(value) =
+                self.fields.get(class).and_then(|fields| fields.get(&format!("self.{name}")))
+            {
                 return value.clone();
             }
-            return self.unknown(expr.range, &format!("`self.{name}`")).with_path(&format!("self.{name}"));
+            return self
+                .unknown(expr.range, &format!("`self.{name}`"))
+                .with_path(&format!("self.{name}"));
         }
         if let Some(value) = place.as_deref().and_then(|place| self.module.get(place)) {
             return value.clone();
@@ -322,7 +340,9 @@ impl<'p> Flow<'p, '_> {
                     None => None,
                 };
                 let constant = match (op, first.truth(), second.as_ref().and_then(Value::truth)) {
-                    (BinaryOp::And, Some(false), _) | (BinaryOp::And, _, Some(false)) => Some(false),
+                    (BinaryOp::And, Some(false), _) | (BinaryOp::And, _, Some(false)) => {
+                        Some(false)
+                    }
                     (BinaryOp::Or, Some(true), _) | (BinaryOp::Or, _, Some(true)) => Some(true),
                     (_, Some(_), last) => last,
                     _ => None,
@@ -346,9 +366,9 @@ impl<'p> Flow<'p, '_> {
             | BinaryOp::IsNot => {
                 let second = self.eval_value(right, state);
                 if matches!(op, BinaryOp::Eq | BinaryOp::Ne) {
-                    for (named, other, value) in [(left, right, &second), (right, left, &first)] {
+                    for (named, other) in [(left, right), (right, left)] {
                         if let Some(name) = last_name(named) {
-                            self.check_literal(&name, other, value);
+                            self.check_literal(&name, other);
                         }
                     }
                 }
@@ -359,11 +379,19 @@ impl<'p> Flow<'p, '_> {
                 let second = self.eval_value(right, state);
                 if op == BinaryOp::Mod && self.language == Language::Python {
                     let items: Vec<Value<'p>> = match &right.kind {
-                        ExprKind::Tuple(items) => items.iter().map(|item| self.eval_value(item, state)).collect(),
+                        ExprKind::Tuple(items) => {
+                            items.iter().map(|item| self.eval_value(item, state)).collect()
+                        }
                         _ => vec![second.clone()],
                     };
                     if first.text.is_some() || first.is_tainted() || second.is_tainted() {
-                        return text::percent(&first, &items, second.sequence, self.repr_bits, expr.range);
+                        return text::percent(
+                            &first,
+                            &items,
+                            second.sequence,
+                            self.repr_bits,
+                            expr.range,
+                        );
                     }
                 }
                 self.combine(op, &first, &second, expr)
@@ -371,8 +399,15 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
-    pub(super) fn combine(&mut self, op: BinaryOp, first: &Value<'p>, second: &Value<'p>, expr: &Expr<'p>) -> Value<'p> {
-        if let (Some(Constant::Int(a)), Some(Constant::Int(b))) = (first.constant, second.constant) {
+    pub(super) fn combine(
+        &mut self,
+        op: BinaryOp,
+        first: &Value<'p>,
+        second: &Value<'p>,
+        expr: &Expr<'p>,
+    ) -> Value<'p> {
+        if let (Some(Constant::Int(a)), Some(Constant::Int(b))) = (first.constant, second.constant)
+        {
             let result = match op {
                 BinaryOp::Add => a.checked_add(b),
                 BinaryOp::Sub => a.checked_sub(b),
@@ -384,7 +419,9 @@ impl<'p> Flow<'p, '_> {
                 BinaryOp::Shl if (0..62).contains(&b) => a.checked_mul(1 << b),
                 _ => None,
             };
-            return result.map(|number| Value::of_constant(Constant::Int(number))).unwrap_or_default();
+            return result
+                .map(|number| Value::of_constant(Constant::Int(number)))
+                .unwrap_or_default();
         }
         let range = expr.range;
         match op {
@@ -401,7 +438,9 @@ impl<'p> Flow<'p, '_> {
             }
             BinaryOp::Add => {
                 let mut value = concat(&[first.clone(), second.clone()]);
-                value.change(|atom| atom.trace = atom.trace.step(range, "is joined to a text".to_owned()));
+                value.change(|atom| {
+                    atom.trace = atom.trace.step(range, "is joined to a text".to_owned());
+                });
                 value
             }
             BinaryOp::Div if self.language == Language::Python => {
@@ -412,7 +451,9 @@ impl<'p> Flow<'p, '_> {
                 tail.change(|atom| atom.built = true);
                 value.absorb(&tail);
                 value.change(|atom| atom.built = true);
-                value.change(|atom| atom.trace = atom.trace.step(range, "is joined to a path".to_owned()));
+                value.change(|atom| {
+                    atom.trace = atom.trace.step(range, "is joined to a path".to_owned());
+                });
                 value
             }
             BinaryOp::Sub if self.language != Language::Python => first.derived(),
@@ -440,10 +481,12 @@ impl<'p> Flow<'p, '_> {
     ) {
         match &target.kind {
             ExprKind::Tuple(parts) | ExprKind::List(parts) => {
-                if let Some(ExprKind::Tuple(items) | ExprKind::List(items)) = source.map(|source| &source.kind)
+                if let Some(ExprKind::Tuple(items) | ExprKind::List(items)) =
+                    source.map(|source| &source.kind)
                     && items.len() == parts.len()
                 {
-                    let values: Vec<Value<'p>> = items.iter().map(|item| self.eval_value(item, state)).collect();
+                    let values: Vec<Value<'p>> =
+                        items.iter().map(|item| self.eval_value(item, state)).collect();
                     for ((part, item), value) in parts.iter().zip(items).zip(values) {
                         self.assign_from(part, Some(item), value, state);
                     }
@@ -497,7 +540,8 @@ impl<'p> Flow<'p, '_> {
                 };
                 let counts = callee.as_deref() == Some("enumerate");
                 for (number, part) in parts.iter().enumerate() {
-                    let value = if counts && number == 0 { Value::default() } else { element.clone() };
+                    let value =
+                        if counts && number == 0 { Value::default() } else { element.clone() };
                     self.assign(part, value, state);
                 }
             }

@@ -13,10 +13,17 @@ use crate::{
 
 impl<'p> Flow<'p, '_> {
     /// The state where a test came out as `truth`; `None` where it cannot.
-    pub(super) fn refine(&mut self, test: &'p Expr<'p>, truth: bool, mut state: State<'p>) -> Option<State<'p>> {
+    pub(super) fn refine(
+        &mut self,
+        test: &'p Expr<'p>,
+        truth: bool,
+        mut state: State<'p>,
+    ) -> Option<State<'p>> {
         match &test.kind {
             ExprKind::Not(inner) => return self.refine(inner, !truth, state),
-            ExprKind::Through(inner) | ExprKind::Cast { value: inner, .. } => return self.refine(inner, truth, state),
+            ExprKind::Through(inner) | ExprKind::Cast { value: inner, .. } => {
+                return self.refine(inner, truth, state);
+            }
             ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), left, right } => {
                 let both = (*op == BinaryOp::And) == truth;
                 if both {
@@ -24,7 +31,9 @@ impl<'p> Flow<'p, '_> {
                     return self.refine(right, truth, state);
                 }
                 let first = self.refine(left, truth, state.clone());
-                let second = self.refine(left, !truth, state).and_then(|state| self.refine(right, truth, state));
+                let second = self
+                    .refine(left, !truth, state)
+                    .and_then(|state| self.refine(right, truth, state));
                 return match (first, second) {
                     (Some(mut first), Some(second)) => {
                         first.join(second);
@@ -88,8 +97,12 @@ impl<'p> Flow<'p, '_> {
                 let equal = matches!(op, BinaryOp::Eq | BinaryOp::Is);
                 // Compared with zero or nothing, a call is a test.
                 for (call, other) in [(left, &second), (right, &first)] {
-                    let nothing = matches!(other.constant, Some(Constant::Null | Constant::Int(0) | Constant::Bool(false)));
-                    let something = matches!(other.constant, Some(Constant::Bool(true) | Constant::Int(1)));
+                    let nothing = matches!(
+                        other.constant,
+                        Some(Constant::Null | Constant::Int(0) | Constant::Bool(false))
+                    );
+                    let something =
+                        matches!(other.constant, Some(Constant::Bool(true) | Constant::Int(1)));
                     if nothing || something {
                         state = self.refine(call, equal == something, state)?;
                     }
@@ -100,16 +113,23 @@ impl<'p> Flow<'p, '_> {
                 }
                 if equal && !matches!(op, BinaryOp::Is) {
                     // What equals a clean value is clean.
-                    for (expr, value, other) in [(left, &first, &second), (right, &second, &first)] {
+                    for (expr, value, other) in [(left, &first, &second), (right, &second, &first)]
+                    {
                         if !value.is_tainted() || matches!(other.constant, Some(Constant::Null)) {
                             continue;
                         }
-                        let bits = other.atoms().iter().map(|atom| atom.clean).reduce(|a, b| a & b).unwrap_or(u64::MAX);
+                        let bits = other
+                            .atoms()
+                            .iter()
+                            .map(|atom| atom.clean)
+                            .reduce(|a, b| a & b)
+                            .unwrap_or(u64::MAX);
                         self.clean_expr(expr, bits, &mut state);
                     }
                 }
                 if !equal
-                    && let (Some(Constant::Int(code)), Some(root)) = (second.constant, element_of(left))
+                    && let (Some(Constant::Int(code)), Some(root)) =
+                        (second.constant, element_of(left))
                     && let Some(c) = u32::try_from(code).ok().and_then(char::from_u32)
                 {
                     // No element is this character.
@@ -118,8 +138,18 @@ impl<'p> Flow<'p, '_> {
                 }
             }
             BinaryOp::In => {
-                if !second.is_tainted() || matches!(right.kind, ExprKind::Tuple(_) | ExprKind::List(_) | ExprKind::Set(_)) {
-                    let bits = second.atoms().iter().map(|atom| atom.clean).reduce(|a, b| a & b).unwrap_or(u64::MAX);
+                if !second.is_tainted()
+                    || matches!(
+                        right.kind,
+                        ExprKind::Tuple(_) | ExprKind::List(_) | ExprKind::Set(_)
+                    )
+                {
+                    let bits = second
+                        .atoms()
+                        .iter()
+                        .map(|atom| atom.clean)
+                        .reduce(|a, b| a & b)
+                        .unwrap_or(u64::MAX);
                     self.clean_expr(left, bits, &mut state);
                 } else if first.full_text().is_none() {
                     // A list of allowed values that the caller gives is trusted as much as a constant one.
@@ -135,13 +165,16 @@ impl<'p> Flow<'p, '_> {
                     self.clean_expr(right, bits, &mut state);
                 } else if let Some(set) = second.full_text() {
                     // No character of the value is in this set.
-                    let bits = set.chars().fold(0, |bits, c| bits | self.contains_bits(&c.to_string()));
+                    let bits =
+                        set.chars().fold(0, |bits, c| bits | self.contains_bits(&c.to_string()));
                     self.clean_expr(left, bits, &mut state);
                 }
             }
             BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => {
                 // `check(x) < 0` failed, or the like.
-                if let (ExprKind::Call { .. }, Some(Constant::Int(0))) = (&left.kind, second.constant) {
+                if let (ExprKind::Call { .. }, Some(Constant::Int(0))) =
+                    (&left.kind, second.constant)
+                {
                     match op {
                         BinaryOp::Lt => self.test_call(left, true, &mut state),
                         BinaryOp::Ge => self.test_call(left, false, &mut state),
@@ -165,9 +198,10 @@ impl<'p> Flow<'p, '_> {
     /// Loop counters change; only literals and module constants decide a branch for good.
     fn constants_decide(&self, left: &Expr<'p>, right: &Expr<'p>) -> bool {
         let fixed = |expr: &Expr<'p>| match &expr.kind {
-            ExprKind::Int(_) | ExprKind::Bool(_) => true,
-            ExprKind::Name(name) => self.program.constants.contains_key(name) || self.module.get(name).is_some(),
-            ExprKind::Binary { .. } => true,
+            ExprKind::Int(_) | ExprKind::Bool(_) | ExprKind::Binary { .. } => true,
+            ExprKind::Name(name) => {
+                self.program.constants.contains_key(name) || self.module.get(name).is_some()
+            }
             _ => false,
         };
         fixed(left) && fixed(right)
@@ -201,6 +235,7 @@ impl<'p> Flow<'p, '_> {
             let Hit::Guard { bits, guard, mark } = hit else { continue };
             let outcome = if truth { Holds::True } else { Holds::False };
             if guard.holds.unwrap_or(Holds::True) == outcome
+                && guard.mode.is_none_or(|mode| mode == self.mode)
                 && guard.when.iter().all(|condition| self.holds(condition, &call))
             {
                 self.clean_subjects(&call, guard, *bits, *mark, state);
@@ -212,7 +247,7 @@ impl<'p> Flow<'p, '_> {
             let outcomes = if truth { &summary.when_true } else { &summary.when_false };
             for (param, bits) in outcomes.iter().enumerate() {
                 if let Some(bits) = bits.filter(|bits| *bits != 0) {
-                    self.clean_argument(&call, param, bits, method, state);
+                    Self::clean_argument(&call, param, bits, method, state);
                 }
             }
         }
@@ -233,13 +268,23 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// `all(good(c) for c in value)` and `any(bad in value for bad in ...)`.
-    fn test_elements(&mut self, argument: &'p Expr<'p>, all: bool, truth: bool, state: &mut State<'p>) {
+    fn test_elements(
+        &mut self,
+        argument: &'p Expr<'p>,
+        all: bool,
+        truth: bool,
+        state: &mut State<'p>,
+    ) {
         let ExprKind::Comprehension { element, clauses, .. } = &argument.kind else { return };
         if all != truth {
             return;
         }
-        let ([condition], [(target, iterable)]) = (element.as_slice(), clauses.as_slice()) else { return };
-        if let ExprKind::Tuple(items) | ExprKind::List(items) | ExprKind::Set(items) = &iterable.kind {
+        let ([condition], [(target, iterable)]) = (element.as_slice(), clauses.as_slice()) else {
+            return;
+        };
+        if let ExprKind::Tuple(items) | ExprKind::List(items) | ExprKind::Set(items) =
+            &iterable.kind
+        {
             // Each of some constants is tested against the value.
             for item in items {
                 let mut inner = state.clone();
@@ -272,13 +317,21 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// Marks what a guard is about clean.
-    pub(super) fn clean_subjects(&mut self, call: &Call<'p>, guard: &Guard, bits: u64, mark: u32, state: &mut State<'p>) {
+    pub(super) fn clean_subjects(
+        &mut self,
+        call: &Call<'p>,
+        guard: &Guard,
+        bits: u64,
+        mark: u32,
+        state: &mut State<'p>,
+    ) {
         let receiver = Argument { receiver: true, ..Argument::default() };
         let argument = guard.argument.as_ref().unwrap_or(&receiver);
         let subjects: Vec<(&'p Expr<'p>, Value<'p>)> =
             call.select(argument).into_iter().map(|(expr, value)| (expr, value.clone())).collect();
         for (expr, value) in subjects {
-            if mark != 0 && value.atoms().iter().any(|atom| atom.marks & mark == 0 && !atom.leading) {
+            if mark != 0 && value.atoms().iter().any(|atom| atom.marks & mark == 0 && !atom.leading)
+            {
                 continue;
             }
             self.clean_expr(expr, bits, state);
@@ -309,7 +362,9 @@ impl<'p> Flow<'p, '_> {
                 self.clean_expr(right, bits, state);
             }
             ExprKind::Assign { target, .. } => self.clean_expr(target, bits, state),
-            ExprKind::Through(inner) | ExprKind::Star(inner) | ExprKind::Cast { value: inner, .. } => {
+            ExprKind::Through(inner)
+            | ExprKind::Star(inner)
+            | ExprKind::Cast { value: inner, .. } => {
                 self.clean_expr(inner, bits, state);
             }
             _ => {
@@ -329,7 +384,9 @@ impl<'p> Flow<'p, '_> {
 /// The whole that `x[i]` or `*x` is an element of; fields and fixed keys are things of their own.
 fn element_of<'e, 'p>(expr: &'e Expr<'p>) -> Option<&'e Expr<'p>> {
     match &expr.kind {
-        ExprKind::Subscript { base, index } if !matches!(index.kind, ExprKind::Str(_) | ExprKind::Int(_) | ExprKind::Slice(_)) => {
+        ExprKind::Subscript { base, index }
+            if !matches!(index.kind, ExprKind::Str(_) | ExprKind::Int(_) | ExprKind::Slice(_)) =>
+        {
             Some(base)
         }
         ExprKind::Deref(base) => match &base.kind {

@@ -21,7 +21,7 @@ use self::{
 };
 use crate::{
     engine::Mode,
-    ir::{Expr, ExprKind, Function, Program, Range, Stmt, StmtKind, Type},
+    ir::{Expr, ExprKind, Function, Program, Range, Stmt, Type},
     report::Report,
     rules::Index,
     walk::{self, Domain},
@@ -128,7 +128,11 @@ impl<'p> Flow<'p, '_> {
             .decorators
             .iter()
             .filter_map(|decorator| {
-                let callee = if let ExprKind::Call { callee, .. } = &decorator.kind { callee } else { decorator };
+                let callee = if let ExprKind::Call { callee, .. } = &decorator.kind {
+                    callee
+                } else {
+                    decorator
+                };
                 callee.dotted(&self.program.imports)
             })
             .any(|path| self.index.is_entry_point(&path));
@@ -150,8 +154,8 @@ impl<'p> Flow<'p, '_> {
         let outer = std::mem::replace(&mut self.frame, frame);
         for param in &function.params {
             if let Some(default) = &param.default {
-                let value = self.eval_value(default, &mut State::default());
-                self.check_literal(param.name, default, &value);
+                self.eval_value(default, &mut State::default());
+                self.check_literal(param.name, default);
             }
         }
         let end = walk::run(self, &function.body, state);
@@ -171,7 +175,11 @@ impl<'p> Flow<'p, '_> {
         let is_self = at == 0 && function.class.is_some() && matches!(param.name, "self" | "cls");
         let plain = match self.language {
             Language::Python => matches!(param.ty.name.as_ref(), "int" | "float" | "bool"),
-            _ => !param.ty.is_pointer() && (param.ty.is_integer() || matches!(param.ty.name.as_ref(), "float" | "double")),
+            _ => {
+                !param.ty.is_pointer()
+                    && (param.ty.is_integer()
+                        || matches!(param.ty.name.as_ref(), "float" | "double"))
+            }
         };
         if is_self || plain || at > usize::from(u8::MAX) {
             return Value::default();
@@ -182,7 +190,11 @@ impl<'p> Flow<'p, '_> {
         let origin = if entry {
             Origin::Remote
         } else if main {
-            if self.index.value_source(param.name) == Some(false) { Origin::Remote } else { Origin::Local }
+            if self.index.value_source(param.name) == Some(false) {
+                Origin::Remote
+            } else {
+                Origin::Local
+            }
         } else {
             Origin::Parameter(at as u8)
         };
@@ -208,7 +220,8 @@ impl<'p> Flow<'p, '_> {
         }
         self.fields.insert(class, fields.clone());
         let constructor = self.program.functions.iter().position(|function| {
-            function.class == Some(class) && matches!(function.name, "__init__" | "setUp" | "__post_init__")
+            function.class == Some(class)
+                && matches!(function.name, "__init__" | "setUp" | "__post_init__")
         });
         if let Some(number) = constructor {
             self.summary(number);
@@ -230,7 +243,10 @@ impl<'p> Flow<'p, '_> {
     /// A value the code at hand does not explain.
     fn unknown(&self, range: Range, what: &str) -> Value<'p> {
         if self.snippet() {
-            Value::of_atom(Atom::new(Origin::Unknown, Trace::start(range, format!("{what} is of unknown origin"))))
+            Value::of_atom(Atom::new(
+                Origin::Unknown,
+                Trace::start(range, format!("{what} is of unknown origin")),
+            ))
         } else {
             Value::default()
         }
@@ -267,7 +283,7 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
             return;
         };
         let mut value = self.eval_for(name, init, state);
-        self.check_literal(name, init, &value);
+        self.check_literal(name, init);
         if !ty.is_pointer() && ty.is_integer() && ty.name != "char" {
             value = value.without_atoms();
         }
@@ -317,7 +333,12 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         }
     }
 
-    fn selects(&mut self, value: &'p Expr<'p>, values: &'p [Expr<'p>], mut state: State<'p>) -> Option<State<'p>> {
+    fn selects(
+        &mut self,
+        value: &'p Expr<'p>,
+        values: &'p [Expr<'p>],
+        mut state: State<'p>,
+    ) -> Option<State<'p>> {
         // One of some constants: the value is known.
         if !values.is_empty()
             && values.iter().all(|case| matches!(case.kind, ExprKind::Str(_) | ExprKind::Int(_)))
@@ -364,47 +385,19 @@ pub(crate) fn never_returns(expr: &Expr<'_>) -> bool {
     ) || name.ends_with("_and_die")
         || name.ends_with("_or_die")
         || name.starts_with("RETURN_")
+        || name.starts_with("Throw")
+        || name.starts_with("THROW")
+        || name.contains("fatal")
 }
 
 /// Names of everything that is called, methods by their last component.
 pub(crate) fn called_names<'p>(body: &'p [Stmt<'p>], out: &mut BTreeSet<&'p str>) {
     for stmt in body {
-        match &stmt.kind {
-            StmtKind::Expr(expr) | StmtKind::Assert(expr) => names_in(expr, out),
-            StmtKind::Declare { init, .. } => init.iter().for_each(|expr| names_in(expr, out)),
-            StmtKind::Return(value) | StmtKind::Raise(value) => value.iter().for_each(|expr| names_in(expr, out)),
-            StmtKind::Delete(exprs) => exprs.iter().for_each(|expr| names_in(expr, out)),
-            StmtKind::If { test, then, otherwise } => {
-                names_in(test, out);
-                called_names(then, out);
-                called_names(otherwise, out);
-            }
-            StmtKind::Loop(inner) => {
-                called_names(&inner.init, out);
-                if let Some((target, iterable)) = &inner.bind {
-                    names_in(target, out);
-                    names_in(iterable, out);
-                }
-                inner.test.iter().chain(&inner.step).for_each(|expr| names_in(expr, out));
-                called_names(&inner.body, out);
-                called_names(&inner.otherwise, out);
-            }
-            StmtKind::Switch { value, cases } => {
-                names_in(value, out);
-                cases.iter().for_each(|case| called_names(&case.body, out));
-            }
-            StmtKind::Try { body, handlers, otherwise, finally } => {
-                called_names(body, out);
-                handlers.iter().for_each(|handler| called_names(handler, out));
-                called_names(otherwise, out);
-                called_names(finally, out);
-            }
-            StmtKind::With { items, body } => {
-                items.iter().for_each(|(item, _)| names_in(item, out));
-                called_names(body, out);
-            }
-            StmtKind::Block(body) => called_names(body, out),
-            StmtKind::Goto(_) | StmtKind::Label(_) | StmtKind::Break | StmtKind::Continue => {}
+        for expr in stmt.exprs() {
+            names_in(expr, out);
+        }
+        for block in stmt.blocks() {
+            called_names(block, out);
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{
     value::{Atom, Constant, Origin, Trace, Value},
 };
 use crate::{
-    ir::{Expr, ExprKind, Range},
+    ir::{BinaryOp, Expr, ExprKind, Range},
     report::Alert,
     rules::{Argument, Literal, Shape, Sink},
 };
@@ -35,7 +35,13 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// Checks one value that reaches a sink.
-    pub(super) fn check_sink(&mut self, demand: Demand, sink: &Sink, expr: &Expr<'p>, value: &Value<'p>) {
+    pub(super) fn check_sink(
+        &mut self,
+        demand: Demand,
+        sink: &Sink,
+        expr: &Expr<'p>,
+        value: &Value<'p>,
+    ) {
         if !value.is_tainted() || (sink.shape == Shape::Text && value.sequence) {
             return;
         }
@@ -53,8 +59,15 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// A printf-like call: what the conversions let through reaches the sink as one text.
-    pub(super) fn check_formatted(&mut self, demand: Demand, sink: &Sink, format: &Argument, call: &Call<'p>) {
-        let Some((pattern_expr, pattern)) = call.select(format).first().map(|(expr, value)| (*expr, (*value).clone()))
+    pub(super) fn check_formatted(
+        &mut self,
+        demand: Demand,
+        sink: &Sink,
+        format: &Argument,
+        call: &Call<'p>,
+    ) {
+        let Some((pattern_expr, pattern)) =
+            call.select(format).first().map(|(expr, value)| (*expr, (*value).clone()))
         else {
             return;
         };
@@ -62,7 +75,8 @@ impl<'p> Flow<'p, '_> {
         let mut items = Vec::new();
         for argument in &sink.argument {
             for (expr, value) in call.select(argument) {
-                if value.is_tainted() && std::ptr::eq(first, pattern_expr) && !pattern.is_tainted() {
+                if value.is_tainted() && std::ptr::eq(first, pattern_expr) && !pattern.is_tainted()
+                {
                     first = expr;
                 }
                 items.push(value.clone());
@@ -77,7 +91,8 @@ impl<'p> Flow<'p, '_> {
     }
 
     pub(super) fn in_context(&self, context: &crate::rules::Pattern) -> bool {
-        context.0.is_match(self.frame.name) || self.frame.target.as_ref().is_some_and(|target| context.0.is_match(target))
+        context.0.is_match(self.frame.name)
+            || self.frame.target.as_ref().is_some_and(|target| context.0.is_match(target))
     }
 
     /// Alerts and summary entries for tainted data at a place that must not have it.
@@ -97,7 +112,6 @@ impl<'p> Flow<'p, '_> {
                     needs_built: demand.needs_built,
                     unknown: demand.unknown,
                     base: demand.base || !atom.leading,
-                    trace: Rc::clone(&atom.trace),
                 });
             }
             if self.counts(atom, demand) && worst.is_none_or(|known| atom.origin > known.origin) {
@@ -120,7 +134,13 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
-    pub(super) fn alert(&mut self, rule: usize, range: Range, detail: Option<String>, trace: &Rc<Trace>) {
+    pub(super) fn alert(
+        &mut self,
+        rule: usize,
+        range: Range,
+        detail: Option<String>,
+        trace: &Rc<Trace>,
+    ) {
         self.report.alerts.push(Alert { rule, range, detail, trace: trace.steps() });
     }
 
@@ -137,23 +157,50 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// A text constant that goes to a variable, keyword or key.
-    pub(super) fn check_literal(&mut self, name: &str, expr: &Expr<'p>, value: &Value<'p>) {
+    pub(super) fn check_literal(&mut self, name: &str, expr: &Expr<'p>) {
         let index = self.index;
-        if index.literals.is_empty() || !matches!(expr.peeled().kind, ExprKind::Str(_)) {
+        if index.literals.is_empty() {
             return;
         }
-        let Some(text) = value.full_text() else { return };
+        let text = match &expr.peeled().kind {
+            ExprKind::Str(text) => text.as_ref(),
+            // The value of last resort is a value.
+            ExprKind::Binary { op: BinaryOp::Or, right, .. } => {
+                return self.check_literal(name, right);
+            }
+            ExprKind::Conditional { then, otherwise, .. } => {
+                self.check_literal(name, then);
+                return self.check_literal(name, otherwise);
+            }
+            ExprKind::Call { callee, args } => {
+                let asks = matches!(
+                    callee.kind,
+                    ExprKind::Attribute { name: "get" | "getenv", .. } | ExprKind::Name("getenv")
+                );
+                return match args.get(1) {
+                    Some(last) if asks => self.check_literal(name, &last.value),
+                    _ => {}
+                };
+            }
+            _ => return,
+        };
         for (rule, model) in &index.literals {
             let excepted = model.except.as_ref().is_some_and(|except| except.0.is_match(text))
                 || model.except_name.as_ref().is_some_and(|except| except.0.is_match(name));
-            if !text.is_empty() && !excepted && model.name.0.is_match(name) {
+            let fits = model.value.as_ref().is_none_or(|pattern| pattern.0.is_match(text));
+            if !text.is_empty() && !excepted && fits && model.name.0.is_match(name) {
                 self.alert_here(*rule, expr.range);
             }
         }
     }
 
     /// A setting such as `context.verify_mode = ssl.CERT_NONE`.
-    pub(super) fn check_attribute(&mut self, target: &Expr<'p>, expr: &Expr<'p>, value: &Value<'p>) {
+    pub(super) fn check_attribute(
+        &mut self,
+        target: &Expr<'p>,
+        expr: &Expr<'p>,
+        value: &Value<'p>,
+    ) {
         let index = self.index;
         if index.attributes.is_empty() || !matches!(target.kind, ExprKind::Attribute { .. }) {
             return;
@@ -179,7 +226,9 @@ impl<'p> Flow<'p, '_> {
             Literal::Text(wanted) => {
                 value.full_text() == Some(wanted.as_str())
                     || value.path.as_deref().is_some_and(|path| ends_with_path(path, wanted))
-                    || expr.dotted(&self.program.imports).is_some_and(|path| ends_with_path(&path, wanted))
+                    || expr
+                        .dotted(&self.program.imports)
+                        .is_some_and(|path| ends_with_path(&path, wanted))
             }
         }
     }

@@ -56,7 +56,11 @@ impl<'p> State<'p> {
         for _ in 0..3 {
             let value = self.vars.entry(place.clone()).or_insert_with(|| current.clone());
             value.clean(bits);
-            let Some(alias) = value.alias.as_deref().filter(|alias| *alias != place).map(str::to_owned) else { return };
+            let Some(alias) =
+                value.alias.as_deref().filter(|alias| *alias != place).map(str::to_owned)
+            else {
+                return;
+            };
             match self.vars.get(&alias) {
                 Some(origin) => current = origin.clone(),
                 None => return,

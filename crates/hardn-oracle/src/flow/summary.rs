@@ -5,7 +5,7 @@ use std::rc::Rc;
 use super::{
     Flow, MAX_CALL_DEPTH,
     state::State,
-    value::{Constant, Origin, Trace, Value},
+    value::{Constant, Origin, Value},
 };
 use crate::ir::{Expr, ExprKind, Range};
 
@@ -27,7 +27,6 @@ pub(super) struct ParamSink {
     pub(super) needs_built: bool,
     pub(super) unknown: bool,
     pub(super) base: bool,
-    pub(super) trace: Rc<Trace>,
 }
 
 /// The summary of one function.
@@ -99,8 +98,10 @@ impl<'p> Flow<'p, '_> {
             ExprKind::Name(name) => (*name, false),
             ExprKind::Attribute { name, base, .. } => {
                 let on_self = matches!(base.root(), Some("self" | "cls" | "this"));
-                let on_class = base.root().is_some_and(|root| self.program.classes.contains_key(root));
-                let imported = base.root().is_some_and(|root| self.program.imports.contains_key(root));
+                let on_class =
+                    base.root().is_some_and(|root| self.program.classes.contains_key(root));
+                let imported =
+                    base.root().is_some_and(|root| self.program.imports.contains_key(root));
                 if imported {
                     return None;
                 }
@@ -111,10 +112,13 @@ impl<'p> Flow<'p, '_> {
         let candidates = self.by_name.get(name)?;
         let number = match candidates.as_slice() {
             [only] => *only,
-            several => *several.iter().find(|number| self.program.functions[**number].class == self.frame.class)?,
+            several => *several
+                .iter()
+                .find(|number| self.program.functions[**number].class == self.frame.class)?,
         };
         let function = &self.program.functions[number];
-        let takes_self = function.params.first().is_some_and(|param| matches!(param.name, "self" | "cls"));
+        let takes_self =
+            function.params.first().is_some_and(|param| matches!(param.name, "self" | "cls"));
         let is_attribute = matches!(callee.kind, ExprKind::Attribute { .. });
         // `xs.append(v)` is no call of a plain function named `append`.
         if is_attribute && function.class.is_none() {
@@ -162,7 +166,11 @@ impl<'p> Flow<'p, '_> {
                     None => continue,
                 },
             };
-            let slot = if outcome { &mut self.frame.summary.when_true } else { &mut self.frame.summary.when_false };
+            let slot = if outcome {
+                &mut self.frame.summary.when_true
+            } else {
+                &mut self.frame.summary.when_false
+            };
             narrow(slot, &bits);
         }
     }

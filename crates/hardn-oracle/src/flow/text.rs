@@ -4,14 +4,21 @@ use super::value::{HOLE_TEXT, Value, concat};
 use crate::ir::Range;
 
 /// Python's `%`: numeric conversions let no text through.
-pub(super) fn percent<'p>(format: &Value<'p>, items: &[Value<'p>], is_sequence: bool, repr: u64, range: Range) -> Value<'p> {
+pub(super) fn percent<'p>(
+    format: &Value<'p>,
+    items: &[Value<'p>],
+    is_sequence: bool,
+    repr: u64,
+    range: Range,
+) -> Value<'p> {
     let Some(text) = format.text.clone() else {
         let mut parts = vec![format.clone()];
         parts.extend(items.iter().cloned());
         return joined(&parts, range);
     };
     // `"..." % values` with a tuple or mapping in a variable fills every place.
-    let spread = items.len() == 1 && (is_sequence || text.matches('%').count() > 1 + 2 * text.matches("%%").count());
+    let spread = items.len() == 1
+        && (is_sequence || text.matches('%').count() > 1 + 2 * text.matches("%%").count());
     let mut items = items.iter();
     let mut parts = vec![];
     let mut literal = String::new();
@@ -40,7 +47,10 @@ pub(super) fn percent<'p>(format: &Value<'p>, items: &[Value<'p>], is_sequence: 
             } else if next.is_ascii_alphabetic() && !matches!(next, 'l' | 'h' | 'z' | 'L') {
                 conversion = Some(next);
                 break;
-            } else if !matches!(next, '0'..='9' | '.' | '-' | '+' | ' ' | '#' | '*' | 'l' | 'h' | 'z' | 'L') {
+            } else if !matches!(
+                next,
+                '0'..='9' | '.' | '-' | '+' | ' ' | '#' | '*' | 'l' | 'h' | 'z' | 'L'
+            ) {
                 break;
             }
         }
@@ -48,7 +58,9 @@ pub(super) fn percent<'p>(format: &Value<'p>, items: &[Value<'p>], is_sequence: 
         let value = value.unwrap_or_default();
         parts.push(Value::of_text(&std::mem::take(&mut literal)));
         parts.push(match conversion {
-            Some('d' | 'i' | 'u' | 'x' | 'X' | 'o' | 'f' | 'F' | 'g' | 'e' | 'c' | 'p') => Value::of_text(HOLE_TEXT),
+            Some('d' | 'i' | 'u' | 'x' | 'X' | 'o' | 'f' | 'F' | 'g' | 'e' | 'c' | 'p') => {
+                Value::of_text(HOLE_TEXT)
+            }
             Some('r' | 'a') => {
                 let mut value = scalar(&value);
                 value.clean(repr);
@@ -65,7 +77,13 @@ pub(super) fn percent<'p>(format: &Value<'p>, items: &[Value<'p>], is_sequence: 
 }
 
 /// Python's `str.format` and anything with braces: the values come in order.
-pub(super) fn braces<'p>(format: &Value<'p>, items: &[Value<'p>], named: &[(&str, Value<'p>)], repr: u64, range: Range) -> Value<'p> {
+pub(super) fn braces<'p>(
+    format: &Value<'p>,
+    items: &[Value<'p>],
+    named: &[(&str, Value<'p>)],
+    repr: u64,
+    range: Range,
+) -> Value<'p> {
     let Some(text) = format.text.clone() else {
         let mut parts = vec![format.clone()];
         parts.extend(items.iter().cloned());
@@ -95,7 +113,11 @@ pub(super) fn braces<'p>(format: &Value<'p>, items: &[Value<'p>], named: &[(&str
         } else if let Ok(number) = field.parse::<usize>() {
             items.get(number).cloned()
         } else {
-            named.iter().find(|(name, _)| *name == field).or_else(|| named.iter().find(|(name, _)| name.is_empty())).map(|(_, value)| value.clone())
+            named
+                .iter()
+                .find(|(name, _)| *name == field)
+                .or_else(|| named.iter().find(|(name, _)| name.is_empty()))
+                .map(|(_, value)| value.clone())
         };
         parts.push(Value::of_text(&std::mem::take(&mut literal)));
         let numeric = spec.ends_with(['d', 'x', 'X', 'f', 'b', 'o', 'e', 'g']);
@@ -117,7 +139,8 @@ pub(super) fn braces<'p>(format: &Value<'p>, items: &[Value<'p>], named: &[(&str
 
 fn joined<'p>(parts: &[Value<'p>], range: Range) -> Value<'p> {
     // Empty literals around a value are no joining.
-    let parts: Vec<Value<'p>> = parts.iter().filter(|part| part.text.as_deref() != Some("")).cloned().collect();
+    let parts: Vec<Value<'p>> =
+        parts.iter().filter(|part| part.text.as_deref() != Some("")).cloned().collect();
     let mut value = concat(&parts);
     value.change(|atom| atom.trace = atom.trace.step(range, "is put into a text".to_owned()));
     if value.text.is_none() {

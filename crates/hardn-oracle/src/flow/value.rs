@@ -95,7 +95,8 @@ impl Atom {
     }
 
     fn same_origin(&self, other: &Self) -> bool {
-        self.origin == other.origin && (Rc::ptr_eq(&self.trace, &other.trace) || self.trace.root() == other.trace.root())
+        self.origin == other.origin
+            && (Rc::ptr_eq(&self.trace, &other.trace) || self.trace.root() == other.trace.root())
     }
 }
 
@@ -124,7 +125,7 @@ pub(crate) struct Value<'p> {
     pub(crate) alias: Option<Rc<str>>,
 }
 
-impl<'p> Value<'p> {
+impl Value<'_> {
     pub(crate) fn of_text(text: &str) -> Self {
         Self { text: Some(Rc::from(text)), ..Self::default() }
     }
@@ -227,7 +228,7 @@ impl<'p> Value<'p> {
                     }
                 }
                 if ours.len() > MAX_ATOMS {
-                    ours.sort_by(|a, b| b.origin.cmp(&a.origin));
+                    ours.sort_by_key(|atom| std::cmp::Reverse(atom.origin));
                     ours.truncate(MAX_ATOMS);
                 }
             }
@@ -244,7 +245,9 @@ impl<'p> Value<'p> {
                 (Some(ours), _) => Some(ours.clone()),
                 (None, theirs) => theirs.clone(),
             };
-            self.text = longer.map(|text| if text.contains(HOLE) { text } else { Rc::from(format!("{text}{HOLE}")) });
+            self.text = longer.map(|text| {
+                if text.contains(HOLE) { text } else { Rc::from(format!("{text}{HOLE}")) }
+            });
         }
         if self.constant != other.constant {
             self.constant = None;
@@ -265,7 +268,9 @@ impl<'p> Value<'p> {
 /// Joins the parts of a text: concatenation, formatting.
 pub(crate) fn concat<'p>(parts: &[Value<'p>]) -> Value<'p> {
     let mut text = String::new();
-    let literal = parts.iter().any(|part| part.text.as_ref().is_some_and(|text| text.chars().any(|c| c != HOLE)));
+    let literal = parts
+        .iter()
+        .any(|part| part.text.as_ref().is_some_and(|text| text.chars().any(|c| c != HOLE)));
     let built = literal || parts.len() > 1;
     let mut out = Value::default();
     for (number, part) in parts.iter().enumerate() {
@@ -281,7 +286,9 @@ pub(crate) fn concat<'p>(parts: &[Value<'p>]) -> Value<'p> {
             piece.change(|atom| atom.built = true);
         }
         let before_slash = number == 0
-            && parts.get(1).is_some_and(|next| next.text.as_ref().is_some_and(|text| text.starts_with('/')));
+            && parts
+                .get(1)
+                .is_some_and(|next| next.text.as_ref().is_some_and(|text| text.starts_with('/')));
         if before_slash && part.text.is_none() {
             piece.change(|atom| atom.leading = true);
         }

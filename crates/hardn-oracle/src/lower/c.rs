@@ -5,10 +5,13 @@ use std::{borrow::Cow, collections::BTreeMap};
 use tree_sitter::Node;
 
 use super::{MAX_DEPTH, Source, error_bytes, literal, named, range, unknown};
-use crate::ir::{Arg, BinaryOp, Case, Expr, ExprKind, Function, Loop, Param, Program, Stmt, StmtKind, Type};
+use crate::ir::{
+    Arg, BinaryOp, Case, Expr, ExprKind, Function, Loop, Param, Program, Stmt, StmtKind, Type,
+};
 
 pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
-    let mut lowering = Lowering { source: Source { code }, program: Program::default(), class: None, depth: 0 };
+    let mut lowering =
+        Lowering { source: Source { code }, program: Program::default(), class: None, depth: 0 };
     lowering.program.functions.push(Function {
         name: "",
         class: None,
@@ -74,8 +77,15 @@ impl<'a> Lowering<'a> {
     fn statement_inner(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
         let kind = match node.kind() {
             // What could be recovered inside an error still counts.
-            "ERROR" | "linkage_specification" | "declaration_list" | "namespace_definition" | "template_declaration"
-            | "attributed_statement" | "preproc_else" | "preproc_elif" | "field_declaration_list"
+            "ERROR"
+            | "linkage_specification"
+            | "declaration_list"
+            | "namespace_definition"
+            | "template_declaration"
+            | "attributed_statement"
+            | "preproc_else"
+            | "preproc_elif"
+            | "field_declaration_list"
             | "access_specifier" => {
                 out.extend(self.block(node));
                 return;
@@ -159,7 +169,8 @@ impl<'a> Lowering<'a> {
                 }))
             }
             "for_range_loop" => {
-                let declarator = node.child_by_field_name("declarator").map(|inner| self.declarator(inner));
+                let declarator =
+                    node.child_by_field_name("declarator").map(|inner| self.declarator(inner));
                 let name = declarator.map_or("", |declarator| declarator.name);
                 let target = Expr::new(ExprKind::Name(name), range(node));
                 let iterable = *self.boxed(node, "right");
@@ -178,10 +189,15 @@ impl<'a> Lowering<'a> {
             "return_statement" | "co_return_statement" => {
                 StmtKind::Return(named(node).first().map(|value| self.expr(*value)))
             }
-            "throw_statement" => StmtKind::Raise(named(node).first().map(|value| self.expr(*value))),
+            "throw_statement" => {
+                StmtKind::Raise(named(node).first().map(|value| self.expr(*value)))
+            }
             "goto_statement" => StmtKind::Goto(self.source.field(node, "label")),
             "labeled_statement" => {
-                out.push(Stmt { kind: StmtKind::Label(self.source.field(node, "label")), range: range(node) });
+                out.push(Stmt {
+                    kind: StmtKind::Label(self.source.field(node, "label")),
+                    range: range(node),
+                });
                 for child in named(node).into_iter().skip(1) {
                     self.statement(child, out);
                 }
@@ -198,10 +214,23 @@ impl<'a> Lowering<'a> {
                     .collect();
                 StmtKind::Try { body, handlers, otherwise: Vec::new(), finally: Vec::new() }
             }
-            "comment" | "preproc_include" | "preproc_call" | "preproc_function_def" | "using_declaration"
-            | "alias_declaration" | "static_assert_declaration" | "friend_declaration" | "type_identifier"
-            | "primitive_type" | "storage_class_specifier" | "type_qualifier" | "string_content"
-            | "namespace_identifier" | "preproc_directive" | "preproc_arg" | "template_parameter_list"
+            "comment"
+            | "preproc_include"
+            | "preproc_call"
+            | "preproc_function_def"
+            | "using_declaration"
+            | "alias_declaration"
+            | "static_assert_declaration"
+            | "friend_declaration"
+            | "type_identifier"
+            | "primitive_type"
+            | "storage_class_specifier"
+            | "type_qualifier"
+            | "string_content"
+            | "namespace_identifier"
+            | "preproc_directive"
+            | "preproc_arg"
+            | "template_parameter_list"
             | "parameter_list" => return,
             _ => StmtKind::Expr(self.expr(node)),
         };
@@ -211,7 +240,8 @@ impl<'a> Lowering<'a> {
     /// `#if` around code: either side may be compiled.
     fn conditional_code(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
         let alternative = node.child_by_field_name("alternative");
-        let skipped = [node.child_by_field_name("name"), node.child_by_field_name("condition"), alternative];
+        let skipped =
+            [node.child_by_field_name("name"), node.child_by_field_name("condition"), alternative];
         let mut then = Vec::new();
         for child in named(node) {
             if !skipped.contains(&Some(child)) {
@@ -233,7 +263,9 @@ impl<'a> Lowering<'a> {
     }
 
     fn condition(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) -> Expr<'a> {
-        let Some(clause) = node.child_by_field_name("condition") else { return unknown(node, Vec::new()) };
+        let Some(clause) = node.child_by_field_name("condition") else {
+            return unknown(node, Vec::new());
+        };
         if clause.kind() != "condition_clause" {
             return self.expr(clause);
         }
@@ -283,12 +315,19 @@ impl<'a> Lowering<'a> {
                 self.statement(child, &mut body);
             }
         }
-        Case { values: value.map(|value| self.expr(value)).into_iter().collect(), body, falls_through: true }
+        Case {
+            values: value.map(|value| self.expr(value)).into_iter().collect(),
+            body,
+            falls_through: true,
+        }
     }
 
     fn function(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
         let returns = self.type_of(node.child_by_field_name("type"));
-        let declarator = node.child_by_field_name("declarator").map(|inner| self.declarator(inner)).unwrap_or_default();
+        let declarator = node
+            .child_by_field_name("declarator")
+            .map(|inner| self.declarator(inner))
+            .unwrap_or_default();
         let Some(list) = declarator.params else {
             // A macro in place of a signature: the body still counts.
             let body = self.body(node, "body");
@@ -299,12 +338,20 @@ impl<'a> Lowering<'a> {
         for param in named(list) {
             if matches!(param.kind(), "parameter_declaration" | "optional_parameter_declaration") {
                 let ty = self.type_of(param.child_by_field_name("type"));
-                let inner = param.child_by_field_name("declarator").map(|inner| self.declarator(inner)).unwrap_or_default();
+                let inner = param
+                    .child_by_field_name("declarator")
+                    .map(|inner| self.declarator(inner))
+                    .unwrap_or_default();
                 if ty.name == "void" && inner.pointers == 0 && inner.name.is_empty() {
                     continue;
                 }
                 let name = inner.name;
-                params.push(Param { name, ty: complete(ty, &inner), default: None, range: range(param) });
+                params.push(Param {
+                    name,
+                    ty: complete(ty, &inner),
+                    default: None,
+                    range: range(param),
+                });
             }
         }
         let class = declarator.class.or(self.class);
@@ -327,7 +374,9 @@ impl<'a> Lowering<'a> {
         let mut current = node;
         for _ in 0..MAX_DEPTH {
             match current.kind() {
-                "pointer_declarator" | "abstract_pointer_declarator" | "pointer_type_declarator" => result.pointers += 1,
+                "pointer_declarator"
+                | "abstract_pointer_declarator"
+                | "pointer_type_declarator" => result.pointers += 1,
                 "array_declarator" | "abstract_array_declarator" => {
                     let size = current.child_by_field_name("size");
                     let text = size.map(|size| self.source.text(size));
@@ -341,8 +390,8 @@ impl<'a> Lowering<'a> {
                 "function_declarator" | "abstract_function_declarator" => {
                     result.params = current.child_by_field_name("parameters");
                 }
-                "identifier" | "field_identifier" | "type_identifier" | "operator_name" | "destructor_name"
-                | "primitive_type" => {
+                "identifier" | "field_identifier" | "type_identifier" | "operator_name"
+                | "destructor_name" | "primitive_type" => {
                     result.name = self.source.text(current);
                     return result;
                 }
@@ -364,7 +413,10 @@ impl<'a> Lowering<'a> {
             let next = current.child_by_field_name("declarator").or_else(|| {
                 named(current).into_iter().find(|child| {
                     child.kind().ends_with("declarator")
-                        || matches!(child.kind(), "identifier" | "field_identifier" | "qualified_identifier")
+                        || matches!(
+                            child.kind(),
+                            "identifier" | "field_identifier" | "qualified_identifier"
+                        )
                 })
             });
             match next {
@@ -422,7 +474,8 @@ impl<'a> Lowering<'a> {
             if child.kind() == "field_declaration" {
                 let ty = self.type_of(child.child_by_field_name("type"));
                 let mut cursor = child.walk();
-                let declarators: Vec<Node<'_>> = child.children_by_field_name("declarator", &mut cursor).collect();
+                let declarators: Vec<Node<'_>> =
+                    child.children_by_field_name("declarator", &mut cursor).collect();
                 for inner in declarators {
                     let declarator = self.declarator(inner);
                     fields.insert(declarator.name, complete(ty.clone(), &declarator));
@@ -438,7 +491,8 @@ impl<'a> Lowering<'a> {
     fn type_definition(&mut self, node: Node<'_>) {
         let ty = self.type_of(node.child_by_field_name("type"));
         let mut cursor = node.walk();
-        let declarators: Vec<Node<'_>> = node.children_by_field_name("declarator", &mut cursor).collect();
+        let declarators: Vec<Node<'_>> =
+            node.children_by_field_name("declarator", &mut cursor).collect();
         for inner in declarators {
             let declarator = self.declarator(inner);
             if declarator.params.is_none() {
@@ -450,13 +504,18 @@ impl<'a> Lowering<'a> {
     fn declaration(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
         let ty = self.type_of(node.child_by_field_name("type"));
         let mut cursor = node.walk();
-        let declarators: Vec<Node<'_>> = node.children_by_field_name("declarator", &mut cursor).collect();
+        let declarators: Vec<Node<'_>> =
+            node.children_by_field_name("declarator", &mut cursor).collect();
         for inner in declarators {
             let declarator = self.declarator(inner);
             if declarator.params.is_some() && inner.kind() != "init_declarator" {
                 continue; // a prototype
             }
-            let mut init = if inner.kind() == "init_declarator" { inner.child_by_field_name("value") } else { None };
+            let mut init = if inner.kind() == "init_declarator" {
+                inner.child_by_field_name("value")
+            } else {
+                None
+            };
             if init.is_none() && inner.kind() != "init_declarator" {
                 init = node.child_by_field_name("value");
             }
@@ -471,18 +530,24 @@ impl<'a> Lowering<'a> {
                     _ => None,
                 };
             }
-            if let (true, Some(ExprKind::Int(number))) =
-                (self.source.text(node).starts_with("static const") || self.source.text(node).starts_with("const"), init.as_ref().map(|init| &init.kind))
-            {
+            if let (true, Some(ExprKind::Int(number))) = (
+                self.source.text(node).starts_with("static const")
+                    || self.source.text(node).starts_with("const"),
+                init.as_ref().map(|init| &init.kind),
+            ) {
                 self.program.constants.entry(name).or_insert(*number);
             }
-            out.push(Stmt { kind: StmtKind::Declare { name, ty: full, init }, range: range(inner) });
+            out.push(Stmt {
+                kind: StmtKind::Declare { name, ty: full, init },
+                range: range(inner),
+            });
         }
     }
 
     fn initial_value(&mut self, node: Node<'_>) -> Expr<'a> {
         if node.kind() == "argument_list" {
-            let mut parts: Vec<Expr<'a>> = named(node).into_iter().map(|child| self.expr(child)).collect();
+            let mut parts: Vec<Expr<'a>> =
+                named(node).into_iter().map(|child| self.expr(child)).collect();
             return if parts.len() == 1 { parts.remove(0) } else { unknown(node, parts) };
         }
         self.expr(node)
@@ -490,7 +555,8 @@ impl<'a> Lowering<'a> {
 
     fn expr(&mut self, node: Node<'_>) -> Expr<'a> {
         self.depth += 1;
-        let expr = if self.depth > MAX_DEPTH { unknown(node, Vec::new()) } else { self.expr_inner(node) };
+        let expr =
+            if self.depth > MAX_DEPTH { unknown(node, Vec::new()) } else { self.expr_inner(node) };
         self.depth -= 1;
         expr
     }
@@ -522,7 +588,10 @@ impl<'a> Lowering<'a> {
             "char_literal" => {
                 let inner = text.trim_start_matches(['L', 'u', 'U', '8']).trim_matches('\'');
                 let value = literal::unescape(if inner.is_empty() { "'" } else { inner }, false);
-                value.chars().next().map_or(ExprKind::Float, |c| ExprKind::Int(i64::from(u32::from(c))))
+                value
+                    .chars()
+                    .next()
+                    .map_or(ExprKind::Float, |c| ExprKind::Int(i64::from(u32::from(c))))
             }
             "string_literal" => {
                 let start = text.find('"').map_or(0, |at| at + 1);
@@ -536,7 +605,8 @@ impl<'a> Lowering<'a> {
                 let first = parts.next().unwrap_or("");
                 let mut expr = Expr::new(ExprKind::Name(first), range(node));
                 for part in parts {
-                    let kind = ExprKind::Attribute { base: Box::new(expr), name: part, arrow: false };
+                    let kind =
+                        ExprKind::Attribute { base: Box::new(expr), name: part, arrow: false };
                     expr = Expr::new(kind, range(node));
                 }
                 return expr;
@@ -548,7 +618,10 @@ impl<'a> Lowering<'a> {
             },
             "subscript_expression" => {
                 let base = self.boxed(node, "argument");
-                let index = match (node.child_by_field_name("index"), node.child_by_field_name("indices")) {
+                let index = match (
+                    node.child_by_field_name("index"),
+                    node.child_by_field_name("indices"),
+                ) {
                     (Some(index), _) => self.expr(index),
                     (None, Some(list)) => {
                         let mut parts = self.exprs(list);
@@ -562,24 +635,40 @@ impl<'a> Lowering<'a> {
                 let callee = self.boxed(node, "function");
                 let mut args = Vec::new();
                 if let Some(list) = node.child_by_field_name("arguments") {
-                    args = named(list).into_iter().map(|child| Arg { name: None, value: self.expr(child) }).collect();
+                    args = named(list)
+                        .into_iter()
+                        .map(|child| Arg { name: None, value: self.expr(child) })
+                        .collect();
                 }
                 ExprKind::Call { callee, args }
             }
             "binary_expression" => {
                 let op = binary_op(self.source.field(node, "operator"));
-                ExprKind::Binary { op, left: self.boxed(node, "left"), right: self.boxed(node, "right") }
+                ExprKind::Binary {
+                    op,
+                    left: self.boxed(node, "left"),
+                    right: self.boxed(node, "right"),
+                }
             }
             "assignment_expression" => {
                 let op = self.source.field(node, "operator").trim_end_matches('=');
                 let op = if op.is_empty() { None } else { Some(binary_op(op)) };
-                ExprKind::Assign { op, target: self.boxed(node, "left"), value: self.boxed(node, "right") }
+                ExprKind::Assign {
+                    op,
+                    target: self.boxed(node, "left"),
+                    value: self.boxed(node, "right"),
+                }
             }
             "update_expression" => {
                 let operator = node.child_by_field_name("operator");
                 let target = self.boxed(node, "argument");
-                let prefix = operator.is_some_and(|operator| operator.start_byte() == node.start_byte());
-                let by = if operator.map(|operator| self.source.text(operator)) == Some("++") { 1 } else { -1 };
+                let prefix =
+                    operator.is_some_and(|operator| operator.start_byte() == node.start_byte());
+                let by = if operator.map(|operator| self.source.text(operator)) == Some("++") {
+                    1
+                } else {
+                    -1
+                };
                 ExprKind::Update { target, by, prefix }
             }
             "unary_expression" => {
@@ -593,9 +682,15 @@ impl<'a> Lowering<'a> {
             }
             "pointer_expression" => {
                 let inner = self.boxed(node, "argument");
-                if self.source.field(node, "operator") == "*" { ExprKind::Deref(inner) } else { ExprKind::AddressOf(inner) }
+                if self.source.field(node, "operator") == "*" {
+                    ExprKind::Deref(inner)
+                } else {
+                    ExprKind::AddressOf(inner)
+                }
             }
-            "cast_expression" => ExprKind::Cast { ty: self.type_descriptor(node), value: self.boxed(node, "value") },
+            "cast_expression" => {
+                ExprKind::Cast { ty: self.type_descriptor(node), value: self.boxed(node, "value") }
+            }
             "sizeof_expression" => match node.child_by_field_name("value") {
                 Some(value) => ExprKind::SizeofValue(Box::new(self.expr(value))),
                 None => ExprKind::SizeofType(self.type_descriptor(node)),
@@ -616,15 +711,19 @@ impl<'a> Lowering<'a> {
                 None => ExprKind::Unknown(Vec::new()),
             },
             "new_expression" => {
-                let ty = self.type_of(node.child_by_field_name("type"));
-                let length = node.child_by_field_name("declarator").and_then(|inner| inner.child_by_field_name("length"));
+                let length = node
+                    .child_by_field_name("declarator")
+                    .and_then(|inner| inner.child_by_field_name("length"));
                 let mut args: Vec<Arg<'a>> = Vec::new();
                 if let Some(length) = length {
                     args.push(Arg { name: Some("length"), value: self.expr(length) });
                 } else if let Some(list) = node.child_by_field_name("arguments") {
-                    args = named(list).into_iter().map(|child| Arg { name: None, value: self.expr(child) }).collect();
+                    args = named(list)
+                        .into_iter()
+                        .map(|child| Arg { name: None, value: self.expr(child) })
+                        .collect();
                 }
-                ExprKind::New { ty, args }
+                ExprKind::New { args }
             }
             "delete_expression" => match named(node).last() {
                 Some(inner) => ExprKind::Free(Box::new(self.expr(*inner))),
@@ -636,7 +735,10 @@ impl<'a> Lowering<'a> {
             }
             "compound_literal_expression" => return *self.boxed(node, "value"),
             "lambda_expression" => {
-                let body = node.child_by_field_name("body").map(|body| self.block(body)).unwrap_or_default();
+                let body = node
+                    .child_by_field_name("body")
+                    .map(|body| self.block(body))
+                    .unwrap_or_default();
                 drop(body);
                 ExprKind::Unknown(Vec::new())
             }
@@ -671,7 +773,8 @@ impl<'a> Lowering<'a> {
 
     /// The value of simple constant text: a number, a known constant, or a product or sum of two of them.
     fn constant_text(&self, text: &str) -> Option<i64> {
-        let text = text.split("/*").next().unwrap_or(text).split("//").next().unwrap_or(text).trim();
+        let text =
+            text.split("/*").next().unwrap_or(text).split("//").next().unwrap_or(text).trim();
         let inner = match text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {
             Some(inner) if !inner.contains('(') => inner.trim(),
             _ => text,

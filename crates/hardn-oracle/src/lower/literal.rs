@@ -46,7 +46,11 @@ pub(super) fn integer(text: &str) -> Option<i64> {
     let clean: String = text.chars().filter(|c| !matches!(c, '_' | '\'')).collect();
     let lower = clean.to_ascii_lowercase();
     let hex = lower.starts_with("0x");
-    let digits = if hex { lower.trim_end_matches(['u', 'l']) } else { lower.trim_end_matches(['u', 'l', 'z']) };
+    let digits = if hex {
+        lower.trim_end_matches(['u', 'l'])
+    } else {
+        lower.trim_end_matches(['u', 'l', 'z'])
+    };
     if let Some(rest) = digits.strip_prefix("0x") {
         return i64::from_str_radix(rest, 16).ok();
     }
@@ -68,7 +72,14 @@ mod tests {
 
     #[test]
     fn literals_have_their_values() {
-        for (text, value) in [("0x1F", Some(31)), ("0o777", Some(511)), ("0777", Some(511)), ("10UL", Some(10)), ("1.5", None), ("1_000", Some(1000))] {
+        for (text, value) in [
+            ("0x1F", Some(31)),
+            ("0o777", Some(511)),
+            ("0777", Some(511)),
+            ("10UL", Some(10)),
+            ("1.5", None),
+            ("1_000", Some(1000)),
+        ] {
             assert_eq!(integer(text), value, "{text}");
         }
         assert_eq!(unescape(r"a\n\x41\d", false), "a\nA\\d");

@@ -43,7 +43,10 @@ pub(crate) fn lower(code: &str, language: Language) -> Result<Program<'_>, Strin
         && program.imports.is_empty()
         && program.constants.is_empty();
     let text = code.trim().len();
-    if program.error_bytes > 0 && (nothing || program.error_bytes as f64 > MAX_ERROR_SHARE * text as f64) {
+    if program.error_bytes > 0
+        && (nothing
+            || (statements < 3 && program.error_bytes as f64 > MAX_ERROR_SHARE * text as f64))
+    {
         return Err(format!(
             "the code does not parse as {language}: {} of {text} bytes are inside syntax errors",
             program.error_bytes.min(text)
@@ -92,7 +95,7 @@ fn range(node: Node<'_>) -> Range {
     Range { start: node.start_byte() as u32, end: node.end_byte() as u32 }
 }
 
-fn named<'t>(node: Node<'t>) -> Vec<Node<'t>> {
+fn named(node: Node<'_>) -> Vec<Node<'_>> {
     let mut cursor = node.walk();
     node.named_children(&mut cursor).filter(|child| !child.is_extra()).collect()
 }

@@ -5,10 +5,13 @@ use std::borrow::Cow;
 use tree_sitter::Node;
 
 use super::{MAX_DEPTH, Source, error_bytes, literal, named, range, unknown};
-use crate::ir::{Arg, BinaryOp, Case, Expr, ExprKind, Function, Loop, Param, Program, Stmt, StmtKind, Type};
+use crate::ir::{
+    Arg, BinaryOp, Case, Expr, ExprKind, Function, Loop, Param, Program, Stmt, StmtKind, Type,
+};
 
 pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
-    let mut lowering = Lowering { source: Source { code }, program: Program::default(), class: None, depth: 0 };
+    let mut lowering =
+        Lowering { source: Source { code }, program: Program::default(), class: None, depth: 0 };
     lowering.program.functions.push(Function {
         name: "",
         class: None,
@@ -82,23 +85,33 @@ impl<'a> Lowering<'a> {
                 let mut decorators = Vec::new();
                 for child in named(node) {
                     match child.kind() {
-                        "decorator" => decorators.extend(named(child).into_iter().map(|inner| self.expr(inner))),
-                        "function_definition" => self.function(child, std::mem::take(&mut decorators)),
+                        "decorator" => decorators
+                            .extend(named(child).into_iter().map(|inner| self.expr(inner))),
+                        "function_definition" => {
+                            self.function(child, std::mem::take(&mut decorators));
+                        }
                         _ => self.statement(child, out),
                     }
                 }
                 return;
             }
-            "return_statement" => StmtKind::Return(named(node).first().map(|value| self.expr(*value))),
-            "raise_statement" => StmtKind::Raise(named(node).first().map(|value| self.expr(*value))),
+            "return_statement" => {
+                StmtKind::Return(named(node).first().map(|value| self.expr(*value)))
+            }
+            "raise_statement" => {
+                StmtKind::Raise(named(node).first().map(|value| self.expr(*value)))
+            }
             "assert_statement" => match named(node).first() {
                 Some(test) => StmtKind::Assert(self.expr(*test)),
                 None => return,
             },
-            "delete_statement" => StmtKind::Delete(named(node).into_iter().map(|value| self.expr(value)).collect()),
+            "delete_statement" => {
+                StmtKind::Delete(named(node).into_iter().map(|value| self.expr(value)).collect())
+            }
             "if_statement" => self.if_statement(node),
             "for_statement" => {
-                let (Some(left), Some(right)) = (node.child_by_field_name("left"), node.child_by_field_name("right"))
+                let (Some(left), Some(right)) =
+                    (node.child_by_field_name("left"), node.child_by_field_name("right"))
                 else {
                     return;
                 };
@@ -128,12 +141,19 @@ impl<'a> Lowering<'a> {
             "continue_statement" => StmtKind::Continue,
             "print_statement" | "exec_statement" => {
                 let name = if node.kind() == "exec_statement" { "exec" } else { "print" };
-                let args = named(node).into_iter().map(|value| Arg { name: None, value: self.expr(value) }).collect();
+                let args = named(node)
+                    .into_iter()
+                    .map(|value| Arg { name: None, value: self.expr(value) })
+                    .collect();
                 let callee = Box::new(Expr::new(ExprKind::Name(name), range(node)));
                 StmtKind::Expr(Expr::new(ExprKind::Call { callee, args }, range(node)))
             }
             "block" | "module" => StmtKind::Block(self.block(node)),
-            "pass_statement" | "global_statement" | "nonlocal_statement" | "comment" | "type_alias_statement"
+            "pass_statement"
+            | "global_statement"
+            | "nonlocal_statement"
+            | "comment"
+            | "type_alias_statement"
             | "future_import_statement" => return,
             _ => StmtKind::Expr(self.expr(node)),
         };
@@ -149,7 +169,8 @@ impl<'a> Lowering<'a> {
 
     fn if_statement(&mut self, node: Node<'_>) -> StmtKind<'a> {
         let mut cursor = node.walk();
-        let clauses: Vec<Node<'_>> = node.children_by_field_name("alternative", &mut cursor).collect();
+        let clauses: Vec<Node<'_>> =
+            node.children_by_field_name("alternative", &mut cursor).collect();
         let mut otherwise = Vec::new();
         for clause in clauses.into_iter().rev() {
             if clause.kind() == "else_clause" {
@@ -181,7 +202,9 @@ impl<'a> Lowering<'a> {
                 }
                 "else_clause" => otherwise = self.field_block(child, "body"),
                 "finally_clause" => {
-                    if let Some(block) = named(child).into_iter().find(|part| part.kind() == "block") {
+                    if let Some(block) =
+                        named(child).into_iter().find(|part| part.kind() == "block")
+                    {
                         finally = self.block(block);
                     }
                 }
@@ -198,7 +221,8 @@ impl<'a> Lowering<'a> {
                 let Some(value) = item.child_by_field_name("value") else { continue };
                 if value.kind() == "as_pattern" {
                     let subject = value.named_child(0).map(|inner| self.expr(inner));
-                    let alias = value.child_by_field_name("alias").and_then(|alias| alias.named_child(0));
+                    let alias =
+                        value.child_by_field_name("alias").and_then(|alias| alias.named_child(0));
                     if let Some(subject) = subject {
                         items.push((subject, alias.map(|alias| self.expr(alias))));
                     }
@@ -219,12 +243,18 @@ impl<'a> Lowering<'a> {
         if let Some(body) = node.child_by_field_name("body") {
             for clause in named(body).into_iter().filter(|child| child.kind() == "case_clause") {
                 let mut values = Vec::new();
-                for pattern in named(clause).into_iter().filter(|child| child.kind() == "case_pattern") {
+                for pattern in
+                    named(clause).into_iter().filter(|child| child.kind() == "case_pattern")
+                {
                     if self.source.text(pattern) != "_" {
                         values.push(self.expr(pattern));
                     }
                 }
-                cases.push(Case { values, body: self.field_block(clause, "consequence"), falls_through: false });
+                cases.push(Case {
+                    values,
+                    body: self.field_block(clause, "consequence"),
+                    falls_through: false,
+                });
             }
         }
         StmtKind::Switch { value, cases }
@@ -240,17 +270,16 @@ impl<'a> Lowering<'a> {
             } else {
                 (self.source.text(name), None)
             };
-            match module {
-                Some(module) => {
-                    let full = format!("{}.{path}", module.trim_start_matches('.'));
-                    self.program.imports.insert(alias.unwrap_or(path), full.trim_start_matches('.').to_owned());
-                }
-                None => {
-                    // `import a.b` binds `a`, and `a.b.c` is then written in full.
-                    let local = alias.unwrap_or_else(|| path.split('.').next().unwrap_or(path));
-                    let full = if alias.is_some() { path } else { local };
-                    self.program.imports.insert(local, full.to_owned());
-                }
+            if let Some(module) = module {
+                let full = format!("{}.{path}", module.trim_start_matches('.'));
+                self.program
+                    .imports
+                    .insert(alias.unwrap_or(path), full.trim_start_matches('.').to_owned());
+            } else {
+                // `import a.b` binds `a`, and `a.b.c` is then written in full.
+                let local = alias.unwrap_or_else(|| path.split('.').next().unwrap_or(path));
+                let full = if alias.is_some() { path } else { local };
+                self.program.imports.insert(local, full.to_owned());
             }
         }
     }
@@ -279,14 +308,25 @@ impl<'a> Lowering<'a> {
             self.class = outer;
             body
         };
-        let returns = Type { name: Cow::Borrowed(self.source.field(node, "return_type")), ..Type::default() };
-        self.program.functions.push(Function { name, class, params, returns, decorators, body, top_level: false });
+        let returns =
+            Type { name: Cow::Borrowed(self.source.field(node, "return_type")), ..Type::default() };
+        self.program.functions.push(Function {
+            name,
+            class,
+            params,
+            returns,
+            decorators,
+            body,
+            top_level: false,
+        });
     }
 
     fn param(&mut self, node: Node<'_>, out: &mut Vec<Param<'a>>) {
         let name_node = match node.kind() {
             "identifier" => Some(node),
-            "typed_parameter" | "list_splat_pattern" | "dictionary_splat_pattern" => node.named_child(0),
+            "typed_parameter" | "list_splat_pattern" | "dictionary_splat_pattern" => {
+                node.named_child(0)
+            }
             "default_parameter" | "typed_default_parameter" => node.child_by_field_name("name"),
             _ => None,
         };
@@ -303,7 +343,8 @@ impl<'a> Lowering<'a> {
 
     fn expr(&mut self, node: Node<'_>) -> Expr<'a> {
         self.depth += 1;
-        let expr = if self.depth > MAX_DEPTH { unknown(node, Vec::new()) } else { self.expr_inner(node) };
+        let expr =
+            if self.depth > MAX_DEPTH { unknown(node, Vec::new()) } else { self.expr_inner(node) };
         self.depth -= 1;
         expr
     }
@@ -319,7 +360,9 @@ impl<'a> Lowering<'a> {
         let kind = match node.kind() {
             "identifier" => ExprKind::Name(self.source.text(node)),
             "dotted_name" => return self.dotted_name(node),
-            "integer" => literal::integer(self.source.text(node)).map_or(ExprKind::Float, ExprKind::Int),
+            "integer" => {
+                literal::integer(self.source.text(node)).map_or(ExprKind::Float, ExprKind::Int)
+            }
             "float" => ExprKind::Float,
             "true" => ExprKind::Bool(true),
             "false" => ExprKind::Bool(false),
@@ -330,26 +373,40 @@ impl<'a> Lowering<'a> {
                 if parts.iter().all(|part| matches!(part.kind, ExprKind::Str(_))) {
                     let text: String = parts
                         .iter()
-                        .filter_map(|part| if let ExprKind::Str(text) = &part.kind { Some(text.as_ref()) } else { None })
+                        .filter_map(|part| {
+                            if let ExprKind::Str(text) = &part.kind {
+                                Some(text.as_ref())
+                            } else {
+                                None
+                            }
+                        })
                         .collect();
                     ExprKind::Str(Cow::Owned(text))
                 } else {
                     ExprKind::Format(parts)
                 }
             }
-            "attribute" => {
-                ExprKind::Attribute { base: self.boxed(node, "object"), name: self.source.field(node, "attribute"), arrow: false }
-            }
+            "attribute" => ExprKind::Attribute {
+                base: self.boxed(node, "object"),
+                name: self.source.field(node, "attribute"),
+                arrow: false,
+            },
             "subscript" => self.subscript(node),
             "slice" => ExprKind::Slice(self.exprs(node)),
             "call" => self.call(node),
             "list" | "list_pattern" => ExprKind::List(self.exprs(node)),
-            "tuple" | "expression_list" | "pattern_list" | "tuple_pattern" => ExprKind::Tuple(self.exprs(node)),
+            "tuple" | "expression_list" | "pattern_list" | "tuple_pattern" => {
+                ExprKind::Tuple(self.exprs(node))
+            }
             "set" => ExprKind::Set(self.exprs(node)),
             "dictionary" => self.dictionary(node),
             "binary_operator" | "boolean_operator" => {
                 let op = binary_op(self.source.field(node, "operator"));
-                ExprKind::Binary { op, left: self.boxed(node, "left"), right: self.boxed(node, "right") }
+                ExprKind::Binary {
+                    op,
+                    left: self.boxed(node, "left"),
+                    right: self.boxed(node, "right"),
+                }
             }
             "comparison_operator" => return self.comparison(node),
             "not_operator" => ExprKind::Not(self.boxed(node, "argument")),
@@ -361,7 +418,12 @@ impl<'a> Lowering<'a> {
                     _ => ExprKind::Through(inner),
                 }
             }
-            "parenthesized_expression" | "type" | "case_pattern" | "as_pattern_target" | "interpolation"
+            "parenthesized_expression"
+            | "as_pattern"
+            | "type"
+            | "case_pattern"
+            | "as_pattern_target"
+            | "interpolation"
             | "format_expression" => match node.named_child(0) {
                 Some(inner) => return self.expr(inner),
                 None => ExprKind::Unknown(Vec::new()),
@@ -370,12 +432,13 @@ impl<'a> Lowering<'a> {
                 Some(inner) => ExprKind::Through(Box::new(self.expr(*inner))),
                 None => ExprKind::Null,
             },
-            "list_splat" | "dictionary_splat" | "list_splat_pattern" | "dictionary_splat_pattern" => {
-                match node.named_child(0) {
-                    Some(inner) => ExprKind::Star(Box::new(self.expr(inner))),
-                    None => ExprKind::Unknown(Vec::new()),
-                }
-            }
+            "list_splat"
+            | "dictionary_splat"
+            | "list_splat_pattern"
+            | "dictionary_splat_pattern" => match node.named_child(0) {
+                Some(inner) => ExprKind::Star(Box::new(self.expr(inner))),
+                None => ExprKind::Unknown(Vec::new()),
+            },
             "conditional_expression" => {
                 let parts = named(node);
                 match parts.as_slice() {
@@ -394,12 +457,18 @@ impl<'a> Lowering<'a> {
                 }
                 None => ExprKind::Unknown(Vec::new()),
             },
-            "named_expression" => {
-                ExprKind::Assign { op: None, target: self.boxed(node, "name"), value: self.boxed(node, "value") }
-            }
+            "named_expression" => ExprKind::Assign {
+                op: None,
+                target: self.boxed(node, "name"),
+                value: self.boxed(node, "value"),
+            },
             "augmented_assignment" => {
                 let op = binary_op(self.source.field(node, "operator").trim_end_matches('='));
-                ExprKind::Assign { op: Some(op), target: self.boxed(node, "left"), value: self.boxed(node, "right") }
+                ExprKind::Assign {
+                    op: Some(op),
+                    target: self.boxed(node, "left"),
+                    value: self.boxed(node, "right"),
+                }
             }
             "lambda" => {
                 let mut params = Vec::new();
@@ -408,13 +477,10 @@ impl<'a> Lowering<'a> {
                 }
                 ExprKind::Lambda { params, body: self.boxed(node, "body") }
             }
-            "list_comprehension" | "set_comprehension" | "generator_expression" | "dictionary_comprehension" => {
-                self.comprehension(node)
-            }
-            "as_pattern" => match node.named_child(0) {
-                Some(inner) => return self.expr(inner),
-                None => ExprKind::Unknown(Vec::new()),
-            },
+            "list_comprehension"
+            | "set_comprehension"
+            | "generator_expression"
+            | "dictionary_comprehension" => self.comprehension(node),
             _ => ExprKind::Unknown(self.exprs(node)),
         };
         Expr::new(kind, range(node))
@@ -433,7 +499,11 @@ impl<'a> Lowering<'a> {
         let Some(first) = parts.next() else { return unknown(node, Vec::new()) };
         let mut expr = self.expr(first);
         for part in parts {
-            let kind = ExprKind::Attribute { base: Box::new(expr), name: self.source.text(part), arrow: false };
+            let kind = ExprKind::Attribute {
+                base: Box::new(expr),
+                name: self.source.text(part),
+                arrow: false,
+            };
             expr = Expr::new(kind, range(node));
         }
         expr
@@ -451,7 +521,9 @@ impl<'a> Lowering<'a> {
                 }
                 "interpolation" => {
                     let mut part = self.expr(child);
-                    let shown = child.child_by_field_name("type_conversion").map(|node| self.source.text(node));
+                    let shown = child
+                        .child_by_field_name("type_conversion")
+                        .map(|node| self.source.text(node));
                     if matches!(shown, Some("!r" | "!a")) {
                         let callee = Box::new(Expr::new(ExprKind::Name("repr"), range(child)));
                         let args = vec![Arg { name: None, value: part }];
@@ -472,10 +544,15 @@ impl<'a> Lowering<'a> {
     fn subscript(&mut self, node: Node<'_>) -> ExprKind<'a> {
         let base = self.boxed(node, "value");
         let mut cursor = node.walk();
-        let indices: Vec<Node<'_>> = node.children_by_field_name("subscript", &mut cursor).collect();
+        let indices: Vec<Node<'_>> =
+            node.children_by_field_name("subscript", &mut cursor).collect();
         let mut indices: Vec<Expr<'a>> =
             indices.into_iter().filter(Node::is_named).map(|index| self.expr(index)).collect();
-        let index = if indices.len() == 1 { indices.remove(0) } else { Expr::new(ExprKind::Tuple(indices), range(node)) };
+        let index = if indices.len() == 1 {
+            indices.remove(0)
+        } else {
+            Expr::new(ExprKind::Tuple(indices), range(node))
+        };
         ExprKind::Subscript { base, index: Box::new(index) }
     }
 
@@ -515,8 +592,10 @@ impl<'a> Lowering<'a> {
     fn comparison(&mut self, node: Node<'_>) -> Expr<'a> {
         let operands = named(node);
         let mut cursor = node.walk();
-        let operators: Vec<&'a str> =
-            node.children_by_field_name("operators", &mut cursor).map(|op| self.source.text(op)).collect();
+        let operators: Vec<&'a str> = node
+            .children_by_field_name("operators", &mut cursor)
+            .map(|op| self.source.text(op))
+            .collect();
         // `not in` and `is not` come as one token in this grammar.
         let mut whole: Option<Expr<'a>> = None;
         for (pair, op) in operands.windows(2).zip(&operators) {
@@ -525,7 +604,11 @@ impl<'a> Lowering<'a> {
             whole = Some(match whole {
                 None => part,
                 Some(before) => Expr::new(
-                    ExprKind::Binary { op: BinaryOp::And, left: Box::new(before), right: Box::new(part) },
+                    ExprKind::Binary {
+                        op: BinaryOp::And,
+                        left: Box::new(before),
+                        right: Box::new(part),
+                    },
                     range(node),
                 ),
             });
@@ -535,14 +618,18 @@ impl<'a> Lowering<'a> {
 
     fn comprehension(&mut self, node: Node<'_>) -> ExprKind<'a> {
         let element = match node.child_by_field_name("body") {
-            Some(body) if body.kind() == "pair" => vec![*self.boxed(body, "key"), *self.boxed(body, "value")],
+            Some(body) if body.kind() == "pair" => {
+                vec![*self.boxed(body, "key"), *self.boxed(body, "value")]
+            }
             Some(body) => vec![self.expr(body)],
             None => Vec::new(),
         };
         let (mut clauses, mut conditions) = (Vec::new(), Vec::new());
         for child in named(node) {
             match child.kind() {
-                "for_in_clause" => clauses.push((*self.boxed(child, "left"), *self.boxed(child, "right"))),
+                "for_in_clause" => {
+                    clauses.push((*self.boxed(child, "left"), *self.boxed(child, "right")));
+                }
                 "if_clause" => conditions.extend(self.exprs(child)),
                 _ => {}
             }

@@ -63,17 +63,20 @@ impl<'p> Memory<'p, '_> {
     ) {
         let ty = self.ty(base);
         let length = self.elements(base, state);
-        let fixed_here = base.root().is_some_and(|root| !self.params.contains(root)) && length.is_some();
+        let fixed_here =
+            base.root().is_some_and(|root| !self.params.contains(root)) && length.is_some();
         let outside = at.external == External::Yes;
         let above = match length {
             Some(length) if at.low >= length => true,
-            Some(length) if at.high != HIGHEST => at.high >= length && (at.level.is_none() || at.loose_limit && fixed_here),
+            Some(length) if at.high != HIGHEST => {
+                at.high >= length && (at.level.is_none() || at.loose_limit && fixed_here)
+            }
             Some(_) => match at.level {
                 Some(level) => level < 1 || (at.loose_limit && fixed_here),
                 None => outside || (at.counter && is_write),
             },
             None => {
-                let pointer = ty.as_ref().is_some_and(|ty| ty.is_pointer());
+                let pointer = ty.as_ref().is_some_and(super::super::ir::Type::is_pointer);
                 let given = base.root().is_some_and(|root| self.params.contains(root));
                 match at.level {
                     Some(level) => level < 1 && (outside || at.counter) && given,
@@ -82,14 +85,19 @@ impl<'p> Memory<'p, '_> {
                 }
             }
         };
-        let below = at.high < 0 || (outside && at.low == LOWEST && !at.checked) || (at.low < 0 && at.low != LOWEST && outside);
+        let below = at.high < 0
+            || (outside && at.low == LOWEST && !at.checked)
+            || (at.low < 0 && at.low != LOWEST && outside);
         if !(above || below) {
             return;
         }
-        if matches!(access.kind, ExprKind::Subscript { .. }) && ty.as_ref().is_none_or(|ty| !ty.is_pointer()) {
+        if matches!(access.kind, ExprKind::Subscript { .. })
+            && ty.as_ref().is_none_or(|ty| !ty.is_pointer())
+        {
             return; // a map or vector, which may check for itself
         }
-        let check = if is_write { MemoryCheck::OutOfBoundsWrite } else { MemoryCheck::OutOfBoundsRead };
+        let check =
+            if is_write { MemoryCheck::OutOfBoundsWrite } else { MemoryCheck::OutOfBoundsRead };
         let what = describe(base);
         let why = if above { "may lie past the end of" } else { "may be negative for" };
         self.alert(check, access.range, format!("the index {why} `{what}`"), Vec::new());
@@ -101,7 +109,10 @@ impl<'p> Memory<'p, '_> {
         if let Some(length) = ty.as_ref().and_then(types::length_of) {
             return Some(length);
         }
-        let id = base.peeled().place().and_then(|place| state.get(&place).and_then(|cell| cell.object))?;
+        let id = base
+            .peeled()
+            .place()
+            .and_then(|place| state.get(&place).and_then(|cell| cell.object))?;
         let bytes = state.objects.get(&id)?.bytes?;
         let stride = types::stride_of(ty.as_ref()?, self.program)?;
         bytes.checked_div(stride)

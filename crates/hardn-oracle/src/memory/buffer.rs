@@ -35,25 +35,39 @@ impl<'p> Memory<'p, '_> {
     ) -> Option<Cell> {
         let arg = |at: usize| args.get(at).map(|arg| &arg.value);
         match name {
-            "malloc" | "xmalloc" | "kmalloc" | "kzalloc" | "vmalloc" | "alloca" | "g_malloc" | "emalloc" | "realloc"
-            | "xrealloc" | "krealloc" => {
+            "malloc" | "xmalloc" | "kmalloc" | "kzalloc" | "vmalloc" | "alloca" | "g_malloc"
+            | "emalloc" | "realloc" | "xrealloc" | "krealloc" => {
                 let at = usize::from(name.ends_with("realloc"));
                 let (size, size_expr) = (cells.get(at)?.number.clone(), arg(at)?);
                 self.check_allocation(&size, size_expr, state);
-                let object = Object { bytes: size.constant(), size_text: Some(text_of(size_expr)), ..Object::default() };
+                let object = Object {
+                    bytes: size.constant(),
+                    size_text: Some(text_of(size_expr)),
+                    ..Object::default()
+                };
                 let id = self.new_object(state, object);
-                let fails = matches!(name, "malloc" | "kmalloc" | "kzalloc" | "vmalloc" | "realloc" | "krealloc");
+                let fails = matches!(
+                    name,
+                    "malloc" | "kmalloc" | "kzalloc" | "vmalloc" | "realloc" | "krealloc"
+                );
                 let null = if fails { Null::Maybe } else { Null::No };
                 Some(Cell { null, null_at: expr.range, object: Some(id), ..Cell::default() })
             }
             "calloc" | "kcalloc" => {
-                let bytes = Number::combine(BinaryOp::Mul, &cells.first()?.number, &cells.get(1)?.number).constant();
-                for at in 0..2 {
-                    self.check_size(&cells[at].number);
+                let bytes =
+                    Number::combine(BinaryOp::Mul, &cells.first()?.number, &cells.get(1)?.number)
+                        .constant();
+                for cell in cells.iter().take(2) {
+                    self.check_size(&cell.number);
                 }
                 let object = Object { bytes, size_text: Some(text_of(expr)), ..Object::default() };
                 let id = self.new_object(state, object);
-                Some(Cell { null: Null::Maybe, null_at: expr.range, object: Some(id), ..Cell::default() })
+                Some(Cell {
+                    null: Null::Maybe,
+                    null_at: expr.range,
+                    object: Some(id),
+                    ..Cell::default()
+                })
             }
             "strlen" => {
                 let text = arg(0)?;
@@ -66,17 +80,19 @@ impl<'p> Memory<'p, '_> {
                 self.needs_pointer(source, cells.get(1)?, state);
                 let length = self.length_cell(source, state).number;
                 self.check_text_copy(expr, target, source, &length, name.ends_with("cat"), state);
-                self.forget_text(target, state);
+                Self::forget_text(target, state);
                 Some(cells.first()?.clone())
             }
             "sprintf" | "vsprintf" => {
                 self.needs_pointer(arg(0)?, cells.first()?, state);
                 self.check_format(expr, args, cells, state);
-                self.forget_text(arg(0)?, state);
+                Self::forget_text(arg(0)?, state);
                 Some(Cell::default())
             }
             "memcpy" | "memmove" | "strncpy" | "bcopy" | "memset" | "wmemcpy" => {
-                for (at, cell) in cells.iter().enumerate().take(if name == "memset" { 1 } else { 2 }) {
+                for (at, cell) in
+                    cells.iter().enumerate().take(if name == "memset" { 1 } else { 2 })
+                {
                     self.needs_pointer(arg(at)?, cell, state);
                 }
                 let room = self.room(arg(0)?, state);
@@ -84,20 +100,20 @@ impl<'p> Memory<'p, '_> {
                 if name == "memcpy" || name == "memmove" {
                     self.check_source(expr, arg(1)?, &cells.get(2)?.number, state);
                 }
-                self.forget_text(arg(0)?, state);
+                Self::forget_text(arg(0)?, state);
                 Some(cells.first()?.clone())
             }
             "strncat" => {
                 let room = self.room(arg(0)?, state);
                 self.check_length(expr, &room, &cells.get(2)?.number, arg(2)?, 1, state);
-                self.forget_text(arg(0)?, state);
+                Self::forget_text(arg(0)?, state);
                 Some(cells.first()?.clone())
             }
             "snprintf" | "vsnprintf" | "fgets" | "strlcpy" | "strlcat" => {
                 let at = if name.starts_with("strl") { 2 } else { 1 };
                 let room = self.room(arg(0)?, state);
                 self.check_length(expr, &room, &cells.get(at)?.number, arg(at)?, 0, state);
-                self.forget_text(arg(0)?, state);
+                Self::forget_text(arg(0)?, state);
                 let null = if name == "fgets" { Null::Unknown } else { Null::No };
                 Some(Cell { null, ..Cell::default() })
             }
@@ -105,26 +121,25 @@ impl<'p> Memory<'p, '_> {
                 let room = self.room(arg(1)?, state);
                 let length = cells.get(2)?.number.clone();
                 self.check_length(expr, &room, &length, arg(2)?, 0, state);
-                self.forget_text(arg(1)?, state);
-                let number = Number { low: -1, high: length.high, level: length.level.or(Some(0)), ..Number::external() };
-                let number = if length.high == HIGHEST { Number { level: None, ..number } } else { Number { level: None, ..number } };
+                Self::forget_text(arg(1)?, state);
+                let number = Number { low: -1, high: length.high, ..Number::external() };
                 Some(Cell { number, ..Cell::default() })
             }
             "fread" => {
                 let room = self.room(arg(0)?, state);
-                let length = Number::combine(BinaryOp::Mul, &cells.get(1)?.number, &cells.get(2)?.number);
+                let length =
+                    Number::combine(BinaryOp::Mul, &cells.get(1)?.number, &cells.get(2)?.number);
                 self.check_length(expr, &room, &length, arg(2)?, 0, state);
                 self.needs_pointer(arg(3)?, cells.get(3)?, state);
-                self.forget_text(arg(0)?, state);
+                Self::forget_text(arg(0)?, state);
                 let number = Number { low: 0, high: cells[2].number.high, ..Number::external() };
                 Some(Cell { number, ..Cell::default() })
             }
-            "fclose" | "fprintf" | "fputs" | "fwrite" | "strcmp" | "strncmp" | "strdup" | "strchr" | "strstr" | "strrchr"
-            | "atoi" | "puts" | "fgetc" | "strtok" => {
+            "fclose" | "fprintf" | "fputs" | "fwrite" | "strcmp" | "strncmp" | "strdup"
+            | "strchr" | "strstr" | "strrchr" | "atoi" | "puts" | "fgetc" | "strtok" => {
                 let positions: &[usize] = match name {
-                    "fputs" => &[0, 1],
                     "fwrite" => &[3],
-                    "strcmp" | "strncmp" | "strstr" => &[0, 1],
+                    "fputs" | "strcmp" | "strncmp" | "strstr" => &[0, 1],
                     "strtok" => &[],
                     _ => &[0],
                 };
@@ -166,7 +181,7 @@ impl<'p> Memory<'p, '_> {
         self.dereference(expr, cell, state);
     }
 
-    fn forget_text(&mut self, target: &'p Expr<'p>, state: &mut State) {
+    fn forget_text(target: &'p Expr<'p>, state: &mut State) {
         if let Some(place) = target.peeled().place() {
             state.forget_parts(&place);
         }
@@ -180,7 +195,9 @@ impl<'p> Memory<'p, '_> {
         }
         if let ExprKind::Binary { op: BinaryOp::Mul, left, right } = &expr.peeled().kind {
             let (a, b) = (self.quiet(left, state), self.quiet(right, state));
-            let open = |number: &Number| number.external == External::Yes && !number.checked && !number.is_bounded();
+            let open = |number: &Number| {
+                number.external == External::Yes && !number.checked && !number.is_bounded()
+            };
             if (open(&a) && b.constant() != Some(1)) || (open(&b) && a.constant() != Some(1)) {
                 self.alert(
                     MemoryCheck::IntegerOverflow,
@@ -203,16 +220,19 @@ impl<'p> Memory<'p, '_> {
             return Cell { length_of: place, ..known.clone() };
         }
         let mut number = Number { wide: true, is_length: true, ..Number::default() }.at_least(0);
-        let array = self.ty(text).and_then(|ty| types::length_of(&ty)).filter(|_| !self.is_param(text));
+        let array =
+            self.ty(text).and_then(|ty| types::length_of(&ty)).filter(|_| !self.is_param(text));
         if let Some(length) = array {
             number.high = length - 1;
         } else {
             let root = text.root();
-            let of_param = root.is_some_and(|root| self.params.contains(root)) && self.mode == Mode::Snippet;
+            let of_param =
+                root.is_some_and(|root| self.params.contains(root)) && self.mode == Mode::Snippet;
             let of_argv = root == Some("argv");
             if of_param || of_argv {
                 number.external = External::Yes;
-            } else if matches!(&text.peeled().kind, ExprKind::Name(name) if self.locals.contains(name)) {
+            } else if matches!(&text.peeled().kind, ExprKind::Name(name) if self.locals.contains(name))
+            {
                 // A pointer into something that was given.
                 number.external = External::Field;
             }
@@ -246,7 +266,10 @@ impl<'p> Memory<'p, '_> {
             base = array.peeled();
         }
         let ty = self.ty(base);
-        let array = ty.as_ref().filter(|ty| !ty.dimensions.is_empty()).and_then(|ty| types::size_of(ty, self.program));
+        let array = ty
+            .as_ref()
+            .filter(|ty| !ty.dimensions.is_empty())
+            .and_then(|ty| types::size_of(ty, self.program));
         let object = base.place().and_then(|place| state.get(&place).and_then(|cell| cell.object));
         let object = object.and_then(|id| state.objects.get(&id));
         let stride = ty.as_ref().and_then(|ty| types::stride_of(ty, self.program)).unwrap_or(1);
@@ -276,13 +299,14 @@ impl<'p> Memory<'p, '_> {
     ) {
         let too_long = match room.bytes {
             Some(bytes) => {
-                if length.high != HIGHEST {
-                    length.high + terminator > bytes && (length.level.is_none() || length.low + terminator > bytes)
-                } else {
+                if length.high == HIGHEST {
                     match length.level {
                         Some(level) => length.loose_limit || level < 0,
                         None => length.external == External::Yes,
                     }
+                } else {
+                    length.high + terminator > bytes
+                        && (length.level.is_none() || length.low + terminator > bytes)
                 }
             }
             None if room.text.is_some() => {
@@ -295,7 +319,12 @@ impl<'p> Memory<'p, '_> {
                     && text.starts_with(|c: char| c.is_ascii_digit())
                     && text != text_of(length_expr)
             }
-            None => room.is_given && length.is_length && length.external == External::Yes && !length.is_bounded(),
+            None => {
+                room.is_given
+                    && length.is_length
+                    && length.external == External::Yes
+                    && !length.is_bounded()
+            }
         };
         let negative = length.external == External::Yes
             && !length.wide
@@ -304,17 +333,35 @@ impl<'p> Memory<'p, '_> {
             && length.is_bounded()
             && matches!(length_expr.peeled().kind, ExprKind::Name(_));
         if too_long || negative {
-            let why = if too_long { "the length may be more than" } else { "a negative length passes the check for" };
-            self.alert(MemoryCheck::OutOfBoundsWrite, expr.range, format!("{why} `{}` holds", room.name), Vec::new());
+            let why = if too_long {
+                "the length may be more than"
+            } else {
+                "a negative length passes the check for"
+            };
+            self.alert(
+                MemoryCheck::OutOfBoundsWrite,
+                expr.range,
+                format!("{why} `{}` holds", room.name),
+                Vec::new(),
+            );
         }
     }
 
     /// More is read than the source holds.
-    fn check_source(&mut self, expr: &'p Expr<'p>, source: &'p Expr<'p>, length: &Number, state: &mut State) {
+    fn check_source(
+        &mut self,
+        expr: &'p Expr<'p>,
+        source: &'p Expr<'p>,
+        length: &Number,
+        state: &mut State,
+    ) {
         let room = self.room(source, state);
         if let Some(bytes) = room.bytes
             && !self.is_param(source)
-            && (length.low > bytes || (length.high == HIGHEST && length.level.is_none() && length.external == External::Yes))
+            && (length.low > bytes
+                || (length.high == HIGHEST
+                    && length.level.is_none()
+                    && length.external == External::Yes))
         {
             self.alert(
                 MemoryCheck::OutOfBoundsRead,
@@ -337,7 +384,9 @@ impl<'p> Memory<'p, '_> {
         let room = self.room(target, state);
         let too_long = match room.bytes {
             Some(bytes) if length.high != HIGHEST => length.high + 1 > bytes,
-            Some(_) => length.level.is_none_or(|level| level < 1) && length.external != External::No,
+            Some(_) => {
+                length.level.is_none_or(|level| level < 1) && length.external != External::No
+            }
             None => match &room.text {
                 // Allocated for this text: room for the end mark is needed, too.
                 Some(text) => {
@@ -360,7 +409,13 @@ impl<'p> Memory<'p, '_> {
         }
     }
 
-    fn check_format(&mut self, expr: &'p Expr<'p>, args: &'p [Arg<'p>], _cells: &[Cell], state: &mut State) {
+    fn check_format(
+        &mut self,
+        expr: &'p Expr<'p>,
+        args: &'p [Arg<'p>],
+        _cells: &[Cell],
+        state: &mut State,
+    ) {
         let (Some(target), Some(format)) = (args.first(), args.get(1)) else { return };
         let room = self.room(&target.value, state);
         let ExprKind::Str(format) = &format.value.peeled().kind else { return };
@@ -381,14 +436,26 @@ impl<'p> Memory<'p, '_> {
             let mut spec = String::new();
             let conversion = loop {
                 match chars.next() {
-                    Some(c) if c.is_ascii_alphabetic() && !matches!(c, 'l' | 'h' | 'z' | 'j' | 't' | 'L') => break c,
+                    Some(c)
+                        if c.is_ascii_alphabetic()
+                            && !matches!(c, 'l' | 'h' | 'z' | 'j' | 't' | 'L') =>
+                    {
+                        break c;
+                    }
                     Some(c) => spec.push(c),
                     None => break 's',
                 }
             };
-            let width: i64 =
-                spec.split('.').next().unwrap_or("").trim_matches(['-', '0', '+', ' ', 'l', 'h', 'z']).parse().unwrap_or(0);
-            let precision: Option<i64> = spec.split_once('.').and_then(|(_, digits)| digits.trim_end_matches(['l', 'h']).parse().ok());
+            let width: i64 = spec
+                .split('.')
+                .next()
+                .unwrap_or("")
+                .trim_matches(['-', '0', '+', ' ', 'l', 'h', 'z'])
+                .parse()
+                .unwrap_or(0);
+            let precision: Option<i64> = spec
+                .split_once('.')
+                .and_then(|(_, digits)| digits.trim_end_matches(['l', 'h']).parse().ok());
             let value = rest.next().map(|arg| &arg.value);
             let most = match conversion {
                 's' => match (precision, value) {
@@ -396,7 +463,8 @@ impl<'p> Memory<'p, '_> {
                     (None, Some(value)) => {
                         let length = self.length_cell(value, state).number;
                         if length.high == HIGHEST {
-                            open |= length.external == External::Yes && length.level.is_none_or(|level| level < 1);
+                            open |= length.external == External::Yes
+                                && length.level.is_none_or(|level| level < 1);
                             0
                         } else {
                             length.high
@@ -405,8 +473,20 @@ impl<'p> Memory<'p, '_> {
                     _ => 0,
                 },
                 'c' => 1,
-                'd' | 'i' => if spec.contains('l') { 20 } else { 11 },
-                'u' => if spec.contains('l') { 20 } else { 10 },
+                'd' | 'i' => {
+                    if spec.contains('l') {
+                        20
+                    } else {
+                        11
+                    }
+                }
+                'u' => {
+                    if spec.contains('l') {
+                        20
+                    } else {
+                        10
+                    }
+                }
                 'x' | 'X' | 'o' => 8,
                 'f' | 'F' => 310 + precision.unwrap_or(6),
                 'g' | 'e' | 'G' | 'E' => 14,

@@ -14,8 +14,8 @@ use crate::{
 
 /// Calls whose number comes from outside.
 const EXTERNAL_NUMBERS: [&str; 14] = [
-    "atoi", "atol", "atoll", "strtol", "strtoul", "strtoll", "strtoull", "stoi", "stol", "ntohl", "ntohs", "getchar",
-    "fgetc", "rand",
+    "atoi", "atol", "atoll", "strtol", "strtoul", "strtoll", "strtoull", "stoi", "stol", "ntohl",
+    "ntohs", "getchar", "fgetc", "rand",
 ];
 
 impl<'p> Memory<'p, '_> {
@@ -23,12 +23,22 @@ impl<'p> Memory<'p, '_> {
         match &expr.kind {
             ExprKind::Int(value) => {
                 let null = if *value == 0 { Null::Yes } else { Null::Unknown };
-                Cell { number: Number::exactly(*value), null, null_at: expr.range, ..Cell::default() }
+                Cell {
+                    number: Number::exactly(*value),
+                    null,
+                    null_at: expr.range,
+                    ..Cell::default()
+                }
             }
-            ExprKind::Bool(value) => Cell { number: Number::exactly(i64::from(*value)), ..Cell::default() },
-            ExprKind::Null => {
-                Cell { number: Number::exactly(0), null: Null::Yes, null_at: expr.range, ..Cell::default() }
+            ExprKind::Bool(value) => {
+                Cell { number: Number::exactly(i64::from(*value)), ..Cell::default() }
             }
+            ExprKind::Null => Cell {
+                number: Number::exactly(0),
+                null: Null::Yes,
+                null_at: expr.range,
+                ..Cell::default()
+            },
             ExprKind::Str(_) => Cell { null: Null::No, ..Cell::default() },
             ExprKind::Name(name) => self.name(name, state),
             ExprKind::Attribute { base, arrow, .. } => {
@@ -51,7 +61,7 @@ impl<'p> Memory<'p, '_> {
                 self.stored(expr, state)
             }
             ExprKind::AddressOf(inner) => self.address(inner, state),
-            ExprKind::SizeofType(ty) => self.size_number(types::size_of(ty, self.program)),
+            ExprKind::SizeofType(ty) => Self::size_number(types::size_of(ty, self.program)),
             ExprKind::SizeofValue(inner) => {
                 let ty = match &inner.kind {
                     // `sizeof(name)` of a type that only the file knows.
@@ -61,7 +71,7 @@ impl<'p> Memory<'p, '_> {
                     _ => self.ty(inner),
                 };
                 let size = ty.and_then(|ty| types::size_of(&ty, self.program));
-                self.size_number(size)
+                Self::size_number(size)
             }
             ExprKind::Binary { op, left, right } => self.binary(expr, *op, left, right, state),
             ExprKind::Not(inner) => {
@@ -108,7 +118,9 @@ impl<'p> Memory<'p, '_> {
                     None => Cell::default(),
                 }
             }
-            ExprKind::Assign { op, target, value } => self.assignment(expr, *op, target, value, state),
+            ExprKind::Assign { op, target, value } => {
+                self.assignment(expr, *op, target, value, state)
+            }
             ExprKind::Update { target, by, prefix } => {
                 let before = self.value(target, state);
                 let mut after = Cell {
@@ -150,7 +162,9 @@ impl<'p> Memory<'p, '_> {
                 }
                 last
             }
-            ExprKind::Lambda { .. } | ExprKind::Comprehension { .. } | ExprKind::Float => Cell::default(),
+            ExprKind::Lambda { .. } | ExprKind::Comprehension { .. } | ExprKind::Float => {
+                Cell::default()
+            }
             ExprKind::Format(parts)
             | ExprKind::List(parts)
             | ExprKind::Tuple(parts)
@@ -171,7 +185,7 @@ impl<'p> Memory<'p, '_> {
         }
     }
 
-    fn size_number(&self, size: Option<i64>) -> Cell {
+    fn size_number(size: Option<i64>) -> Cell {
         let mut number = size.map_or_else(|| Number::default().at_least(1), Number::exactly);
         number.wide = true;
         Cell { number, ..Cell::default() }
@@ -252,19 +266,31 @@ impl<'p> Memory<'p, '_> {
                 self.value(right, &mut refined);
                 state.join(refined);
             }
-            return Cell { number: Number { low: 0, high: 1, ..Number::default() }, ..Cell::default() };
+            return Cell {
+                number: Number { low: 0, high: 1, ..Number::default() },
+                ..Cell::default()
+            };
         }
         let first = self.value(left, state);
         let second = self.value(right, state);
         if matches!(op, BinaryOp::Eq | BinaryOp::Ne) || op.is_order() {
-            self.note_limit_check(left, right, state);
-            return Cell { number: Number { low: 0, high: 1, ..Number::default() }, ..Cell::default() };
+            Self::note_limit_check(left, right, state);
+            return Cell {
+                number: Number { low: 0, high: 1, ..Number::default() },
+                ..Cell::default()
+            };
         }
         let mut number = Number::combine(op, &first.number, &second.number);
-        let pointer = self.ty(left).is_some_and(|ty| ty.is_pointer()) || self.ty(right).is_some_and(|ty| ty.is_pointer());
+        let pointer = self.ty(left).is_some_and(|ty| ty.is_pointer())
+            || self.ty(right).is_some_and(|ty| ty.is_pointer());
         if pointer {
             // Pointer arithmetic stays in the object.
-            let cell = if first.object.is_some() && self.ty(left).is_some_and(|ty| ty.is_pointer()) { first } else { second };
+            let cell = if first.object.is_some() && self.ty(left).is_some_and(|ty| ty.is_pointer())
+            {
+                first
+            } else {
+                second
+            };
             return Cell { null: Null::No, object: cell.object, ..Cell::default() };
         }
         if op == BinaryOp::Mod && adds(left, right) {
@@ -273,13 +299,13 @@ impl<'p> Memory<'p, '_> {
         }
         number.wraps = first.number.wraps.or(second.number.wraps);
         if matches!(op, BinaryOp::Add | BinaryOp::Mul | BinaryOp::Shl) && number.wraps.is_none() {
-            number.wraps = self.wrapping(op, &first.number, &second.number, expr.range);
+            number.wraps = Self::wrapping(op, &first.number, &second.number, expr.range);
         }
         Cell { number, ..Cell::default() }
     }
 
     /// Whether arithmetic may wrap: a number from outside, compared with no limit, in 32 bits.
-    fn wrapping(&self, op: BinaryOp, a: &Number, b: &Number, range: Range) -> Option<Range> {
+    fn wrapping(op: BinaryOp, a: &Number, b: &Number, range: Range) -> Option<Range> {
         if a.wide || b.wide {
             return None;
         }
@@ -292,7 +318,8 @@ impl<'p> Memory<'p, '_> {
             return None;
         }
         let limit = i64::from(i32::MAX);
-        let result = Number::combine(op, &Number { low: 0, ..a.clone() }, &Number { low: 0, ..b.clone() });
+        let result =
+            Number::combine(op, &Number { low: 0, ..a.clone() }, &Number { low: 0, ..b.clone() });
         if result.high <= limit {
             return None;
         }
@@ -304,7 +331,7 @@ impl<'p> Memory<'p, '_> {
     }
 
     /// `x > INT_MAX - y` and the like: both were checked for wrapping.
-    fn note_limit_check(&mut self, left: &'p Expr<'p>, right: &'p Expr<'p>, state: &mut State) {
+    fn note_limit_check(left: &'p Expr<'p>, right: &'p Expr<'p>, state: &mut State) {
         let mentions_limit = |expr: &Expr<'p>| has_limit(expr);
         if !(mentions_limit(left) || mentions_limit(right)) {
             return;
@@ -345,20 +372,21 @@ impl<'p> Memory<'p, '_> {
         }
         let place = target.place();
         if let Some(op) = op {
-            let before = place.as_deref().and_then(|place| state.get(place)).cloned().unwrap_or_default();
+            let before =
+                place.as_deref().and_then(|place| state.get(place)).cloned().unwrap_or_default();
             if self.ty(target).is_some_and(|ty| ty.is_pointer()) {
                 cell = before;
             } else {
                 let mut number = Number::combine(op, &before.number, &cell.number);
                 number.counter = matches!(op, BinaryOp::Add) && cell.number.low >= 0;
                 if matches!(op, BinaryOp::Add | BinaryOp::Mul | BinaryOp::Shl) {
-                    number.wraps = self.wrapping(op, &before.number, &cell.number, expr.range);
+                    number.wraps = Self::wrapping(op, &before.number, &cell.number, expr.range);
                 }
                 cell = Cell { number, ..Cell::default() };
             }
         }
         if let Some(ty) = self.ty(target) {
-            self.fit(&mut cell, &ty);
+            Self::fit(&mut cell, &ty);
         }
         if let Some(place) = place {
             state.set(&place, cell.clone());
@@ -366,7 +394,13 @@ impl<'p> Memory<'p, '_> {
         cell
     }
 
-    fn call(&mut self, expr: &'p Expr<'p>, callee: &'p Expr<'p>, args: &'p [Arg<'p>], state: &mut State) -> Cell {
+    fn call(
+        &mut self,
+        expr: &'p Expr<'p>,
+        callee: &'p Expr<'p>,
+        args: &'p [Arg<'p>],
+        state: &mut State,
+    ) -> Cell {
         let name = match &callee.kind {
             ExprKind::Name(name) => *name,
             ExprKind::Attribute { name, base, arrow } => {
@@ -402,7 +436,7 @@ impl<'p> Memory<'p, '_> {
         if let Some(result) = self.buffer_call(expr, name, args, &cells, state) {
             return result;
         }
-        self.forget_arguments(name, args, state);
+        Self::forget_arguments(name, args, state);
         if EXTERNAL_NUMBERS.contains(&name) {
             let mut number = Number::external();
             match name {
@@ -424,14 +458,30 @@ impl<'p> Memory<'p, '_> {
                 && self.is_listed(MemoryCheck::NullDereference, name));
         if may_fail {
             let object = self.new_object(state, Object::default());
-            return Cell { null: Null::Maybe, null_at: expr.range, object: Some(object), ..Cell::default() };
+            return Cell {
+                null: Null::Maybe,
+                null_at: expr.range,
+                object: Some(object),
+                ..Cell::default()
+            };
         }
         Cell::default()
     }
 
     /// What a call may change is not known after it.
-    fn forget_arguments(&mut self, name: &str, args: &'p [Arg<'p>], state: &mut State) {
-        if matches!(name, "printf" | "fprintf" | "puts" | "fputs" | "strcmp" | "strncmp" | "memcmp" | "assert" | "strlen") {
+    fn forget_arguments(name: &str, args: &'p [Arg<'p>], state: &mut State) {
+        if matches!(
+            name,
+            "printf"
+                | "fprintf"
+                | "puts"
+                | "fputs"
+                | "strcmp"
+                | "strncmp"
+                | "memcmp"
+                | "assert"
+                | "strlen"
+        ) {
             return;
         }
         for arg in args {
@@ -440,7 +490,10 @@ impl<'p> Memory<'p, '_> {
                     if let Some(place) = inner.place() {
                         state.forget(&place);
                         if name.contains("scanf") {
-                            state.set(&place, Cell { number: Number::external(), ..Cell::default() });
+                            state.set(
+                                &place,
+                                Cell { number: Number::external(), ..Cell::default() },
+                            );
                         }
                     }
                 }
@@ -500,7 +553,9 @@ pub(super) fn describe(expr: &Expr<'_>) -> String {
 pub(super) fn text_of(expr: &Expr<'_>) -> String {
     match &expr.peeled().kind {
         ExprKind::Int(value) => value.to_string(),
-        ExprKind::Binary { op, left, right } => format!("{}{op:?}{}", text_of(left), text_of(right)),
+        ExprKind::Binary { op, left, right } => {
+            format!("{}{op:?}{}", text_of(left), text_of(right))
+        }
         ExprKind::Call { callee, args } => {
             let args: Vec<String> = args.iter().map(|arg| text_of(&arg.value)).collect();
             format!("{}({})", text_of(callee), args.join(","))
@@ -513,7 +568,9 @@ pub(super) fn text_of(expr: &Expr<'_>) -> String {
 
 /// A sum with the divisor in it.
 fn adds(sum: &Expr<'_>, divisor: &Expr<'_>) -> bool {
-    let ExprKind::Binary { op: BinaryOp::Add, left, right } = &sum.peeled().kind else { return false };
+    let ExprKind::Binary { op: BinaryOp::Add, left, right } = &sum.peeled().kind else {
+        return false;
+    };
     let wanted = text_of(divisor);
     text_of(left) == wanted || text_of(right) == wanted
 }
@@ -521,7 +578,9 @@ fn adds(sum: &Expr<'_>, divisor: &Expr<'_>) -> bool {
 fn has_limit(expr: &Expr<'_>) -> bool {
     let here = match &expr.kind {
         ExprKind::Int(value) => *value == i64::from(i32::MAX) || *value == i64::from(i32::MIN),
-        ExprKind::Name(name) => name.contains("_MAX") || name.contains("MAX_") || name.contains("_MIN"),
+        ExprKind::Name(name) => {
+            name.contains("_MAX") || name.contains("MAX_") || name.contains("_MIN")
+        }
         ExprKind::Binary { op: BinaryOp::Div, .. } => true,
         _ => false,
     };

@@ -17,7 +17,7 @@ use self::{
 };
 use crate::{
     engine::Mode,
-    flow::never_returns,
+    flow::{called_names, never_returns},
     ir::{Expr, ExprKind, Function, Program, Range, Stmt, StmtKind, Type},
     report::{Alert, Report},
     rules::{Index, MemoryCheck, glob},
@@ -25,7 +25,12 @@ use crate::{
 };
 
 /// Runs the analysis over every function of a program.
-pub(crate) fn analyse<'p>(program: &'p Program<'p>, index: &'p Index, mode: Mode, report: &mut Report) {
+pub(crate) fn analyse<'p>(
+    program: &'p Program<'p>,
+    index: &'p Index,
+    mode: Mode,
+    report: &mut Report,
+) {
     if index.checks.is_empty() {
         return;
     }
@@ -87,7 +92,7 @@ impl<'p> Memory<'p, '_> {
                     self.frees.insert(function.name, at);
                 }
             }
-            flow_names(&function.body, &mut self.called);
+            called_names(&function.body, &mut self.called);
         }
     }
 
@@ -123,14 +128,25 @@ impl<'p> Memory<'p, '_> {
         types::type_of(expr, &self.scope, self.program)
     }
 
-    fn alert(&mut self, check: MemoryCheck, range: Range, detail: String, trace: Vec<(Range, String)>) {
+    fn alert(
+        &mut self,
+        check: MemoryCheck,
+        range: Range,
+        detail: String,
+        trace: Vec<(Range, String)>,
+    ) {
         for (known, rule) in &self.index.checks {
             if *known == check {
                 let mut trace = trace.clone();
                 if !trace.is_empty() {
                     trace.push((range, "is used here".to_owned()));
                 }
-                self.report.alerts.push(Alert { rule: *rule, range, detail: Some(detail.clone()), trace });
+                self.report.alerts.push(Alert {
+                    rule: *rule,
+                    range,
+                    detail: Some(detail.clone()),
+                    trace,
+                });
             }
         }
     }
@@ -180,18 +196,15 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
     ) {
         self.scope.variables.insert(name, ty.clone());
         self.locals.insert(name);
-        match init {
-            Some(init) => {
-                let mut cell = self.value(init, state);
-                self.fit(&mut cell, ty);
-                state.set(name, cell);
-            }
-            None => {
-                state.forget(name);
-                if ty.is_integer() && !ty.is_pointer() {
-                    let number = Number { wide: ty.scalar_size() == Some(8), ..Number::default() };
-                    state.set(name, Cell { number, ..Cell::default() });
-                }
+        if let Some(init) = init {
+            let mut cell = self.value(init, state);
+            Self::fit(&mut cell, ty);
+            state.set(name, cell);
+        } else {
+            state.forget(name);
+            if ty.is_integer() && !ty.is_pointer() {
+                let number = Number { wide: ty.scalar_size() == Some(8), ..Number::default() };
+                state.set(name, Cell { number, ..Cell::default() });
             }
         }
     }
@@ -234,7 +247,12 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
         self.value(target, state);
     }
 
-    fn selects(&mut self, value: &'p Expr<'p>, values: &'p [Expr<'p>], mut state: State) -> Option<State> {
+    fn selects(
+        &mut self,
+        value: &'p Expr<'p>,
+        values: &'p [Expr<'p>],
+        mut state: State,
+    ) -> Option<State> {
         if let (Some(place), [only]) = (value.peeled().place(), values)
             && let ExprKind::Int(number) = only.kind
         {
@@ -250,7 +268,7 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
 
 impl<'p> Memory<'p, '_> {
     /// What a value becomes in a variable of a type.
-    fn fit(&self, cell: &mut Cell, ty: &Type<'p>) {
+    fn fit(cell: &mut Cell, ty: &Type<'p>) {
         if ty.is_pointer() || !ty.is_integer() {
             return;
         }
@@ -282,7 +300,9 @@ fn highest(ty: &Type<'_>) -> Option<i64> {
 /// Some `return` gives nothing: `NULL` or 0.
 fn returns_nothing(body: &[Stmt<'_>]) -> bool {
     any_stmt(body, &mut |stmt| match &stmt.kind {
-        StmtKind::Return(Some(value)) => matches!(value.peeled().kind, ExprKind::Null | ExprKind::Int(0)),
+        StmtKind::Return(Some(value)) => {
+            matches!(value.peeled().kind, ExprKind::Null | ExprKind::Int(0))
+        }
         _ => false,
     })
 }
@@ -295,7 +315,9 @@ fn frees_name(body: &[Stmt<'_>], name: &str) -> bool {
     body.iter().any(|stmt| match &stmt.kind {
         StmtKind::Expr(Expr { kind: ExprKind::Call { callee, args }, .. }) => {
             matches!(callee.kind, ExprKind::Name("free" | "kfree" | "g_free"))
-                && args.first().is_some_and(|arg| matches!(arg.value.peeled().kind, ExprKind::Name(known) if known == name))
+                && args.first().is_some_and(
+                    |arg| matches!(arg.value.peeled().kind, ExprKind::Name(known) if known == name),
+                )
         }
         StmtKind::If { test, then, otherwise } if otherwise.is_empty() => {
             matches!(test.kind, ExprKind::Name(known) if known == name) && frees_name(then, name)
@@ -305,21 +327,6 @@ fn frees_name(body: &[Stmt<'_>], name: &str) -> bool {
 }
 
 fn any_stmt(body: &[Stmt<'_>], found: &mut dyn FnMut(&Stmt<'_>) -> bool) -> bool {
-    body.iter().any(|stmt| {
-        found(stmt)
-            || match &stmt.kind {
-                StmtKind::If { then, otherwise, .. } => any_stmt(then, found) || any_stmt(otherwise, found),
-                StmtKind::Loop(inner) => any_stmt(&inner.body, found),
-                StmtKind::Switch { cases, .. } => cases.iter().any(|case| any_stmt(&case.body, found)),
-                StmtKind::Try { body, handlers, .. } => {
-                    any_stmt(body, found) || handlers.iter().any(|handler| any_stmt(handler, found))
-                }
-                StmtKind::Block(body) | StmtKind::With { body, .. } => any_stmt(body, found),
-                _ => false,
-            }
-    })
-}
-
-fn flow_names<'p>(body: &'p [Stmt<'p>], out: &mut BTreeSet<&'p str>) {
-    crate::flow::called_names(body, out);
+    body.iter()
+        .any(|stmt| found(stmt) || stmt.blocks().into_iter().any(|block| any_stmt(block, found)))
 }

@@ -132,7 +132,9 @@ impl Number {
                 }
             }
             BinaryOp::Mul => {
-                let corners = [a.low, a.high].into_iter().flat_map(|x| [b.low, b.high].map(|y| multiply(x, y)));
+                let corners = [a.low, a.high]
+                    .into_iter()
+                    .flat_map(|x| [b.low, b.high].map(|y| multiply(x, y)));
                 let corners: Vec<Option<i64>> = corners.collect();
                 if corners.iter().all(Option::is_some) {
                     out.low = corners.iter().flatten().copied().min().unwrap_or(LOWEST);
@@ -152,7 +154,11 @@ impl Number {
             }
             BinaryOp::Mod => {
                 // Below the divisor, and not negative where the dividend is not, or had the divisor added.
-                out.low = if a.low >= 0 || b.constant().is_none() && a.low != LOWEST { 0 } else { LOWEST };
+                out.low = if a.low >= 0 || b.constant().is_none() && a.low != LOWEST {
+                    0
+                } else {
+                    LOWEST
+                };
                 if let Some(by) = b.constant().filter(|by| *by > 0) {
                     out.high = by - 1;
                     if out.low == LOWEST {
@@ -208,9 +214,17 @@ impl Number {
             }
         };
         match op {
-            BinaryOp::Lt => upper(&mut out, if limit.high == HIGHEST { HIGHEST } else { limit.high - 1 }, 1),
+            BinaryOp::Lt => {
+                upper(&mut out, if limit.high == HIGHEST { HIGHEST } else { limit.high - 1 }, 1);
+            }
             BinaryOp::Le => upper(&mut out, limit.high, 0),
-            BinaryOp::Gt => out.low = out.low.max(if limit.low == LOWEST { LOWEST } else { limit.low.saturating_add(1) }),
+            BinaryOp::Gt => {
+                out.low = out.low.max(if limit.low == LOWEST {
+                    LOWEST
+                } else {
+                    limit.low.saturating_add(1)
+                });
+            }
             BinaryOp::Ge => out.low = out.low.max(limit.low),
             BinaryOp::Eq => {
                 out.low = out.low.max(limit.low);
@@ -236,11 +250,19 @@ impl Number {
 }
 
 fn add(a: i64, b: i64, infinity: i64) -> i64 {
-    if a == LOWEST || a == HIGHEST || b == LOWEST || b == HIGHEST { infinity } else { a.checked_add(b).unwrap_or(infinity) }
+    if a == LOWEST || a == HIGHEST || b == LOWEST || b == HIGHEST {
+        infinity
+    } else {
+        a.checked_add(b).unwrap_or(infinity)
+    }
 }
 
 fn multiply(a: i64, b: i64) -> Option<i64> {
-    if [LOWEST, HIGHEST].contains(&a) || [LOWEST, HIGHEST].contains(&b) { None } else { a.checked_mul(b) }
+    if [LOWEST, HIGHEST].contains(&a) || [LOWEST, HIGHEST].contains(&b) {
+        None
+    } else {
+        a.checked_mul(b)
+    }
 }
 
 #[cfg(test)]

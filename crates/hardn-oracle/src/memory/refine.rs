@@ -8,17 +8,26 @@ use super::{
 use crate::ir::{BinaryOp, Expr, ExprKind};
 
 impl<'p> Memory<'p, '_> {
-    pub(super) fn refine(&mut self, test: &'p Expr<'p>, truth: bool, mut state: State) -> Option<State> {
+    pub(super) fn refine(
+        &mut self,
+        test: &'p Expr<'p>,
+        truth: bool,
+        mut state: State,
+    ) -> Option<State> {
         match &test.kind {
             ExprKind::Not(inner) => self.refine(inner, !truth, state),
-            ExprKind::Through(inner) | ExprKind::Cast { value: inner, .. } => self.refine(inner, truth, state),
+            ExprKind::Through(inner) | ExprKind::Cast { value: inner, .. } => {
+                self.refine(inner, truth, state)
+            }
             ExprKind::Binary { op: op @ (BinaryOp::And | BinaryOp::Or), left, right } => {
                 if (*op == BinaryOp::And) == truth {
                     let state = self.refine(left, truth, state)?;
                     return self.refine(right, truth, state);
                 }
                 let first = self.refine(left, truth, state.clone());
-                let second = self.refine(left, !truth, state).and_then(|state| self.refine(right, truth, state));
+                let second = self
+                    .refine(left, !truth, state)
+                    .and_then(|state| self.refine(right, truth, state));
                 match (first, second) {
                     (Some(mut first), Some(second)) => {
                         first.join(second);
@@ -49,8 +58,12 @@ impl<'p> Memory<'p, '_> {
             ExprKind::Assign { op: None, target, .. } => self.nullness(target, !truth, state),
             ExprKind::Call { callee, args } => {
                 // `__builtin_expect(x, 1)`, `likely(x)`.
-                if let (ExprKind::Name("__builtin_expect" | "likely" | "unlikely" | "G_LIKELY" | "G_UNLIKELY"), Some(arg)) =
-                    (&callee.kind, args.first())
+                if let (
+                    ExprKind::Name(
+                        "__builtin_expect" | "likely" | "unlikely" | "G_LIKELY" | "G_UNLIKELY",
+                    ),
+                    Some(arg),
+                ) = (&callee.kind, args.first())
                 {
                     return self.refine(&arg.value, truth, state);
                 }
@@ -58,7 +71,7 @@ impl<'p> Memory<'p, '_> {
             }
             _ => {
                 if let ExprKind::Subscript { base, index } = &test.kind {
-                    self.inside_text(base, index, truth, &mut state);
+                    Self::inside_text(base, index, truth, &mut state);
                 }
                 if let Some(place) = test.place()
                     && let Some(cell) = state.get(&place)
@@ -83,7 +96,7 @@ impl<'p> Memory<'p, '_> {
     }
 
     /// While a text goes on at `index`, the index is below its length.
-    fn inside_text(&mut self, base: &'p Expr<'p>, index: &'p Expr<'p>, truth: bool, state: &mut State) {
+    fn inside_text(base: &'p Expr<'p>, index: &'p Expr<'p>, truth: bool, state: &mut State) {
         let (Some(text), Some(place)) = (base.place(), index.peeled().place()) else { return };
         if !truth {
             return;
@@ -92,12 +105,8 @@ impl<'p> Memory<'p, '_> {
         if let Some(length) = length
             && let Some(number) = state.cell(&place).number.clone().compared(BinaryOp::Lt, &length)
         {
-            let level = length.level.map(|level| level + 1);
-            let cell = state.cell(&place);
-            cell.number = number;
-            if level.is_some() {
-                cell.number.level = level;
-            }
+            let level = length.level.map(|level| level + 1).max(state.cell(&place).number.level);
+            state.cell(&place).number = Number { level, ..number };
         }
     }
 
@@ -135,7 +144,12 @@ impl<'p> Memory<'p, '_> {
         let mut limit = self.quiet(right, &mut scratch);
         let mut subject = left.peeled();
         let mut shift = 0;
-        while let ExprKind::Binary { op: sign @ (BinaryOp::Add | BinaryOp::Sub), left: a, right: b } = &subject.kind {
+        while let ExprKind::Binary {
+            op: sign @ (BinaryOp::Add | BinaryOp::Sub),
+            left: a,
+            right: b,
+        } = &subject.kind
+        {
             let step = |number: &Number| number.constant();
             let (first, second) = (self.quiet(a, &mut scratch), self.quiet(b, &mut scratch));
             let (inner, by) = match (sign, step(&first), step(&second)) {
@@ -152,11 +166,12 @@ impl<'p> Memory<'p, '_> {
         }
         let key = match &subject.kind {
             ExprKind::Call { callee, args } => match (&callee.kind, args.as_slice()) {
-                (ExprKind::Name("strlen"), [arg]) => arg.value.peeled().place().map(|place| format!("strlen({place})")),
+                (ExprKind::Name("strlen"), [arg]) => {
+                    arg.value.peeled().place().map(|place| format!("strlen({place})"))
+                }
                 _ => None,
             },
-            ExprKind::Assign { target, .. } => target.place(),
-            ExprKind::Update { target, .. } => target.place(),
+            ExprKind::Assign { target, .. } | ExprKind::Update { target, .. } => target.place(),
             _ => subject.place(),
         };
         let Some(key) = key else { return Some(()) };

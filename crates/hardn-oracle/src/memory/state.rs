@@ -71,44 +71,46 @@ impl State {
 
     /// Drops everything that is named by way of a place: its fields, elements, what it points to, its length.
     pub(super) fn forget(&mut self, place: &str) {
-        let bracket = format!("[{place}]");
-        let length = format!("strlen({place})");
         self.cells.retain(|key, _| {
-            !(key == place || is_part(key, place) || key.contains(&bracket) || *key == length)
+            // Most places have nothing to do with this one.
+            !key.contains(place)
+                || !(key == place
+                    || is_part(key, place)
+                    || is_index(key, place)
+                    || is_length(key, place))
         });
     }
 
     /// Drops the parts of a place, but not the place.
     pub(super) fn forget_parts(&mut self, place: &str) {
-        let length = format!("strlen({place})");
-        self.cells.retain(|key, _| !(is_part(key, place) || *key == length));
+        self.cells.retain(|key, _| {
+            !key.contains(place) || !(is_part(key, place) || is_length(key, place))
+        });
     }
 
     pub(super) fn join(&mut self, other: Self) {
-        self.cells.retain(|place, cell| match other.cells.get(place) {
-            Some(theirs) => {
-                cell.number.join(&theirs.number);
-                if cell.length_of != theirs.length_of {
-                    cell.length_of = None;
-                }
-                if cell.object != theirs.object {
-                    cell.object = None;
-                }
-                let (null, at) = join_null(cell, theirs);
-                cell.null = null;
-                cell.null_at = at;
-                true
-            }
-            // Unknown on the other side: only the chance of being null stays.
-            None => {
+        self.cells.retain(|place, cell| {
+            let Some(theirs) = other.cells.get(place) else {
+                // The other side knows nothing of it.
                 *cell = one_sided(cell);
-                cell.null == Null::Maybe || cell.object.is_some()
+                return cell.null == Null::Maybe || cell.object.is_some() || cell.number.checked;
+            };
+            let (null, at) = join_null(cell, theirs);
+            cell.null = null;
+            cell.null_at = at;
+            cell.number.join(&theirs.number);
+            if cell.length_of != theirs.length_of {
+                cell.length_of = None;
             }
+            if cell.object != theirs.object {
+                cell.object = None;
+            }
+            true
         });
         for (place, theirs) in &other.cells {
             if !self.cells.contains_key(place) {
                 let cell = one_sided(theirs);
-                if cell.null == Null::Maybe || cell.object.is_some() {
+                if cell.null == Null::Maybe || cell.object.is_some() || cell.number.checked {
                     self.cells.insert(place.clone(), cell);
                 }
             }
@@ -120,25 +122,22 @@ impl State {
             }
         }
         for (id, theirs) in other.objects {
-            match self.objects.get_mut(&id) {
-                Some(ours) => {
-                    if ours.freed != theirs.freed {
-                        if ours.freed == Freed::No {
-                            ours.freed_at = theirs.freed_at;
-                        }
-                        ours.freed = Freed::Maybe;
+            if let Some(ours) = self.objects.get_mut(&id) {
+                if ours.freed != theirs.freed {
+                    if ours.freed == Freed::No {
+                        ours.freed_at = theirs.freed_at;
                     }
-                    if ours.bytes != theirs.bytes {
-                        ours.bytes = None;
-                    }
-                    if ours.size_text != theirs.size_text {
-                        ours.size_text = None;
-                    }
+                    ours.freed = Freed::Maybe;
                 }
-                None => {
-                    let freed = if theirs.freed == Freed::Yes { Freed::Maybe } else { theirs.freed };
-                    self.objects.insert(id, Object { freed, ..theirs });
+                if ours.bytes != theirs.bytes {
+                    ours.bytes = None;
                 }
+                if ours.size_text != theirs.size_text {
+                    ours.size_text = None;
+                }
+            } else {
+                let freed = if theirs.freed == Freed::Yes { Freed::Maybe } else { theirs.freed };
+                self.objects.insert(id, Object { freed, ..theirs });
             }
         }
     }
@@ -159,16 +158,28 @@ impl State {
 
 /// What stays of a place the other side knows nothing of: its object, and that it may be null.
 fn one_sided(cell: &Cell) -> Cell {
-    let null = if matches!(cell.null, Null::Maybe | Null::Yes) { Null::Maybe } else { Null::Unknown };
-    Cell { null, null_at: cell.null_at, object: cell.object, ..Cell::default() }
+    let null =
+        if matches!(cell.null, Null::Maybe | Null::Yes) { Null::Maybe } else { Null::Unknown };
+    let Number { checked, external, wide, .. } = cell.number;
+    let number = Number { external, checked, wide, ..Number::default() };
+    Cell { number, null, null_at: cell.null_at, object: cell.object, ..Cell::default() }
+}
+
+/// `a[place]` in any place.
+fn is_index(key: &str, place: &str) -> bool {
+    key.match_indices(place)
+        .any(|(at, _)| key[..at].ends_with('[') && key[at + place.len()..].starts_with(']'))
+}
+
+/// `strlen(place)`.
+fn is_length(key: &str, place: &str) -> bool {
+    key.strip_prefix("strlen(").and_then(|rest| rest.strip_suffix(')')) == Some(place)
 }
 
 fn is_part(key: &str, place: &str) -> bool {
     let inner = key.trim_start_matches('*');
     (inner.len() < key.len() && inner == place)
-        || inner
-            .strip_prefix(place)
-            .is_some_and(|rest| rest.starts_with(['.', '[']))
+        || inner.strip_prefix(place).is_some_and(|rest| rest.starts_with(['.', '[']))
 }
 
 fn join_null(ours: &Cell, theirs: &Cell) -> (Null, Range) {

@@ -11,7 +11,11 @@ pub(super) struct Scope<'p> {
 }
 
 /// The type of an expression, where declarations say it.
-pub(super) fn type_of<'p>(expr: &Expr<'p>, scope: &Scope<'p>, program: &'p Program<'p>) -> Option<Type<'p>> {
+pub(super) fn type_of<'p>(
+    expr: &Expr<'p>,
+    scope: &Scope<'p>,
+    program: &'p Program<'p>,
+) -> Option<Type<'p>> {
     match &expr.kind {
         ExprKind::Name(name) => scope.variables.get(name).cloned(),
         ExprKind::Attribute { base, name, .. } => {
@@ -38,11 +42,13 @@ pub(super) fn type_of<'p>(expr: &Expr<'p>, scope: &Scope<'p>, program: &'p Progr
             }
             Some(ty)
         }
-        ExprKind::Through(inner) | ExprKind::Star(inner) | ExprKind::Update { target: inner, .. } => {
-            type_of(inner, scope, program)
-        }
+        ExprKind::Through(inner)
+        | ExprKind::Star(inner)
+        | ExprKind::Update { target: inner, .. } => type_of(inner, scope, program),
         ExprKind::Cast { ty, .. } => Some(ty.clone()),
-        ExprKind::Int(_) | ExprKind::Bool(_) => Some(Type { name: Cow::Borrowed("int"), ..Type::default() }),
+        ExprKind::Int(_) | ExprKind::Bool(_) => {
+            Some(Type { name: Cow::Borrowed("int"), ..Type::default() })
+        }
         ExprKind::SizeofType(_) | ExprKind::SizeofValue(_) => {
             Some(Type { name: Cow::Borrowed("size_t"), ..Type::default() })
         }
@@ -61,7 +67,9 @@ pub(super) fn type_of<'p>(expr: &Expr<'p>, scope: &Scope<'p>, program: &'p Progr
             ExprKind::Name("strlen" | "strnlen" | "fread" | "fwrite" | "wcslen") => {
                 Some(Type { name: Cow::Borrowed("size_t"), ..Type::default() })
             }
-            ExprKind::Name("atoi" | "rand") => Some(Type { name: Cow::Borrowed("int"), ..Type::default() }),
+            ExprKind::Name("atoi" | "rand") => {
+                Some(Type { name: Cow::Borrowed("int"), ..Type::default() })
+            }
             ExprKind::Name("atol" | "strtol" | "strtoul" | "strtoll" | "atoll") => {
                 Some(Type { name: Cow::Borrowed("long"), ..Type::default() })
             }
@@ -77,7 +85,10 @@ pub(super) fn type_of<'p>(expr: &Expr<'p>, scope: &Scope<'p>, program: &'p Progr
 }
 
 /// The fields of a struct, or of what is behind a typedef.
-pub(super) fn fields_of<'p>(ty: &Type<'p>, program: &'p Program<'p>) -> Option<&'p BTreeMap<&'p str, Type<'p>>> {
+pub(super) fn fields_of<'p>(
+    ty: &Type<'p>,
+    program: &'p Program<'p>,
+) -> Option<&'p BTreeMap<&'p str, Type<'p>>> {
     let mut name: &str = ty.name.as_ref();
     for _ in 0..4 {
         if let Some(fields) = program.structs.get(name) {
@@ -119,9 +130,7 @@ pub(super) fn length_of(ty: &Type<'_>) -> Option<i64> {
 
 /// Bytes of one element of what a pointer or array holds.
 pub(super) fn stride_of(ty: &Type<'_>, program: &Program<'_>) -> Option<i64> {
-    let mut element = Type { name: Cow::Borrowed(ty.name.as_ref()), ..Type::default() };
-    element.pointers = ty.pointers;
-    element.dimensions = ty.dimensions.clone();
+    let mut element = Type { dimension_text: None, ..ty.clone() };
     if !element.dimensions.is_empty() {
         element.dimensions.remove(0);
     } else if element.pointers > 0 {

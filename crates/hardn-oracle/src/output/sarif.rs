@@ -1,6 +1,6 @@
 //! SARIF 2.1.0, as code scanning services read it.
 
-use std::{collections::BTreeMap, io::Write};
+use std::{collections::BTreeMap, fmt::Write as _, io::Write};
 
 use hardn_types::{Finding, Span};
 use serde_sarif::sarif;
@@ -11,7 +11,12 @@ use crate::{ENGINE, FileResult, Mode, Oracle, OracleError, Result};
 ///
 /// # Errors
 /// [`OracleError::Write`] and [`OracleError::Json`] where the output cannot be written.
-pub fn write_sarif(out: &mut dyn Write, oracle: &Oracle, results: &[FileResult], mode: Mode) -> Result<()> {
+pub fn write_sarif(
+    out: &mut dyn Write,
+    oracle: &Oracle,
+    results: &[FileResult],
+    mode: Mode,
+) -> Result<()> {
     let rules: Vec<_> = oracle.rules().list().map(crate::Rule::info).collect();
     let numbers: BTreeMap<&str, i64> =
         rules.iter().enumerate().map(|(number, rule)| (rule.id.as_str(), number as i64)).collect();
@@ -53,10 +58,15 @@ pub fn write_sarif(out: &mut dyn Write, oracle: &Oracle, results: &[FileResult],
             notifications.push(notification);
         }
         for finding in &result.analysis.findings {
-            found.push(result_of(finding, &result.path, numbers.get(finding.rule.as_str()).copied())?);
+            found.push(result_of(
+                finding,
+                &result.path,
+                numbers.get(finding.rule.as_str()).copied(),
+            )?);
         }
     }
-    let mut classes: Vec<u16> = rules.iter().flat_map(|rule| rule.cwe.iter().map(|cwe| cwe.0)).collect();
+    let mut classes: Vec<u16> =
+        rules.iter().flat_map(|rule| rule.cwe.iter().map(|cwe| cwe.0)).collect();
     classes.sort_unstable();
     classes.dedup();
     let taxa: Vec<serde_json::Value> = classes
@@ -150,7 +160,7 @@ fn uri(path: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            out.push_str(&format!("%{byte:02X}"));
+            let _ = write!(out, "%{byte:02X}");
         }
     }
     out
@@ -165,7 +175,13 @@ mod tests {
     #[test]
     fn a_log_has_what_readers_need() {
         let code = "def f(cur, name):\n    sql = \"SELECT a FROM t WHERE n = '\" + name + \"'\"\n    cur.execute(sql)\n";
-        let results = [scan_text(Oracle::shared(), "a b.py", code.to_owned(), Language::Python, Mode::Snippet)];
+        let results = [scan_text(
+            Oracle::shared(),
+            "a b.py",
+            code.to_owned(),
+            Language::Python,
+            Mode::Snippet,
+        )];
         let mut out = Vec::new();
         write_sarif(&mut out, Oracle::shared(), &results, Mode::Snippet).unwrap();
         let log: serde_json::Value = serde_json::from_slice(&out).unwrap();
@@ -175,10 +191,17 @@ mod tests {
         let result = &run["results"][0];
         let rule = &run["tool"]["driver"]["rules"][result["ruleIndex"].as_u64().unwrap() as usize];
         assert_eq!(rule["id"], result["ruleId"]);
-        assert!(rule["properties"]["tags"].as_array().unwrap().contains(&"external/cwe/cwe-089".into()));
-        assert_eq!(result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], "a%20b.py");
+        assert!(
+            rule["properties"]["tags"].as_array().unwrap().contains(&"external/cwe/cwe-089".into())
+        );
+        assert_eq!(
+            result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"],
+            "a%20b.py"
+        );
         assert_eq!(result["locations"][0]["physicalLocation"]["region"]["startLine"], 3);
-        assert!(result["codeFlows"][0]["threadFlows"][0]["locations"].as_array().unwrap().len() >= 2);
+        assert!(
+            result["codeFlows"][0]["threadFlows"][0]["locations"].as_array().unwrap().len() >= 2
+        );
         assert_eq!(run["taxonomies"][0]["name"], "CWE");
     }
 }

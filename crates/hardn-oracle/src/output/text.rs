@@ -19,7 +19,8 @@ pub struct Colours {
 
 impl Colours {
     /// ANSI colours for terminals.
-    pub const ANSI: Self = Self { path: "\x1b[1m", warning: "\x1b[1;31m", dim: "\x1b[2m", reset: "\x1b[0m" };
+    pub const ANSI: Self =
+        Self { path: "\x1b[1m", warning: "\x1b[1;31m", dim: "\x1b[2m", reset: "\x1b[0m" };
     /// No colours.
     pub const NONE: Self = Self { path: "", warning: "", dim: "", reset: "" };
 }
@@ -28,7 +29,12 @@ impl Colours {
 ///
 /// # Errors
 /// [`crate::OracleError::Write`] where the output cannot be written.
-pub fn write_text(out: &mut dyn Write, oracle: &Oracle, results: &[FileResult], colours: Colours) -> Result<()> {
+pub fn write_text(
+    out: &mut dyn Write,
+    oracle: &Oracle,
+    results: &[FileResult],
+    colours: Colours,
+) -> Result<()> {
     let Colours { path: bold, warning, dim, reset } = colours;
     let (mut n_findings, mut n_files, mut n_skipped) = (0, 0, 0);
     for result in results {
@@ -68,7 +74,11 @@ pub fn write_text(out: &mut dyn Write, oracle: &Oracle, results: &[FileResult], 
                 writeln!(out, "{dim}{margin} = line {}: {}{reset}", step.span.line, step.message)?;
             }
             if let Ok(rule) = oracle.rules().show(&finding.rule) {
-                writeln!(out, "{dim}{margin} = help:{reset} {}", rule.info().help.replace('\n', " "))?;
+                writeln!(
+                    out,
+                    "{dim}{margin} = help:{reset} {}",
+                    rule.info().help.replace('\n', " ")
+                )?;
             }
         }
     }
@@ -92,6 +102,10 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("a.py:2:24: CWE-094 "), "{text}");
-        assert_eq!(lines[1].chars().position(|c| c == 'x'), lines[2].chars().position(|c| c == '^'), "{text}");
+        assert_eq!(
+            lines[1].chars().position(|c| c == 'x'),
+            lines[2].chars().position(|c| c == '^'),
+            "{text}"
+        );
     }
 }

@@ -7,7 +7,10 @@ use hardn_types::{Cwe, Language};
 use super::{
     load::Rule,
     path::{PathPattern, last},
-    schema::{AttributeModel, CallModel, Guard, Kind, LiteralModel, MemoryCheck, Propagator, Sanitizer, Sink, Source},
+    schema::{
+        AttributeModel, CallModel, Guard, Kind, LiteralModel, MemoryCheck, Propagator, Sanitizer,
+        Sink, Source,
+    },
 };
 use crate::{OracleError, Result};
 
@@ -18,7 +21,7 @@ const MAX_FLOW_RULES: usize = 64;
 #[derive(Debug)]
 pub(crate) enum Hit {
     Source(Source),
-    Sink { rule: usize, sink: Sink, except: Vec<PathPattern> },
+    Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
     Sanitizer { bits: u64, sanitizer: Sanitizer },
     Guard { bits: u64, guard: Guard, mark: u32 },
     Propagator { propagator: Propagator, mark: u32 },
@@ -58,7 +61,8 @@ impl Index {
     /// # Errors
     /// Too many flow rules.
     pub(crate) fn new(rules: &[Arc<Rule>], language: Language) -> Result<Self> {
-        let rules: Vec<Arc<Rule>> = rules.iter().filter(|rule| rule.applies_to(language)).cloned().collect();
+        let rules: Vec<Arc<Rule>> =
+            rules.iter().filter(|rule| rule.applies_to(language)).cloned().collect();
         let mut index = Self {
             rules: Vec::new(),
             covers: Vec::new(),
@@ -104,7 +108,8 @@ impl Index {
     fn add(&mut self, number: usize, rule: &Rule, bits: u64, marks: &mut Vec<String>) {
         let file = &rule.file;
         for source in &file.sources {
-            self.values.extend(source.value.iter().map(|text| (PathPattern::new(text), source.local)));
+            self.values
+                .extend(source.value.iter().map(|text| (PathPattern::new(text), source.local)));
             self.decorators.extend(source.decorated.iter().map(|text| PathPattern::new(text)));
             self.add_hit(&source.call, Hit::Source(source.clone()));
         }
@@ -113,7 +118,11 @@ impl Index {
                 self.returned.push((number, sink.clone()));
             }
             let except = sink.except.iter().map(|text| PathPattern::new(text)).collect();
-            self.add_hit(&sink.call, Hit::Sink { rule: number, sink: sink.clone(), except });
+            let mark = sink.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
+            self.add_hit(
+                &sink.call,
+                Hit::Sink { rule: number, sink: Box::new(sink.clone()), except, mark },
+            );
         }
         for sanitizer in &file.sanitizers {
             self.add_hit(&sanitizer.call, Hit::Sanitizer { bits, sanitizer: sanitizer.clone() });
@@ -127,7 +136,10 @@ impl Index {
         }
         for propagator in &file.propagators {
             let mark = propagator.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
-            self.add_hit(&propagator.call, Hit::Propagator { propagator: propagator.clone(), mark });
+            self.add_hit(
+                &propagator.call,
+                Hit::Propagator { propagator: propagator.clone(), mark },
+            );
         }
         for model in &file.calls {
             self.add_hit(&model.call, Hit::Call { rule: number, model: model.clone() });
@@ -159,7 +171,13 @@ impl Index {
         let mut found: Vec<usize> = Vec::new();
         for path in paths {
             let named = self.by_name.get(last(path)).map(Vec::as_slice).unwrap_or_default();
-            found.extend(named.iter().chain(&self.globs).filter(|model| model.pattern.matches(path)).map(|model| model.hit));
+            found.extend(
+                named
+                    .iter()
+                    .chain(&self.globs)
+                    .filter(|model| model.pattern.matches(path))
+                    .map(|model| model.hit),
+            );
         }
         found.sort_unstable();
         found.dedup();

@@ -92,7 +92,10 @@ impl RuleSet {
             for file in folder.files() {
                 if file.path().extension().is_some_and(|extension| extension == "yml") {
                     let text = file.contents_utf8().unwrap_or("");
-                    files.push((file.path().with_extension("").to_string_lossy().replace('\\', "/"), text.to_owned()));
+                    files.push((
+                        file.path().with_extension("").to_string_lossy().replace('\\', "/"),
+                        text.to_owned(),
+                    ));
                 }
             }
         }
@@ -117,8 +120,8 @@ impl RuleSet {
         for folder in read(root)?.into_iter().filter(|path| path.is_dir()) {
             for path in read(&folder)? {
                 if path.extension().is_some_and(|extension| extension == "yml") {
-                    let text =
-                        fs::read_to_string(&path).map_err(|source| OracleError::Read { path: path.clone(), source })?;
+                    let text = fs::read_to_string(&path)
+                        .map_err(|source| OracleError::Read { path: path.clone(), source })?;
                     let id = path.strip_prefix(root).unwrap_or(&path).with_extension("");
                     files.push((id.to_string_lossy().replace('\\', "/"), text));
                 }
@@ -160,21 +163,26 @@ impl RuleSet {
         if let Some(rule) = self.list().find(|rule| rule.id == id) {
             return Ok(rule);
         }
-        let nearest = self.list().max_by_key(|rule| likeness(&rule.id, id)).map(|rule| rule.id.clone());
+        let nearest =
+            self.list().max_by_key(|rule| likeness(&rule.id, id)).map(|rule| rule.id.clone());
         Err(OracleError::NoSuchRule { id: id.to_owned(), nearest })
     }
 }
 
 /// Pairs of neighbouring characters two ids share.
 fn likeness(left: &str, right: &str) -> usize {
-    left.as_bytes().windows(2).filter(|pair| right.as_bytes().windows(2).any(|other| other == *pair)).count()
+    left.as_bytes()
+        .windows(2)
+        .filter(|pair| right.as_bytes().windows(2).any(|other| other == *pair))
+        .count()
 }
 
 fn read_rule(id: String, text: &str) -> Result<Rule> {
     let fail = |message: String| OracleError::Rule { file: format!("{id}.yml"), message };
     let file: RuleFile = serde_yaml_ng::from_str(text).map_err(|error| fail(error.to_string()))?;
     let folder = id.split('/').next().unwrap_or("");
-    let language: Language = folder.parse().map_err(|_| fail(format!("the folder `{folder}` is no language")))?;
+    let language: Language =
+        folder.parse().map_err(|_| fail(format!("the folder `{folder}` is no language")))?;
     let empty = |key: &str| fail(format!("key `{key}` is missing or empty"));
     if file.kind != Kind::Shared {
         if file.cwe.is_empty() {
@@ -195,7 +203,9 @@ fn read_rule(id: String, text: &str) -> Result<Rule> {
     }
     let wrong = match file.kind {
         Kind::Flow if file.sinks.is_empty() => Some("sinks"),
-        Kind::Pattern if file.calls.is_empty() && file.literals.is_empty() && file.attributes.is_empty() => {
+        Kind::Pattern
+            if file.calls.is_empty() && file.literals.is_empty() && file.attributes.is_empty() =>
+        {
             Some("calls")
         }
         Kind::Typestate if file.check.is_none() => Some("check"),
@@ -204,7 +214,7 @@ fn read_rule(id: String, text: &str) -> Result<Rule> {
     if let Some(key) = wrong {
         return Err(empty(key));
     }
-    Ok(Rule { language, file, id })
+    Ok(Rule { id, language, file })
 }
 
 #[cfg(test)]
@@ -213,9 +223,12 @@ mod tests {
 
     #[test]
     fn wrong_keys_are_named_with_their_file() {
-        let error = read_rule("python/x".to_owned(), "kind: flow\nsinkz: []\n").unwrap_err().to_string();
+        let error =
+            read_rule("python/x".to_owned(), "kind: flow\nsinkz: []\n").unwrap_err().to_string();
         assert!(error.contains("python/x.yml") && error.contains("sinkz"), "{error}");
-        let error = read_rule("python/x".to_owned(), "kind: pattern\ncwe: [CWE-001]\n").unwrap_err().to_string();
+        let error = read_rule("python/x".to_owned(), "kind: pattern\ncwe: [CWE-001]\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("message"), "{error}");
     }
 

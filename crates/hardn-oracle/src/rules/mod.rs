@@ -6,8 +6,10 @@ mod path;
 mod samples;
 mod schema;
 
-pub(crate) use path::glob;
 pub(crate) use index::{Hit, Index};
 pub use load::{Rule, RuleInfo, RuleSet};
+pub(crate) use path::glob;
 pub use samples::{SampleFailure, SampleReport};
-pub(crate) use schema::{Argument, Condition, Guard, Holds, Literal, MemoryCheck, Pattern, Shape, Sink, Source};
+pub(crate) use schema::{
+    Argument, Condition, Guard, Holds, Literal, MemoryCheck, Pattern, Shape, Sink, Source,
+};

@@ -64,7 +64,14 @@ impl RuleSet {
                         _ => continue,
                     };
                     let rule = rule.id.clone();
-                    report.failures.push(SampleFailure { rule, kind, index, mode, code: code.clone(), message });
+                    report.failures.push(SampleFailure {
+                        rule,
+                        kind,
+                        index,
+                        mode,
+                        code: code.clone(),
+                        message,
+                    });
                 }
             }
         }
@@ -85,9 +92,22 @@ mod tests {
             .failures
             .iter()
             .map(|failure| {
-                format!("{} {}[{}] {:?}: {}\n{}", failure.rule, failure.kind, failure.index, failure.mode, failure.message, failure.code)
+                format!(
+                    "{} {}[{}] {:?}: {}\n{}",
+                    failure.rule,
+                    failure.kind,
+                    failure.index,
+                    failure.mode,
+                    failure.message,
+                    failure.code
+                )
             })
             .collect();
-        assert!(lines.is_empty(), "{} samples came out wrong:\n{}", lines.len(), lines.join("\n---\n"));
+        assert!(
+            lines.is_empty(),
+            "{} samples came out wrong:\n{}",
+            lines.len(),
+            lines.join("\n---\n")
+        );
     }
 }

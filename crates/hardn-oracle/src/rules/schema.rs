@@ -4,6 +4,8 @@ use hardn_types::Cwe;
 use regex::Regex;
 use serde::Deserialize;
 
+use crate::Mode;
+
 /// What kind of rule it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -148,9 +150,10 @@ impl<'de> Deserialize<'de> for Literal {
             serde_json::Value::Bool(value) => Ok(Self::Bool(value)),
             serde_json::Value::Null => Ok(Self::Null),
             serde_json::Value::String(text) => Ok(Self::Text(text)),
-            serde_json::Value::Number(number) => {
-                number.as_i64().map(Self::Int).ok_or_else(|| serde::de::Error::custom("expected a whole number"))
-            }
+            serde_json::Value::Number(number) => number
+                .as_i64()
+                .map(Self::Int)
+                .ok_or_else(|| serde::de::Error::custom("expected a whole number")),
             _ => Err(serde::de::Error::custom("expected a literal: true, 1, text or null")),
         }
     }
@@ -182,6 +185,9 @@ pub(crate) struct Condition {
     /// The number is below this.
     #[serde(default)]
     pub(crate) below: Option<i64>,
+    /// A name like this stands somewhere in the argument.
+    #[serde(default)]
+    pub(crate) mentions: Option<Pattern>,
     /// Missing or unknown counts as fulfilled.
     #[serde(default)]
     pub(crate) or_missing: bool,
@@ -248,6 +254,9 @@ pub(crate) struct Sink {
     /// The argument that is a printf format for `argument`.
     #[serde(default)]
     pub(crate) format: Option<Argument>,
+    /// Only taint with this mark counts, set by a propagator.
+    #[serde(default)]
+    pub(crate) requires: Option<String>,
     /// Returned values are a sink.
     #[serde(default)]
     pub(crate) returned: bool,
@@ -304,6 +313,9 @@ pub(crate) struct Guard {
     /// The subject must carry this mark, set by a propagator.
     #[serde(default)]
     pub(crate) requires: Option<String>,
+    /// Only in this mode.
+    #[serde(default)]
+    pub(crate) mode: Option<Mode>,
     /// `"x" in subject` is false: the subject is clean.
     #[serde(default)]
     pub(crate) contains: Vec<String>,
@@ -320,6 +332,9 @@ pub(crate) struct Propagator {
     /// Into which argument; default: the result.
     #[serde(default)]
     pub(crate) into: Option<Argument>,
+    /// `into` is a list that grows.
+    #[serde(default)]
+    pub(crate) items: bool,
     /// What `into` held before stays in it.
     #[serde(default)]
     pub(crate) adds: bool,
@@ -352,6 +367,9 @@ pub(crate) struct CallModel {
 pub(crate) struct LiteralModel {
     /// The variable, keyword, key or parameter it goes to or is compared with.
     pub(crate) name: Pattern,
+    /// The text must look like this.
+    #[serde(default)]
+    pub(crate) value: Option<Pattern>,
     /// Texts that are harmless.
     #[serde(default)]
     pub(crate) except: Option<Pattern>,

@@ -1,6 +1,6 @@
 //! `hardn doctor`: what this machine offers, what is missing, and how to get it.
 
-use std::{collections::BTreeMap, process::Command};
+use std::{fmt::Write as _, process::Command};
 
 use hardn_sandbox::{CFlags, Limits, Sandbox};
 use serde::Serialize;
@@ -32,9 +32,9 @@ pub(crate) fn run(json: bool) -> Outcome {
         let mut text = format!("hardn {}\n", env!("CARGO_PKG_VERSION"));
         for check in &checks {
             let mark = if check.ok { "ok  " } else { "MISS" };
-            text.push_str(&format!("{mark}  {:<18} {}\n", check.name, check.found));
+            let _ = writeln!(text, "{mark}  {:<18} {}", check.name, check.found);
             if let Some(help) = check.help.filter(|_| !check.ok) {
-                text.push_str(&format!("        needed for {}; {help}\n", check.needed_for));
+                let _ = writeln!(text, "        needed for {}; {help}", check.needed_for);
             }
         }
         output::put(&text)?;
@@ -83,19 +83,11 @@ fn checks() -> Vec<Check> {
 }
 
 /// The first line of `PROGRAM --version`.
-pub(crate) fn version(program: &str) -> Option<String> {
+fn version(program: &str) -> Option<String> {
     let output =
         Command::new(program).arg("--version").output().ok().filter(|o| o.status.success())?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.lines().next().map(str::to_owned)
-}
-
-/// Versions of everything that takes part in an evaluation.
-pub(crate) fn tool_versions() -> BTreeMap<String, String> {
-    ["python3", "gcc", "g++"]
-        .into_iter()
-        .map(|name| (name.to_owned(), version(name).unwrap_or_else(|| "not found".to_owned())))
-        .collect()
 }
 
 fn sanitizers(help: &'static str) -> Check {

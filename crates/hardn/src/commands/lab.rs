@@ -1,6 +1,6 @@
 //! `hardn lab`: our own small world, and the models that come from nothing else.
 
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 use hardn_eval::{SandboxTrials, TrialKind, TrialRunner};
 use hardn_lab::{
@@ -210,7 +210,8 @@ fn model_card(
         recipe.title,
         model.config().parameters()
     );
-    card.push_str(&format!(
+    let _ = write!(
+        card,
         "- corpus: lab version {}, world seed {}, themes SHA-256 `{}`, {} documents, {} tokens ({} vocabulary)\n\
          - training: {} steps, {} tokens seen, seed {}\n- weights: fingerprint `{}`, kept in f16\n\
          - vulnerable share of the security programs in the corpus: {:.2}\n\n",
@@ -225,7 +226,7 @@ fn model_card(
         recipe.training.seed,
         model.fingerprint()?,
         manifest.vulnerable_share_drawn.unwrap_or(manifest.vulnerable_share_mean),
-    ));
+    );
     card.push_str("| step | training loss | validation loss |\n| --- | --- | --- |\n");
     let every = outcome.curve.len().div_ceil(20).max(1);
     let rows = outcome.curve.iter().enumerate();
@@ -233,12 +234,8 @@ fn model_card(
         let number =
             |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.3}"));
         let validation = point.validation.get("all").copied();
-        card.push_str(&format!(
-            "| {} | {} | {} |\n",
-            point.step,
-            number(point.train),
-            number(validation)
-        ));
+        let _ =
+            writeln!(card, "| {} | {} | {} |", point.step, number(point.train), number(validation));
     }
     card.push_str("\nLosses are in nats per token.\n");
     Ok(card)

@@ -1,6 +1,6 @@
 //! `hardn rules`: what the oracle looks for.
 
-use std::path::Path;
+use std::{fmt::Write as _, path::Path};
 
 use hardn_oracle::{Oracle, RuleSet};
 
@@ -36,7 +36,7 @@ fn list(rules: &RuleSet, json: bool) -> Outcome {
         if json {
             put_json(&info)?;
         } else {
-            text.push_str(&format!("{:<40} {:<18} {}\n", info.id, cwes(&info.cwe), info.message));
+            let _ = writeln!(text, "{:<40} {:<18} {}", info.id, cwes(&info.cwe), info.message);
         }
     }
     put(&text)

@@ -14,12 +14,14 @@ struct Choice {
     completion: String,
 }
 
+/// How often each shape occurs, and the first pair that has it.
+type Shapes<'a> = BTreeMap<String, (usize, &'a FixPair)>;
+
 impl ConstantPolicy {
     /// Counts the shapes of the secure completions (names left out) and takes, for each weakness and language, the first pair of
     /// the commonest shape.
     pub(crate) fn from_pairs(pairs: &[FixPair]) -> Self {
-        let mut shapes: BTreeMap<(Cwe, Language), BTreeMap<String, (usize, &FixPair)>> =
-            BTreeMap::new();
+        let mut shapes: BTreeMap<(Cwe, Language), Shapes<'_>> = BTreeMap::new();
         for pair in pairs {
             let Some(cwe) = pair.cwe else { continue };
             let shape = shape(&pair.after[pair.prompt.len()..]);

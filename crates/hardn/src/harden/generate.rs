@@ -84,7 +84,7 @@ pub(crate) fn draw(
         progress.set(done, arm.title);
         Ok(())
     });
-    stopped_or(result.map_err(|error| crate::failure::Failure::new(error)), "drawing samples")?;
+    stopped_or(result.map_err(crate::failure::Failure::new), "drawing samples")?;
     progress.finish(&format!("{done} of {}, {} tokens", arm.title, generator.n_tokens()));
     Ok(())
 }

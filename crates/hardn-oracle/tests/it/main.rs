@@ -1,0 +1,213 @@
+//! The oracle from outside: small programs, broken input, and what must not change a verdict.
+
+use std::collections::BTreeSet;
+
+use hardn_oracle::{Mode, Oracle};
+use hardn_types::{Judge, Language};
+
+/// The classes found in a program.
+#[track_caller]
+fn classes(code: &str, language: Language, mode: Mode) -> BTreeSet<u16> {
+    let analysis = Oracle::shared().analyse(code, language, mode);
+    assert_eq!(analysis.not_analysed, None, "{code}");
+    analysis.findings.iter().filter_map(|finding| finding.cwe.first()).map(|cwe| cwe.0).collect()
+}
+
+#[track_caller]
+fn check(language: Language, mode: Mode, expected: &[u16], code: &str) {
+    let expected: BTreeSet<u16> = expected.iter().copied().collect();
+    assert_eq!(classes(code, language, mode), expected, "{mode} {language}\n{code}");
+}
+
+#[test]
+fn python_programs() {
+    use Language::Python;
+    use Mode::{Faithful, Snippet};
+    // A dead branch does no harm.
+    check(Python, Snippet, &[], "import os\ndef f(x):\n    if False:\n        os.system(x)\n");
+    check(
+        Python,
+        Snippet,
+        &[],
+        "import os\nDEBUG = 0\ndef f(x):\n    if DEBUG == 1:\n        os.system(x)\n",
+    );
+    // What one branch cleans, the other does not.
+    check(
+        Python,
+        Snippet,
+        &[78],
+        "import os\ndef f(x, y):\n    if y:\n        x = 'a'\n    os.system('ls ' + x)\n",
+    );
+    // A sanitizer for markup does not help a shell.
+    check(
+        Python,
+        Snippet,
+        &[78],
+        "import os, html\ndef f(x):\n    os.system('ls ' + html.escape(x))\n",
+    );
+    // A check in a function of its own.
+    check(
+        Python,
+        Snippet,
+        &[],
+        "import os\ndef ok(x):\n    return x.isalnum()\ndef f(x):\n    if not ok(x):\n        raise ValueError\n    os.system('ls ' + x)\n",
+    );
+    check(
+        Python,
+        Snippet,
+        &[],
+        "import os\ndef need(x):\n    if not x.isalnum():\n        raise ValueError\ndef f(x):\n    need(x)\n    os.system('ls ' + x)\n",
+    );
+    // A clean-up in a function of its own.
+    check(
+        Python,
+        Snippet,
+        &[],
+        "import os, shlex\ndef clean(x):\n    return shlex.quote(x)\ndef f(x):\n    os.system('ls ' + clean(x))\n",
+    );
+    // Helpers that are only called with constants are no entry points.
+    check(
+        Python,
+        Snippet,
+        &[],
+        "import os\ndef run(x):\n    os.system(x)\ndef f():\n    run('ls')\n",
+    );
+    // Fields that the constructor fills.
+    check(
+        Python,
+        Snippet,
+        &[78],
+        "import os\nclass A:\n    def __init__(self, x):\n        self.x = x\n    def f(self):\n        os.system('ls ' + self.x)\n",
+    );
+    check(
+        Python,
+        Snippet,
+        &[],
+        "import os\nclass A:\n    WAY = 'up'\n    def f(self):\n        os.system('go ' + self.WAY)\n",
+    );
+    // Aliases of modules and functions.
+    check(Python, Faithful, &[78], "import os as o\nfrom sys import argv as a\no.system(a[1])\n");
+    // Tainted keys of constant tables are harmless, tainted values are not.
+    check(Python, Snippet, &[], "import os\nT = {'a': 'x'}\ndef f(k):\n    os.system(T[k])\n");
+    // A loop that checks every character.
+    check(
+        Python,
+        Snippet,
+        &[],
+        "import os\ndef f(x):\n    for c in x:\n        if c not in 'abc':\n            return\n    os.system('ls ' + x)\n",
+    );
+    // `x = not x` asks for itself.
+    check(Python, Snippet, &[], "def f(x):\n    x = not x\n    if x:\n        return 1\n");
+}
+
+#[test]
+fn c_programs() {
+    use Language::{C, Cpp};
+    use Mode::Snippet;
+    // A goto to the clean-up frees once.
+    check(
+        C,
+        Snippet,
+        &[],
+        "int f(int n) {\n char *p = malloc(10);\n if (!p) return -1;\n if (n) goto out;\n p[0] = 1;\nout:\n free(p);\n return 0;\n}\n",
+    );
+    // The loop ends one past the last, where the mark goes.
+    check(
+        C,
+        Snippet,
+        &[],
+        "void f(const char *s) {\n char b[8];\n int i;\n for (i = 0; i < 7 && s[i]; i++) b[i] = s[i];\n b[i] = 0;\n}\n",
+    );
+    check(
+        C,
+        Snippet,
+        &[787],
+        "void f(const char *s) {\n char b[8];\n int i;\n for (i = 0; i < 8 && s[i]; i++) b[i] = s[i];\n b[i] = 0;\n}\n",
+    );
+    // Each switch case has its own state.
+    check(
+        C,
+        Snippet,
+        &[],
+        "void f(int k, char *p) {\n switch (k) {\n case 1: free(p); break;\n case 2: use(p); break;\n }\n}\n",
+    );
+    check(
+        Cpp,
+        Snippet,
+        &[416],
+        "struct A { int n; };\nint f(A *a) {\n delete a;\n return a->n;\n}\n",
+    );
+    // Faithful mode leaves parameters alone.
+    check(C, Mode::Faithful, &[], "int f(int *a, int i) { return a[i]; }\n");
+}
+
+#[test]
+fn broken_code_is_read_as_far_as_it_goes() {
+    let code = "import os\ndef f(x):\n    os.system('ls ' + x)\n\ndef g(:\n    return (\n";
+    assert!(classes(code, Language::Python, Mode::Snippet).contains(&78));
+    let code =
+        "static int f(const char *s) {\n char b[4];\n strcpy(b, s);\n MACRO(x) {\n }\n return 0;\n";
+    assert!(classes(code, Language::C, Mode::Snippet).contains(&787));
+    for (code, language) in
+        [(")))) ((( {{{ ]]] @@", Language::Python), ("%%% ### @@@ !!", Language::C)]
+    {
+        let analysis = Oracle::shared().analyse(code, language, Mode::Snippet);
+        assert!(analysis.not_analysed.is_some() && analysis.findings.is_empty(), "{code}");
+    }
+    let analysis = Oracle::shared().judge("fn main() {}", Language::Go);
+    assert!(analysis.not_analysed.is_some_and(|why| why.contains("go")));
+}
+
+#[test]
+fn hostile_input_neither_panics_nor_hangs() {
+    let deep_python = format!("x = {}1{}\n", "(".repeat(5000), ")".repeat(5000));
+    let deep_c = format!("int f(int x) {{ return {}x{}; }}", "(".repeat(5000), ")".repeat(5000));
+    let chain = format!("def f(x):\n    return {}\n", vec!["x"; 5000].join(" + "));
+    let blocks = format!("void f(void) {{ {} {} }}", "{".repeat(3000), "}".repeat(3000));
+    let long = format!("a = '{}'\n", "é".repeat(1_000_000));
+    for (code, language) in [
+        (deep_python.as_str(), Language::Python),
+        (deep_c.as_str(), Language::C),
+        (chain.as_str(), Language::Python),
+        (blocks.as_str(), Language::Cpp),
+        (long.as_str(), Language::Python),
+        ("\u{feff}\r\n\t\0", Language::C),
+        ("", Language::Python),
+    ] {
+        Oracle::shared().analyse(code, language, Mode::Snippet);
+    }
+    // Every prefix of a program, cut anywhere.
+    let code = "class É:\n    def f(self, ü):\n        return f\"<b>{ü!r:>{3}}</b>\" % (ü,) if ü else [c for c in ü]\n";
+    for (end, _) in code.char_indices() {
+        Oracle::shared().analyse(&code[..end], Language::Python, Mode::Snippet);
+    }
+    let code = "struct s { char b[4]; };\nint f(struct s *p, int n) { for (;;) { if (n > 3) goto x; p->b[n++] = 'a'; } x: free(p); return p->b[0]; }\n";
+    for end in 0..code.len() {
+        Oracle::shared().analyse(&code[..end], Language::Cpp, Mode::Snippet);
+    }
+}
+
+#[test]
+fn names_comments_and_layout_change_no_verdict() {
+    let code = "import os\ndef show(name):\n    command = 'cat ' + name\n    os.system(command)\n";
+    let renamed = code.replace("name", "zz").replace("command", "qq").replace("show", "good");
+    let commented = code.replace("    os", "    # safe: checked before\n    os");
+    let padded = code.replace("    os", "    unused = 1 + 1\n    if unused:\n        pass\n    os");
+    for variant in [code, &renamed, &commented, &padded] {
+        check(Language::Python, Mode::Snippet, &[78], variant);
+    }
+    let first = Oracle::shared().analyse(code, Language::Python, Mode::Snippet);
+    assert_eq!(first, Oracle::shared().analyse(code, Language::Python, Mode::Snippet));
+    assert!(Oracle::shared().name().starts_with("hardn "));
+}
+
+#[test]
+fn spans_count_code_points_and_traces_lead_to_them() {
+    let code = "    def f(self, é):\n        s = 'ü' + é; eval(s)\n";
+    let analysis = Oracle::shared().analyse(code, Language::Python, Mode::Snippet);
+    let finding = &analysis.findings[0];
+    assert_eq!((finding.span.line, finding.span.column, finding.span.end_column), (2, 27, 28));
+    let first = finding.trace.first().unwrap();
+    assert_eq!((first.span.line, first.span.column), (1, 17));
+    assert_eq!(finding.trace.last().unwrap().span, finding.span);
+}
