@@ -13,6 +13,10 @@ use crate::{
 /// Tries to draw a value that no other slot of the program has.
 const MAX_REDRAWS: usize = 20;
 
+/// Share of the words in pretraining text that are made up: a model that has seen only a few hundred names learns
+/// them by heart instead of learning to copy the prompt's.
+const MADE_UP_SHARE: f64 = 0.6;
+
 /// One operation in one setting in one style, by their positions in the theme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -231,8 +235,14 @@ impl Compiled {
             }
             let mut tries = 0;
             let (text, value) = loop {
-                let (text, value) = self.slot_value(name, rng.pick(values), context)?;
+                let picked = rng.pick(values);
+                let (text, value) = self.slot_value(name, picked, context)?;
                 tries += 1;
+                let is_free = matches!(picked, SlotValue::Text(_)) && is_word(&text);
+                if part == Part::Pretraining && is_free && rng.chance(MADE_UP_SHARE) {
+                    let text = made_up_word(rng);
+                    break (text.clone(), Value::from(text));
+                }
                 if tries > MAX_REDRAWS || !taken.contains(&text) {
                     break (text, value);
                 }
@@ -281,6 +291,27 @@ impl Compiled {
             .and_then(|template| template.render(context))
             .map_err(|error| template_error(&self.theme.id, key, &error))
     }
+}
+
+/// Whether a slot's value is a plain lower-case word, so that any other word would do as well.
+fn is_word(text: &str) -> bool {
+    text.len() >= 3 && text.bytes().all(|byte| byte.is_ascii_lowercase())
+}
+
+/// A word that nobody uses: two to four syllables.
+fn made_up_word(rng: &mut Rng) -> String {
+    const ONSETS: &[u8] = b"bcdfghklmnprstvwz";
+    const VOWELS: &[u8] = b"aeiou";
+    const ENDS: &[u8] = b"nrst";
+    let mut word = String::new();
+    for _ in 0..2 + rng.below(3) {
+        word.push(char::from(*rng.pick(ONSETS)));
+        word.push(char::from(*rng.pick(VOWELS)));
+        if rng.chance(0.3) {
+            word.push(char::from(*rng.pick(ENDS)));
+        }
+    }
+    word
 }
 
 impl Drawn<'_> {
