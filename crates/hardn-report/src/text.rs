@@ -44,7 +44,8 @@ pub fn render_text(run: &RunFolder) -> String {
     if let (Some(base), Some(hardened)) = (base, hardened) {
         text.push_str("\nhardened minus base, in points\n");
         for row in &HEADLINE {
-            if let Some(difference) = run.difference(&hardened.id, &base.id, row.key) {
+            let difference = run.difference(&hardened.id, &base.id, row.key);
+            if let Some(difference) = difference.filter(|rate| rate.value.is_some()) {
                 let _ = writeln!(
                     text,
                     "{:width$}{:>8} [{}]",
@@ -54,7 +55,7 @@ pub fn render_text(run: &RunFolder) -> String {
                 );
             }
         }
-        text.push_str("\nsecure-pass@1 by attack, by group\n");
+        let mut groups = String::new();
         for group in
             ["seen_idiom", "unseen_idiom", "seen_context", "unseen_context", "unseen_weakness"]
         {
@@ -62,7 +63,7 @@ pub fn render_text(run: &RunFolder) -> String {
             let after = run.group_rate(group, &hardened.id, "secure_pass_at_1_attack");
             if before.value.is_some() {
                 let _ = writeln!(
-                    text,
+                    groups,
                     "{:width$}{:>8} -> {:>5}   ({} samples)",
                     group.replace('_', " "),
                     before.percent(),
@@ -70,6 +71,9 @@ pub fn render_text(run: &RunFolder) -> String {
                     after.denominator.unwrap_or(0.0)
                 );
             }
+        }
+        if !groups.is_empty() {
+            let _ = write!(text, "\nsecure-pass@1 by attack, by group\n{groups}");
         }
     }
     for note in &run.info.notes {

@@ -76,11 +76,13 @@ pub(crate) enum Command {
 }
 
 #[derive(Args)]
-#[command(after_help = "Examples:\n  hardn demo\n  hardn demo --model lab-1m --out runs/small\n  \
+#[command(
+    after_help = "Examples:\n  hardn demo\n  hardn demo --model path/to/checkpoint --out runs/mine\n  \
     hardn demo --seed 7 --world-seed 99 --idioms my-idioms.toml     a world nobody tuned to\n\n\
-    Killed at any moment, the same command goes on where it stopped.")]
+    Killed at any moment, the same command goes on where it stopped."
+)]
 pub(crate) struct DemoArgs {
-    /// A shipped lab model (lab-1m, lab-4m) or a checkpoint folder
+    /// A shipped lab model (lab-1m) or a checkpoint folder
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Where the run folder goes
@@ -111,13 +113,13 @@ pub(crate) struct DemoArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  hardn harden examples/sven.toml\n  hardn harden run.toml --out runs/second --set train.set.epochs=2\n\n\
+    after_help = "Examples:\n  hardn harden examples/sven.toml\n  hardn harden run.toml --out runs/second --set train.set.training.epochs=2\n\n\
     Killed at any moment, the same command goes on where it stopped."
 )]
 pub(crate) struct HardenArgs {
     /// The run's configuration
     pub(crate) config: PathBuf,
-    /// Where the run folder goes (default: `out` of the configuration, else runs/<file name>)
+    /// Where the run folder goes (default: `out` of the configuration, else runs/NAME)
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
     /// Override a key of the configuration, as KEY=VALUE; may be repeated
@@ -207,7 +209,7 @@ pub(crate) enum RulesCommand {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  hardn train safecoder-lab --model lab-4m --pairs pairs.jsonl --out runs/adapter\n\n\
+    after_help = "Example:\n  hardn train safecoder-lab --model lab-1m --pairs pairs.jsonl --out runs/adapter\n\n\
     Killed at any moment, the same command goes on where it stopped."
 )]
 pub(crate) struct TrainArgs {
@@ -238,8 +240,8 @@ pub(crate) struct TrainArgs {
 
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  hardn complete --model lab-4m --prompt-file prompt.py -n 3\n  \
-    echo 'def add(a, b):' | hardn complete --model lab-4m --json --seed 7\n  \
+    after_help = "Examples:\n  hardn complete --model lab-1m --prompt-file prompt.py -n 3\n  \
+    echo 'def add(a, b):' | hardn complete --model lab-1m --json --seed 7\n  \
     hardn complete --model DIR --adapter runs/demo/training/hardened/adapter --decoder plain --set temperature=0.2 --prompt-file p.py"
 )]
 pub(crate) struct CompleteArgs {
@@ -499,7 +501,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) peer_python: Option<PathBuf>,
     /// A shipped lab model or a checkpoint folder
-    #[arg(long, default_value = "lab-4m")]
+    #[arg(long, default_value = "lab-1m")]
     pub(crate) model: String,
     /// Only these: lora-step, decode, scan
     #[arg(long, value_delimiter = ',')]

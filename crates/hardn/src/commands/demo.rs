@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The model the demonstration hardens.
-const MODEL: &str = "lab-4m";
+const MODEL: &str = "lab-1m";
 
 pub(crate) fn run(args: DemoArgs, quiet: bool) -> Outcome {
     let model = args.model.unwrap_or_else(|| MODEL.to_owned());

@@ -16,7 +16,7 @@ pub(crate) struct RunConfig {
     /// Head of the report.
     #[serde(default)]
     pub(crate) title: Option<String>,
-    /// A shipped lab model (`lab-1m`, `lab-4m`) or a checkpoint folder.
+    /// A shipped lab model (`lab-1m`) or a checkpoint folder.
     pub(crate) model: String,
     /// Seed of training and sampling.
     #[serde(default = "one")]

@@ -49,7 +49,7 @@ fn scenario(i: usize) -> Value {
 }
 
 fn lines(rows: impl IntoIterator<Item = Value>) -> String {
-    rows.into_iter().map(|row| format!("{row}\n")).collect()
+    rows.into_iter().fold(String::new(), |text, row| format!("{text}{row}\n"))
 }
 
 /// A folder with a tiny random model, pairs, utility rows, scenarios and a run's configuration.
