@@ -175,6 +175,7 @@ fn lora_step(args: &BenchArgs) -> Outcome<Row> {
     let sets = [
         "loss.kind=utility_only".to_owned(),
         "data.utility_loss=all".to_owned(),
+        "data.utility_ratio=0".to_owned(),
         format!("training.max_steps={}", args.steps + 3),
         format!("training.batch_size={rows}"),
         "training.accumulation=1".to_owned(),
