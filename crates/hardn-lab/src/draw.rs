@@ -17,6 +17,16 @@ const MAX_REDRAWS: usize = 20;
 /// them by heart instead of learning to copy the prompt's.
 const MADE_UP_SHARE: f64 = 0.6;
 
+/// Share of the made-up words that are blended from two names.
+const BLENDED_SHARE: f64 = 0.6;
+
+/// Words of four letters or more that a blend must not hit.
+const RESERVED: [&str; 24] = [
+    "auto", "bool", "break", "bytes", "case", "char", "class", "const", "dict", "float", "from",
+    "input", "list", "long", "none", "pass", "print", "raise", "range", "return", "short",
+    "static", "struct", "while",
+];
+
 /// One operation in one setting in one style, by their positions in the theme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the names say it")]
@@ -52,6 +62,8 @@ pub(crate) struct Compiled {
     pub(crate) theme: Theme,
     environment: Environment<'static>,
     slots: Vec<(Arc<str>, [Vec<SlotValue>; 4])>,
+    /// Names of pretraining text, to make up others from.
+    bases: Vec<String>,
     /// By operation and part, positions of wordings.
     wordings: Vec<[Vec<usize>; 4]>,
 }
@@ -69,11 +81,18 @@ pub struct Drawn<'a> {
 }
 
 impl Compiled {
-    pub(crate) fn new(theme: Theme, names: &Names) -> Result<Self> {
+    /// `words` says where the words of the theme's own lists go.
+    pub(crate) fn new(theme: Theme, names: &Names, words: &BTreeMap<String, Part>) -> Result<Self> {
         let file = format!("{}.toml", theme.id);
         let mut slots = Vec::new();
         for (name, slot) in theme.slots() {
             let parts = match slot {
+                Slot::Values(values) if values.iter().all(|value| value.identifier().is_some()) => {
+                    Part::ALL.map(|part| {
+                        let is_in = |value: &&SlotValue| words.get(value.text()) == Some(&part);
+                        values.iter().filter(is_in).cloned().collect()
+                    })
+                }
                 Slot::Values(values) => split_by_rank(values, |value| value.text().to_owned()),
                 Slot::Pool(pool) => {
                     let mut parts: [Vec<SlotValue>; 4] = Default::default();
@@ -103,9 +122,17 @@ impl Compiled {
                 parts
             })
             .collect();
-        let mut compiled = Self { environment: environment(), theme, slots, wordings };
+        let bases = names.part("noun", Part::Pretraining).unwrap_or_default();
+        let bases = bases.iter().map(|name| name.text().to_owned()).collect();
+        let mut compiled = Self { environment: environment(), theme, slots, bases, wordings };
         compiled.add_templates()?;
         Ok(compiled)
+    }
+
+    /// Each slot's values, by part.
+    #[cfg(test)]
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (&str, &[Vec<SlotValue>; 4])> {
+        self.slots.iter().map(|(name, parts)| (name.as_ref(), parts))
     }
 
     fn add_templates(&mut self) -> Result<()> {
@@ -238,10 +265,9 @@ impl Compiled {
                 let picked = rng.pick(values);
                 let (text, value) = self.slot_value(name, picked, context)?;
                 tries += 1;
-                let is_free = matches!(picked, SlotValue::Text(_)) && is_word(&text);
-                if part == Part::Pretraining && is_free && rng.chance(MADE_UP_SHARE) {
-                    let text = made_up_word(rng);
-                    break (text.clone(), Value::from(text));
+                if part == Part::Pretraining && can_be_made_up(picked) && rng.chance(MADE_UP_SHARE)
+                {
+                    break self.made_up(picked, rng);
                 }
                 if tries > MAX_REDRAWS || !taken.contains(&text) {
                     break (text, value);
@@ -251,6 +277,27 @@ impl Compiled {
             context.push((Arc::clone(name), value));
         }
         Ok(())
+    }
+
+    /// A word that no pool has, in place of a value: syllables, or the start of one pretraining name and the end of
+    /// another, which is cut into tokens as real words are.
+    fn made_up(&self, value: &SlotValue, rng: &mut Rng) -> (String, Value) {
+        let mut word = String::new();
+        if !self.bases.is_empty() && rng.chance(BLENDED_SHARE) {
+            let (start, end) = (rng.pick(&self.bases), rng.pick(&self.bases));
+            word.push_str(&start[..start.len().div_ceil(2)]);
+            word.push_str(&end[end.len() / 2..]);
+        }
+        if word.len() < 4 || RESERVED.contains(&word.as_str()) {
+            word = syllables(rng);
+        }
+        let value = match value {
+            SlotValue::Text(_) => Value::from(&word),
+            SlotValue::Table(_) => {
+                Value::from_pairs([("one", word.clone()), ("many", format!("{word}s"))])
+            }
+        };
+        (word, value)
     }
 
     fn slot_value(
@@ -293,13 +340,22 @@ impl Compiled {
     }
 }
 
-/// Whether a slot's value is a plain lower-case word, so that any other word would do as well.
-fn is_word(text: &str) -> bool {
-    text.len() >= 3 && text.bytes().all(|byte| byte.is_ascii_lowercase())
+/// Whether a slot's value is a plain lower-case word, or a word and its plural, so that any other word would do as well.
+fn can_be_made_up(value: &SlotValue) -> bool {
+    let is_word = |text: &str| {
+        text.len() >= 3 && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    match value {
+        SlotValue::Text(text) => is_word(text),
+        SlotValue::Table(fields) => {
+            let [(one, word), (many, plural)] = fields.as_slice() else { return false };
+            one == "one" && many == "many" && is_word(word) && is_word(plural)
+        }
+    }
 }
 
 /// A word that nobody uses: two to four syllables.
-fn made_up_word(rng: &mut Rng) -> String {
+fn syllables(rng: &mut Rng) -> String {
     const ONSETS: &[u8] = b"bcdfghklmnprstvwz";
     const VOWELS: &[u8] = b"aeiou";
     const ENDS: &[u8] = b"nrst";

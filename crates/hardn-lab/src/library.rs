@@ -9,11 +9,12 @@ use crate::{
     Cell, Drawn, IdiomFile, LabError, Names, Part, Result, Rng, Theme,
     draw::Compiled,
     rng::text_hash,
-    split::{FamilyPart, family_part},
+    split::{FamilyPart, family_part, part_of_name, share_words},
+    theme::{Slot, SlotValue},
 };
 
 /// The version of the lab: a change of generator, themes or splits is a new one.
-pub const LAB_VERSION: &str = "1";
+pub const LAB_VERSION: &str = "2";
 
 /// Weaknesses of which no fix pair is made: one of each language.
 const UNSEEN_WEAKNESSES: [&str; 2] = ["python/cwe-502-load", "c/cwe-190-arithmetic"];
@@ -99,9 +100,10 @@ impl Library {
         for theme in &mut themes {
             hold_out_styles(theme);
         }
+        let words = parts_of_words(&themes, &names);
         let themes = themes
             .into_iter()
-            .map(|theme| Compiled::new(theme, &names))
+            .map(|theme| Compiled::new(theme, &names, &words))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { names, themes, sha256: format!("{:x}", hash.finalize()), idioms_sha256 })
     }
@@ -166,6 +168,19 @@ pub(crate) fn families(theme: &Theme, part: FamilyPart) -> Vec<(usize, usize)> {
     families
 }
 
+/// The parts of the words of the themes' own lists, the same in every theme and pool.
+fn parts_of_words(themes: &[Theme], names: &Names) -> BTreeMap<String, Part> {
+    let lists: Vec<Vec<&str>> = themes
+        .iter()
+        .flat_map(Theme::slots)
+        .filter_map(|(_, slot)| match slot {
+            Slot::Values(values) => values.iter().map(SlotValue::identifier).collect(),
+            Slot::Pool(_) => None,
+        })
+        .collect();
+    share_words(&lists, |word| names.has(word).then(|| part_of_name(word)))
+}
+
 /// Decides which styles the fix pairs use: one in five is held out, one at least, by the SHA-256 of its name.
 /// Styles of an idiom file say it themselves.
 fn hold_out_styles(theme: &mut Theme) {
@@ -217,6 +232,31 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("python/none") && error.contains("python/cwe-089-sql"), "{error}");
+    }
+
+    #[test]
+    fn a_word_of_the_themes_lies_in_the_same_part_in_every_list() {
+        let library = Library::embedded().unwrap();
+        let mut seen: BTreeMap<&str, (Part, &str)> = BTreeMap::new();
+        for compiled in library.compiled() {
+            for (name, parts) in compiled.slots() {
+                let all = parts.iter().flatten();
+                let is_list = |(_, slot): &(String, Slot)| matches!(slot, Slot::Values(values) if values.iter().all(|v| v.identifier().is_some()));
+                let own = compiled.theme.slots().iter().any(|slot| slot.0 == name && is_list(slot));
+                if !own || all.clone().count() == 0 {
+                    continue;
+                }
+                for part in Part::ALL {
+                    let id = &compiled.theme.id;
+                    assert!(!parts[part as usize].is_empty(), "{id}: {name} has none for {part:?}");
+                    for value in &parts[part as usize] {
+                        let first = *seen.entry(value.text()).or_insert((part, id));
+                        assert_eq!(first.0, part, "`{}` of {id} and {}", value.text(), first.1);
+                    }
+                }
+            }
+        }
+        assert!(seen.len() > 100);
     }
 
     #[test]

@@ -70,6 +70,11 @@ impl Names {
         self.pools.keys().map(String::as_str)
     }
 
+    /// Whether a pool that is split by its words has this one.
+    pub(crate) fn has(&self, word: &str) -> bool {
+        self.pools.values().flatten().flatten().any(|value| value.text() == word)
+    }
+
     /// Adds names that only scenarios and tasks use.
     pub(crate) fn add_to_scenarios(
         &mut self,

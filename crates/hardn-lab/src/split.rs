@@ -1,6 +1,8 @@
 //! Which part of the world a name, a wording or a family belongs to. Nothing here depends on the seed:
 //! a fresh seed never puts a scenario's names into text that an older base model was pretrained on.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::rng::text_hash;
@@ -58,6 +60,55 @@ pub(crate) fn part_of_name(text: &str) -> Part {
         192..213 => Part::Val,
         _ => Part::Test,
     }
+}
+
+/// Sorts the words of many lists into parts, so that a word lies in the same part in every list. Words of `known` stay
+/// where they are; the others go, in the order of their SHA-256, to the part that their lists want most. The wanted
+/// sizes are those of [`split_by_rank`].
+pub(crate) fn share_words(
+    lists: &[Vec<&str>],
+    known: impl Fn(&str) -> Option<Part>,
+) -> BTreeMap<String, Part> {
+    let mut places: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    for (i, list) in lists.iter().enumerate() {
+        for word in list {
+            places.entry(word).or_default().push(i);
+        }
+    }
+    let wanted = |n: usize| {
+        let (pretraining, pairs) = (n / 2, n / 4);
+        let scenarios = n - pretraining - pairs;
+        [pretraining, pairs, n_val(scenarios), scenarios - n_val(scenarios)].map(|n| n as f64)
+    };
+    let wanted: Vec<[f64; 4]> = lists.iter().map(|list| wanted(list.len())).collect();
+    let mut have = vec![[0.0; 4]; lists.len()];
+    let mut left: Vec<usize> = lists.iter().map(Vec::len).collect();
+    let mut order: Vec<(bool, u64, &str)> =
+        places.keys().map(|word| (known(word).is_none(), text_hash(word), *word)).collect();
+    order.sort_unstable();
+    let mut parts = BTreeMap::new();
+    for (_, _, word) in order {
+        let lists = &places[word];
+        let lack = |part: Part| -> f64 {
+            let p = part as usize;
+            let of_list = |&i: &usize| {
+                // With as many words left as parts without any, a list cannot wait.
+                let n_empty = have[i].iter().filter(|&&n| n == 0.0).count();
+                let is_urgent = have[i][p] == 0.0 && left[i] <= n_empty + 1;
+                let urgency = if is_urgent { 100.0 } else { 0.0 };
+                urgency + (wanted[i][p] - have[i][p]) / wanted[i][p].max(0.5)
+            };
+            lists.iter().map(of_list).sum()
+        };
+        let best = Part::ALL.into_iter().rev().max_by(|&a, &b| lack(a).total_cmp(&lack(b)));
+        let part = known(word).or(best).unwrap_or(Part::Pretraining);
+        for &i in lists {
+            have[i][part as usize] += 1.0;
+            left[i] -= 1;
+        }
+        parts.insert(word.to_owned(), part);
+    }
+    parts
 }
 
 /// How many of `n` scenario items are for validation.

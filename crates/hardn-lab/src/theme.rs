@@ -145,6 +145,18 @@ impl SlotValue {
         }
     }
 
+    /// The text, if it is a plain identifier.
+    pub(crate) fn identifier(&self) -> Option<&str> {
+        match self {
+            Self::Text(text)
+                if text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') =>
+            {
+                Some(text)
+            }
+            _ => None,
+        }
+    }
+
     /// A text of a table.
     pub fn field(&self, name: &str) -> Option<&str> {
         match self {

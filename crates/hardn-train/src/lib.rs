@@ -31,7 +31,7 @@ pub use events::{Event, read_events};
 pub use example::{Counts, ExampleBuilder, PairExamples, UtilityItem, read_utility};
 pub use inspect::{PairLoss, Preference, pair_examples, pair_loss, preference};
 pub use loss::{KlDirection, MIN_COMPLEMENT, Term, kl_divergence, token_loss};
-pub use optimizer::AdamWConfig;
+pub use optimizer::{AdamWConfig, MuonConfig};
 pub use pretrain::{ModelShape, PretrainRecipe, TokenizedDocuments, pretrain, read_documents};
 pub use recipe::{
     AdapterRecipe, ClipPer, DataRecipe, Format, LoopRecipe, LossKind, LossRecipe, LossWeights,

@@ -1,4 +1,4 @@
-//! AdamW over a model's variables, with gradients summed over micro-batches.
+//! AdamW and Muon over a model's variables, with gradients summed over micro-batches.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,7 +7,7 @@ use hardn_models::ops;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, TrainError};
+use crate::{OptimizerRecipe, Result, TrainError};
 
 /// Values one thread sums at a time.
 const CHUNK: usize = 1 << 14;
@@ -35,14 +35,47 @@ impl Default for AdamWConfig {
     }
 }
 
-/// The two moments: fused kernels take slices, other devices tensors.
+/// Settings of Muon: matrices between the embedding and the head move along orthogonalised momentum, everything
+/// else by AdamW with the same rate and decay.
+///
+/// # Source
+/// Jordan et al. 2024 (<https://kellerjordan.github.io/posts/muon/>); the factor that gives an update the size of one of
+/// AdamW's is Liu et al.'s (arXiv:2502.16982, eq. 4).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MuonConfig {
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Decay of matrices, per unit of learning rate; biases and normalisation weights do not decay.
+    pub weight_decay: f64,
+    /// Decay rate of the (Nesterov) momentum of matrices.
+    pub momentum: f64,
+    /// Decay rates of AdamW's two moments.
+    pub betas: [f64; 2],
+    /// Added to the root of AdamW's second moment.
+    pub eps: f64,
+}
+
+impl Default for MuonConfig {
+    fn default() -> Self {
+        let AdamWConfig { weight_decay, eps, .. } = AdamWConfig::default();
+        Self { learning_rate: 1e-3, weight_decay, momentum: 0.95, betas: [0.9, 0.95], eps }
+    }
+}
+
+/// What a variable's past gradients have left: fused kernels take slices, other devices tensors.
 enum Moments {
     Fused(ops::Moments),
     Tensors(Tensor, Tensor),
+    /// Muon's momentum.
+    Momentum(Tensor),
 }
 
 impl Moments {
-    fn zeros(var: &Var) -> Result<Self> {
+    fn zeros(var: &Var, momentum: bool) -> Result<Self> {
+        if momentum {
+            return Ok(Self::Momentum(var.zeros_like()?));
+        }
         if matches!(var.device(), Device::Cpu) {
             return Ok(Self::Fused(ops::Moments::zeros(var.elem_count())));
         }
@@ -50,13 +83,14 @@ impl Moments {
         Ok(Self::Tensors(zeros()?, zeros()?))
     }
 
-    fn tensors(&self, var: &Var) -> Result<(Tensor, Tensor)> {
+    fn tensors(&self, var: &Var) -> Result<(Tensor, Option<Tensor>)> {
         Ok(match self {
             Self::Fused(moments) => (
                 Tensor::from_slice(&moments.m, var.shape(), &Device::Cpu)?,
-                Tensor::from_slice(&moments.v, var.shape(), &Device::Cpu)?,
+                Some(Tensor::from_slice(&moments.v, var.shape(), &Device::Cpu)?),
             ),
-            Self::Tensors(first, second) => (first.clone(), second.clone()),
+            Self::Tensors(first, second) => (first.clone(), Some(second.clone())),
+            Self::Momentum(momentum) => (momentum.clone(), None),
         })
     }
 }
@@ -69,18 +103,18 @@ struct Slot {
     gradient: Option<Tensor>,
 }
 
-/// AdamW over a model's trainable variables, with their summed gradients.
-pub(crate) struct AdamW {
-    config: AdamWConfig,
+/// A model's trainable variables with their summed gradients, and the rule that moves them.
+pub(crate) struct Optimizer {
+    recipe: OptimizerRecipe,
     slots: Vec<Slot>,
     updates: usize,
     /// Factor on the summed gradients, not yet multiplied in.
     scale: f64,
 }
 
-impl AdamW {
+impl Optimizer {
     /// Moments start at zero. Every variable must be f32.
-    pub(crate) fn new(config: AdamWConfig, variables: Vec<(String, Var)>) -> Result<Self> {
+    pub(crate) fn new(recipe: OptimizerRecipe, variables: Vec<(String, Var)>) -> Result<Self> {
         let mut slots = Vec::with_capacity(variables.len());
         for (name, var) in variables {
             if var.dtype() != DType::F32 {
@@ -88,10 +122,13 @@ impl AdamW {
                     "`{name}` is not f32 and cannot be trained"
                 )));
             }
-            let (moments, decays) = (Moments::zeros(&var)?, var.rank() > 1);
+            let orthogonal = matches!(recipe, OptimizerRecipe::Muon(_))
+                && var.rank() == 2
+                && !["embed_tokens", "lm_head"].iter().any(|part| name.contains(part));
+            let (moments, decays) = (Moments::zeros(&var, orthogonal)?, var.rank() > 1);
             slots.push(Slot { name, var, moments, decays, gradient: None });
         }
-        Ok(Self { config, slots, updates: 0, scale: 1.0 })
+        Ok(Self { recipe, slots, updates: 0, scale: 1.0 })
     }
 
     /// Number of values being trained.
@@ -140,35 +177,15 @@ impl AdamW {
     /// A variable without gradient does not move, nor do its moments.
     pub(crate) fn update(&mut self, learning_rate: f64) -> Result<()> {
         self.updates += 1;
-        let [beta1, beta2] = self.config.betas;
-        for slot in &mut self.slots {
-            let Some(gradient) = slot.gradient.take() else { continue };
-            let weight_decay = if slot.decays { self.config.weight_decay } else { 0.0 };
-            match &mut slot.moments {
-                Moments::Fused(moments) => {
-                    let settings = ops::AdamW {
-                        learning_rate,
-                        beta1,
-                        beta2,
-                        eps: self.config.eps,
-                        weight_decay,
-                        gradient_scale: self.scale,
-                    };
-                    ops::adamw_step(&slot.var, &gradient, moments, &settings, self.updates)?;
-                }
-                Moments::Tensors(first, second) => {
-                    let correction = |beta: f64| 1.0 - beta.powi(self.updates as i32);
-                    let gradient = (gradient * self.scale)?;
-                    *first = ((&*first * beta1)? + (&gradient * (1.0 - beta1))?)?;
-                    *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
-                    let root = (second.sqrt()? / correction(beta2).sqrt())?;
-                    let step = (&*first / (root + self.config.eps)?)?;
-                    let kept =
-                        (slot.var.as_detached_tensor() * (1.0 - learning_rate * weight_decay))?;
-                    slot.var.set(&(kept - (step * (learning_rate / correction(beta1)))?)?)?;
-                }
-            }
-        }
+        let rule = Rule {
+            adamw: self.recipe.adamw(),
+            momentum: self.recipe.momentum(),
+            learning_rate,
+            gradient_scale: self.scale,
+            updates: self.updates,
+        };
+        // Products of small matrices do not fill a core's worth of threads each: a matrix per thread does.
+        self.slots.par_iter_mut().try_for_each(|slot| rule.apply(slot))?;
         self.scale = 1.0;
         Ok(())
     }
@@ -179,7 +196,9 @@ impl AdamW {
         for slot in &self.slots {
             let (first, second) = slot.moments.tensors(&slot.var)?;
             tensors.insert(format!("first.{}", slot.name), first);
-            tensors.insert(format!("second.{}", slot.name), second);
+            if let Some(second) = second {
+                tensors.insert(format!("second.{}", slot.name), second);
+            }
             tensors.insert(format!("value.{}", slot.name), slot.var.as_detached_tensor());
         }
         Ok((tensors, self.updates))
@@ -201,14 +220,15 @@ impl AdamW {
                 }
                 tensor.to_device(slot.var.device()).map_err(text)
             };
-            let (first, second, value) = (get("first")?, get("second")?, get("value")?);
+            let (first, value) = (get("first")?, get("value")?);
             match &mut slot.moments {
+                Moments::Momentum(momentum) => *momentum = first,
                 Moments::Fused(moments) => {
                     let flat = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
                     moments.m = flat(&first).map_err(text)?;
-                    moments.v = flat(&second).map_err(text)?;
+                    moments.v = flat(&get("second")?).map_err(text)?;
                 }
-                Moments::Tensors(m, v) => (*m, *v) = (first, second),
+                Moments::Tensors(m, v) => (*m, *v) = (first, get("second")?),
             }
             slot.var.set(&value).map_err(text)?;
             slot.gradient = None;
@@ -217,6 +237,80 @@ impl AdamW {
         self.scale = 1.0;
         Ok(())
     }
+}
+
+/// One update's settings.
+struct Rule {
+    adamw: AdamWConfig,
+    momentum: f64,
+    learning_rate: f64,
+    gradient_scale: f64,
+    /// Updates made, this one included.
+    updates: usize,
+}
+
+impl Rule {
+    /// Moves a variable by its gradient, which is then forgotten.
+    fn apply(&self, slot: &mut Slot) -> Result<()> {
+        let Some(gradient) = slot.gradient.take() else { return Ok(()) };
+        let learning_rate = self.learning_rate;
+        let AdamWConfig { betas: [beta1, beta2], eps, .. } = self.adamw;
+        let weight_decay = if slot.decays { self.adamw.weight_decay } else { 0.0 };
+        let kept = |var: &Var| var.as_detached_tensor() * (1.0 - learning_rate * weight_decay);
+        match &mut slot.moments {
+            Moments::Fused(moments) => {
+                let settings = ops::AdamW {
+                    learning_rate,
+                    beta1,
+                    beta2,
+                    eps,
+                    weight_decay,
+                    gradient_scale: self.gradient_scale,
+                };
+                ops::adamw_step(&slot.var, &gradient, moments, &settings, self.updates)?;
+            }
+            Moments::Tensors(first, second) => {
+                let correction = |beta: f64| 1.0 - beta.powi(self.updates as i32);
+                let gradient = (gradient * self.gradient_scale)?;
+                *first = ((&*first * beta1)? + (&gradient * (1.0 - beta1))?)?;
+                *second = ((&*second * beta2)? + (gradient.sqr()? * (1.0 - beta2))?)?;
+                let root = (second.sqrt()? / correction(beta2).sqrt())?;
+                let step = (&*first / (root + eps)?)?;
+                let moved = (step * (learning_rate / correction(beta1)))?;
+                slot.var.set(&(kept(&slot.var)? - moved)?)?;
+            }
+            Moments::Momentum(momentum) => {
+                let gradient = (gradient * self.gradient_scale)?;
+                *momentum = ((&*momentum * self.momentum)? + &gradient)?;
+                let ahead = (gradient + (&*momentum * self.momentum)?)?;
+                let (rows, columns) = ahead.dims2()?;
+                let size = 0.2 * (rows.max(columns) as f64).sqrt();
+                let moved = (orthogonalize(&ahead)? * (learning_rate * size))?;
+                slot.var.set(&(kept(&slot.var)? - moved)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The nearest matrix of orthogonal rows (or columns, if there are fewer), roughly: five steps of Newton and Schulz
+/// bring every singular value to about 1 (0.7 to 1.2).
+///
+/// # Source
+/// Jordan et al. 2024, with their coefficients.
+fn orthogonalize(matrix: &Tensor) -> candle_core::Result<Tensor> {
+    const STEPS: usize = 5;
+    let (rows, columns) = matrix.dims2()?;
+    let is_tall = rows > columns;
+    let mut x = if is_tall { matrix.t()?.contiguous()? } else { matrix.clone() };
+    let norm = x.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?;
+    x = (x / (f64::from(norm) + 1e-7))?;
+    for _ in 0..STEPS {
+        let gram = x.matmul(&x.t()?)?;
+        let polynomial = ((&gram * -4.7750)? + (gram.matmul(&gram)? * 2.0315)?)?;
+        x = ((&x * 3.4445)? + polynomial.matmul(&x)?)?;
+    }
+    if is_tall { x.t()?.contiguous() } else { Ok(x) }
 }
 
 fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
@@ -236,13 +330,14 @@ fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
 mod tests {
     use super::*;
 
-    fn optimizer(config: AdamWConfig, value: &[f32], shape: &[usize]) -> (AdamW, Var) {
+    fn optimizer(config: AdamWConfig, value: &[f32], shape: &[usize]) -> (Optimizer, Var) {
         let var = Var::from_slice(value, shape, &Device::Cpu).unwrap();
-        (AdamW::new(config, vec![("w".to_owned(), var.clone())]).unwrap(), var)
+        let variables = vec![("w".to_owned(), var.clone())];
+        (Optimizer::new(OptimizerRecipe::Adamw(config), variables).unwrap(), var)
     }
 
     /// One step on `sum(w * slope)`, whose gradient is `slope`.
-    fn step(adamw: &mut AdamW, var: &Var, slope: f64, learning_rate: f64) {
+    fn step(adamw: &mut Optimizer, var: &Var, slope: f64, learning_rate: f64) {
         let loss = (var.as_tensor() * slope).unwrap().sum_all().unwrap();
         adamw.accumulate(&loss).unwrap();
         adamw.update(learning_rate).unwrap();
@@ -297,5 +392,54 @@ mod tests {
         assert!((adamw.clip(0.0).unwrap() - (1.0 + 2_f64.sqrt())).abs() < 1e-6);
         adamw.clear_gradients();
         assert_eq!(adamw.clip(1.0).unwrap(), 0.0);
+    }
+
+    #[test]
+    fn newton_schulz_brings_singular_values_near_one() {
+        // Singular values 3 and 0.1, turned by rotations.
+        for (rows, columns) in [(2, 3), (3, 2)] {
+            let (c, s) = (0.6_f32, 0.8_f32);
+            let wide = [3.0 * c, -0.1 * s, 0.0, 3.0 * s, 0.1 * c, 0.0];
+            let mut matrix = Tensor::from_slice(&wide, (2, 3), &Device::Cpu).unwrap();
+            if rows > columns {
+                matrix = matrix.t().unwrap().contiguous().unwrap();
+            }
+            let x = orthogonalize(&matrix).unwrap();
+            assert_eq!(x.dims(), [rows, columns]);
+            let x = if rows > columns { x.t().unwrap() } else { x };
+            // Columns 0 and 1 of the wide matrix are 3 and 0.1 times orthogonal unit vectors.
+            let values = x.contiguous().unwrap().to_vec2::<f32>().unwrap();
+            for (i, direction) in [[c, s], [-s, c]].into_iter().enumerate() {
+                let along = values[0][i] * direction[0] + values[1][i] * direction[1];
+                assert!((0.6..1.3).contains(&along), "{rows} x {columns}: {along}");
+            }
+        }
+    }
+
+    #[test]
+    fn muon_moves_matrices_orthogonally_and_the_rest_as_adamw() {
+        let eye = [3.0_f32, 0.0, 0.0, 0.01];
+        let matrix = Var::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
+        let table = Var::zeros((2, 2), DType::F32, &Device::Cpu).unwrap();
+        let variables = [("mlp.up_proj.weight", &matrix), ("model.embed_tokens.weight", &table)];
+        let variables = variables.map(|(name, var)| (name.to_owned(), var.clone())).to_vec();
+        let recipe = OptimizerRecipe::Muon(MuonConfig::default());
+        let mut muon = Optimizer::new(recipe, variables).unwrap();
+        let slopes = Tensor::from_slice(&eye, (2, 2), &Device::Cpu).unwrap();
+        let loss = (matrix.as_tensor() + table.as_tensor()).unwrap().mul(&slopes).unwrap();
+        muon.accumulate(&loss.sum_all().unwrap()).unwrap();
+        muon.update(1.0).unwrap();
+        let moved = matrix.to_vec2::<f32>().unwrap();
+        let size = 0.2 * 2_f32.sqrt();
+        for (i, row) in moved.iter().enumerate() {
+            assert!((-row[i] / size - 1.0).abs() < 0.4, "{moved:?}");
+            assert!(row[1 - i].abs() < 1e-6, "{moved:?}");
+        }
+        assert!((table.to_vec2::<f32>().unwrap()[1][1] + 1.0).abs() < 1e-4);
+        let (tensors, updates) = muon.state().unwrap();
+        assert!(tensors.contains_key("first.mlp.up_proj.weight"));
+        assert!(!tensors.contains_key("second.mlp.up_proj.weight"));
+        let tensors = tensors.into_iter().collect();
+        muon.restore(&tensors, updates).unwrap();
     }
 }

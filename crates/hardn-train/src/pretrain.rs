@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamWConfig, Ended, Example, ExampleKind, KlDirection, LoopRecipe, LossRecipe, OptimizerRecipe,
-    Outcome, Progress, Result, Schedule, TrainError,
+    Ended, Example, ExampleKind, KlDirection, LoopRecipe, LossRecipe, OptimizerRecipe, Outcome,
+    Progress, Result, Schedule, TrainError,
     batch::{MicroBatch, Weighing},
     checkpoint::write_folder,
     identity::sha256,
@@ -88,7 +88,7 @@ impl PretrainRecipe {
     pub fn load(name: &str, assignments: &[String]) -> Result<Self> {
         let recipe: Self = recipe_file::load(name, assignments)?;
         let error = |message: String| TrainError::Recipe { name: name.to_owned(), message };
-        check_optimizer(recipe.adamw(), recipe.training.clip_norm).map_err(error)?;
+        check_optimizer(&recipe.optimizer, recipe.training.clip_norm).map_err(error)?;
         let context = recipe.model.max_position_embeddings;
         if recipe.max_tokens < 2 || recipe.max_tokens > context {
             return Err(error(format!(
@@ -100,12 +100,6 @@ impl PretrainRecipe {
             return Err(error("`joined_share` must be in 0..=1".to_owned()));
         }
         Ok(recipe)
-    }
-
-    /// The optimiser's settings.
-    pub fn adamw(&self) -> AdamWConfig {
-        let OptimizerRecipe::Adamw(config) = self.optimizer;
-        config
     }
 
     /// The configuration of the model to be made, for a tokenizer.
@@ -282,7 +276,7 @@ pub fn pretrain(
         per_token: true,
     };
     let settings = LoopSettings {
-        optimizer: recipe.adamw(),
+        optimizer: recipe.optimizer,
         schedule: recipe.schedule,
         training: recipe.training,
         identity,

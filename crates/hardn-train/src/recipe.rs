@@ -6,7 +6,7 @@ use hardn_code::MaskKind;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamWConfig, KlDirection, Result, Schedule, TrainError,
+    AdamWConfig, KlDirection, MuonConfig, Result, Schedule, TrainError,
     recipe_file::{self, Assignment},
 };
 
@@ -249,6 +249,33 @@ impl Default for OversamplingRecipe {
 pub enum OptimizerRecipe {
     /// AdamW.
     Adamw(AdamWConfig),
+    /// Muon for matrices, AdamW for the rest.
+    Muon(MuonConfig),
+}
+
+impl OptimizerRecipe {
+    /// AdamW's settings, of those variables that it moves.
+    pub fn adamw(&self) -> AdamWConfig {
+        match *self {
+            Self::Adamw(config) => config,
+            Self::Muon(MuonConfig { learning_rate, weight_decay, betas, eps, .. }) => {
+                AdamWConfig { learning_rate, weight_decay, betas, eps }
+            }
+        }
+    }
+
+    /// Muon's momentum; 0 with AdamW.
+    pub fn momentum(&self) -> f64 {
+        match self {
+            Self::Adamw(_) => 0.0,
+            Self::Muon(config) => config.momentum,
+        }
+    }
+
+    /// Peak learning rate.
+    pub fn learning_rate(&self) -> f64 {
+        self.adamw().learning_rate
+    }
 }
 
 /// When gradients are clipped.
@@ -368,12 +395,6 @@ impl Recipe {
         recipe_file::ids().into_iter().filter_map(named).collect()
     }
 
-    /// The optimiser's settings.
-    pub fn adamw(&self) -> AdamWConfig {
-        let OptimizerRecipe::Adamw(config) = self.optimizer;
-        config
-    }
-
     /// The whole recipe, every default filled in.
     pub fn to_json(&self) -> serde_json::Value {
         serde_json::to_value(self).unwrap_or_default()
@@ -410,11 +431,12 @@ impl Recipe {
         if !self.data.template.is_empty() && !Path::new(&self.data.template).exists() {
             return Err(format!("`data.template`: there is no file {}", self.data.template));
         }
-        check_optimizer(self.adamw(), training.clip_norm)
+        check_optimizer(&self.optimizer, training.clip_norm)
     }
 }
 
-pub(crate) fn check_optimizer(config: AdamWConfig, clip_norm: f64) -> Result<(), String> {
+pub(crate) fn check_optimizer(recipe: &OptimizerRecipe, clip_norm: f64) -> Result<(), String> {
+    let config = recipe.adamw();
     if !(config.learning_rate > 0.0 && config.learning_rate.is_finite()) {
         return Err(format!(
             "`optimizer.learning_rate` is {}, but must be above 0",
@@ -423,6 +445,9 @@ pub(crate) fn check_optimizer(config: AdamWConfig, clip_norm: f64) -> Result<(),
     }
     if !config.betas.iter().all(|beta| (0.0..1.0).contains(beta)) {
         return Err(format!("`optimizer.betas` are {:?}, but must be in 0..1", config.betas));
+    }
+    if !(0.0..1.0).contains(&recipe.momentum()) {
+        return Err(format!("`optimizer.momentum` is {}, but must be in 0..1", recipe.momentum()));
     }
     if clip_norm.is_nan() || clip_norm < 0.0 {
         return Err(format!("`training.clip_norm` is {clip_norm}, but must not be negative"));
@@ -451,7 +476,7 @@ mod tests {
         let recipe = Recipe::load("safecoder", &[]).unwrap();
         let AdapterRecipe::Lora { r, lora_alpha, dropout, .. } = recipe.adapter else { panic!() };
         assert_eq!((r, lora_alpha, dropout), (16, 32.0, 0.1));
-        assert_eq!(recipe.adamw().learning_rate, 1e-3);
+        assert_eq!(recipe.optimizer.learning_rate(), 1e-3);
         assert_eq!(recipe.data.mask, MaskKind::Ndiff);
         assert!(recipe.data.trim);
         assert_eq!(recipe.oversampling.k, 20);

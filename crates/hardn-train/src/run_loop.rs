@@ -11,12 +11,12 @@ use std::{
 use hardn_types::{BoxError, LossPoint};
 
 use crate::{
-    AdamWConfig, ClipPer, LoopRecipe, Result, Schedule, TrainError,
+    ClipPer, LoopRecipe, OptimizerRecipe, Result, Schedule, TrainError,
     batch::MicroBatch,
     checkpoint::{Checkpoints, State},
     events::{Event, EventLog, curve, read_events},
     objective::{Objective, Terms},
-    optimizer::AdamW,
+    optimizer::Optimizer,
     rng::derive_seed,
 };
 
@@ -118,7 +118,7 @@ pub(crate) trait Plan {
 
 /// Everything the loop needs besides the model and the plan.
 pub(crate) struct LoopSettings<'a> {
-    pub(crate) optimizer: AdamWConfig,
+    pub(crate) optimizer: OptimizerRecipe,
     pub(crate) schedule: Schedule,
     pub(crate) training: LoopRecipe,
     /// What the training is made of, by name.
@@ -141,14 +141,15 @@ pub(crate) fn run(
     fs::create_dir_all(settings.dir).map_err(TrainError::file("create", settings.dir))?;
     checkpoints.clean()?;
     keep_freed_memory();
-    let mut adamw = AdamW::new(settings.optimizer, objective.model.trainable())?;
+    let mut optimizer = Optimizer::new(settings.optimizer, objective.model.trainable())?;
     let mut state =
         State { identity: settings.identity.clone(), step: 0, updates: 0, tokens: 0, best: None };
     if let Some(&last) = checkpoints.steps().last() {
-        state = restore(&checkpoints, last, &mut adamw, settings)?;
+        state = restore(&checkpoints, last, &mut optimizer, settings)?;
     }
     let mut log = EventLog::open(settings.dir, state.step)?;
-    let mut run = Run { objective, settings, checkpoints, adamw, state, total: plan.total_steps() };
+    let mut run =
+        Run { objective, settings, checkpoints, optimizer, state, total: plan.total_steps() };
     progress.start(run.state.step, run.total);
     if run.state.step == 0 {
         run.validate(plan, &mut log, progress)?;
@@ -174,7 +175,7 @@ pub(crate) fn run(
     if let Some((best, _)) = run.state.best.filter(|_| settings.training.keep_best)
         && best != run.state.step
     {
-        restore(&run.checkpoints, best, &mut run.adamw, settings)?;
+        restore(&run.checkpoints, best, &mut run.optimizer, settings)?;
         kept = best;
     }
     Ok(run.outcome(Ended::Finished, kept))
@@ -194,7 +195,7 @@ fn keep_freed_memory() {
 fn restore(
     checkpoints: &Checkpoints,
     step: usize,
-    adamw: &mut AdamW,
+    optimizer: &mut Optimizer,
     settings: &LoopSettings<'_>,
 ) -> Result<State> {
     let (state, tensors) = checkpoints.load(step)?;
@@ -203,7 +204,7 @@ fn restore(
     if let Some(name) = names.clone().find(differs) {
         return Err(TrainError::OtherRun { path: settings.dir.to_owned(), what: name.clone() });
     }
-    adamw
+    optimizer
         .restore(&tensors, state.updates)
         .map_err(|message| TrainError::Checkpoint { path: checkpoints.path(step), message })?;
     Ok(state)
@@ -213,7 +214,7 @@ struct Run<'a> {
     objective: &'a Objective<'a>,
     settings: &'a LoopSettings<'a>,
     checkpoints: Checkpoints,
-    adamw: AdamW,
+    optimizer: Optimizer,
     state: State,
     total: usize,
 }
@@ -239,9 +240,9 @@ impl Run<'_> {
             if !parts.loss.is_finite() {
                 return Err(self.not_finite(format!("it is {}", parts.loss), batch));
             }
-            self.adamw.accumulate(&loss)?;
+            self.optimizer.accumulate(&loss)?;
             if training.clip_per == ClipPer::MicroBatch {
-                gradient_norm = self.adamw.clip(training.clip_norm)?;
+                gradient_norm = self.optimizer.clip(training.clip_norm)?;
                 if !gradient_norm.is_finite() {
                     return Err(self.not_finite("its gradient overflows".to_owned(), batch));
                 }
@@ -250,16 +251,16 @@ impl Run<'_> {
             tokens += batch.n_tokens;
         }
         if training.clip_per == ClipPer::Step {
-            gradient_norm = self.adamw.clip(training.clip_norm)?;
+            gradient_norm = self.optimizer.clip(training.clip_norm)?;
             if !gradient_norm.is_finite() {
                 let examples = work.batches.into_iter().flat_map(|batch| batch.examples).collect();
                 let all = MicroBatch { examples, ..MicroBatch::default() };
                 return Err(self.not_finite("its gradient overflows".to_owned(), &all));
             }
         }
-        let rate = self.settings.optimizer.learning_rate;
+        let rate = self.settings.optimizer.learning_rate();
         let learning_rate = rate * self.settings.schedule.factor(index, self.total);
-        self.adamw.update(learning_rate)?;
+        self.optimizer.update(learning_rate)?;
         self.state.step += 1;
         self.state.tokens += tokens as u64;
         let seconds = started.elapsed().as_secs_f64();
@@ -322,7 +323,7 @@ impl Run<'_> {
     }
 
     fn save(&mut self) -> Result<()> {
-        let (tensors, updates) = self.adamw.state()?;
+        let (tensors, updates) = self.optimizer.state()?;
         self.state.updates = updates;
         self.checkpoints.save(&self.state, tensors)?;
         Ok(())
@@ -330,7 +331,7 @@ impl Run<'_> {
 
     /// Saves the state before the step that failed, and says which examples it was.
     fn not_finite(&mut self, what: String, batch: &MicroBatch) -> TrainError {
-        self.adamw.clear_gradients();
+        self.optimizer.clear_gradients();
         if let Err(error) = self.save() {
             return error;
         }
@@ -348,7 +349,7 @@ impl Run<'_> {
             steps: self.state.step,
             kept_step,
             tokens: self.state.tokens,
-            n_parameters: self.adamw.n_parameters(),
+            n_parameters: self.optimizer.n_parameters(),
             curve: curve(&read_events(self.settings.dir)),
         }
     }

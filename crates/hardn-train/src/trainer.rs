@@ -129,7 +129,7 @@ pub fn train(
             per_token: false,
         };
         let settings = LoopSettings {
-            optimizer: recipe.adamw(),
+            optimizer: recipe.optimizer,
             schedule: recipe.schedule,
             training: recipe.training,
             identity,

@@ -193,7 +193,7 @@ fn lora_step(args: &BenchArgs) -> Outcome<Row> {
     };
     let setup = json!({
         "model": folder, "threads": rayon::current_num_threads(), "r": r, "alpha": alpha, "dropout": dropout,
-        "target_modules": targets, "learning_rate": recipe.adamw().learning_rate,
+        "target_modules": targets, "learning_rate": recipe.optimizer.learning_rate(),
     });
     let mut peer =
         args.peer_python.as_deref().map(|python| Peer::start(python, &setup)).transpose()?;
