@@ -216,7 +216,7 @@ impl CustomOp1 for TokenLoss {
         let log_sums = self.log_sums.lock().unwrap_or_else(PoisonError::into_inner);
         let gradient = with_values(logits, |logits| {
             let vocab = logits.len() / self.targets.len().max(1);
-            let mut gradient = vec![0.0_f32; logits.len()];
+            let mut gradient = hardn_models::ops::zeros(logits.len());
             gradient.par_chunks_mut(vocab).enumerate().for_each(|(i, out)| {
                 if upstream[i] == 0.0 {
                     return;
@@ -305,7 +305,7 @@ impl CustomOp2 for KlLoss {
         let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
         let gradient = with_values(logits, |logits| {
             with_values(reference, |reference| {
-                let mut gradient = vec![0.0_f32; logits.len()];
+                let mut gradient = hardn_models::ops::zeros(logits.len());
                 gradient.par_chunks_mut(vocab).enumerate().for_each(|(i, out)| {
                     let x = &logits[i * vocab..(i + 1) * vocab];
                     let y = &reference[i * vocab..(i + 1) * vocab];

@@ -439,7 +439,7 @@ mod tests {
         let (tensors, updates) = muon.state().unwrap();
         assert!(tensors.contains_key("first.mlp.up_proj.weight"));
         assert!(!tensors.contains_key("second.mlp.up_proj.weight"));
-        let tensors = tensors.into_iter().collect();
+        let tensors = tensors.into_iter().map(|(name, t)| (name, t.copy().unwrap())).collect();
         muon.restore(&tensors, updates).unwrap();
     }
 }

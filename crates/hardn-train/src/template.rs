@@ -6,8 +6,8 @@ use hardn_types::Language;
 
 use crate::{Result, TrainError};
 
-/// Used where a recipe names no file.
-const BUILT_IN: &str = "[task]\n{description}\n[language]\n{language}\n[code]\n{context}";
+/// Used where a recipe names no file: the form that the lab's models have seen.
+const BUILT_IN: &str = "### Task\nIn {language}: {description}\n### Answer\n{context}";
 
 /// A text with the slots `{language}`, `{description}` and, at its end, `{context}`: the code that is there already,
 /// which the model continues.

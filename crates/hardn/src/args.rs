@@ -22,6 +22,10 @@ pub(crate) struct Cli {
     /// Say less: no progress on standard error
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+
+    /// Run programs even where the kernel has no Landlock to keep them from files
+    #[arg(long, global = true)]
+    pub(crate) allow_weaker_sandbox: bool,
 }
 
 #[derive(Subcommand)]
@@ -82,7 +86,7 @@ pub(crate) enum Command {
     Killed at any moment, the same command goes on where it stopped."
 )]
 pub(crate) struct DemoArgs {
-    /// A shipped lab model (lab-1m) or a checkpoint folder
+    /// A shipped lab model (lab-1m, lab-4m) or a checkpoint folder
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Where the run folder goes

@@ -5,6 +5,7 @@ mod assets;
 mod commands;
 mod failure;
 mod harden;
+mod limits;
 mod output;
 mod stop;
 
@@ -14,15 +15,26 @@ use clap::Parser;
 
 fn main() -> ExitCode {
     one_candle_thread();
+    join_thread_pool();
     let cli = args::Cli::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_env("HARDN_LOG"))
         .with_writer(std::io::stderr)
         .without_time()
         .init();
+    limits::allow_weaker(cli.allow_weaker_sandbox);
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
+    }
+}
+
+/// Makes this thread one of the pool's, so that it works where it would only wait for the others.
+fn join_thread_pool() {
+    // On a single core the pool keeps a thread of its own: this one may be waiting for a child.
+    if std::thread::available_parallelism().is_ok_and(|n| n.get() > 1) {
+        // The pool can only have been built already by a library that started before `main`.
+        let _ = rayon::ThreadPoolBuilder::new().use_current_thread().build_global();
     }
 }
 

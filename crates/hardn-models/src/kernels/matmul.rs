@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::{
     MIN_PARALLEL,
+    fill::filled,
     panel::{self, MAX_ROWS, Rows, WIDTH},
 };
 
@@ -51,17 +52,13 @@ pub(crate) fn matmul(out: &mut [f32], a: Matrix, b: Matrix, accumulate: bool) {
         }
         return;
     }
-    let parallel = m * n * k >= MIN_PARALLEL && rayon::current_num_threads() > 1;
-    let mut panels = vec![0.0; n.div_ceil(WIDTH) * k * WIDTH];
-    if parallel {
-        panels
-            .par_chunks_exact_mut(k * WIDTH)
-            .enumerate()
-            .for_each(|(i, panel)| pack(b, i * WIDTH, panel));
+    if is_worth_threads(a, b) {
+        let panels = packed(b);
         out.par_chunks_mut(TASK_ROWS * n)
             .enumerate()
             .for_each(|(i, out)| task(a, i * TASK_ROWS, &panels, out, n, accumulate));
     } else {
+        let mut panels = vec![0.0; n.div_ceil(WIDTH) * k * WIDTH];
         for (i, panel) in panels.chunks_exact_mut(k * WIDTH).enumerate() {
             pack(b, i * WIDTH, panel);
         }
@@ -69,6 +66,29 @@ pub(crate) fn matmul(out: &mut [f32], a: Matrix, b: Matrix, accumulate: bool) {
             task(a, i * TASK_ROWS, &panels, out, n, accumulate);
         }
     }
+}
+
+/// `a b`, in a new vector.
+pub(crate) fn product(a: Matrix, b: Matrix) -> Vec<f32> {
+    let (m, n, k) = (a.rows, b.columns, a.columns);
+    if k == 0 || !is_worth_threads(a, b) {
+        let mut out = vec![0.0; m * n];
+        matmul(&mut out, a, b, false);
+        return out;
+    }
+    assert_eq!(k, b.rows);
+    let panels = packed(b);
+    filled(m * n, TASK_ROWS * n, |i, out| task(a, i * TASK_ROWS, &panels, out, n, false))
+}
+
+fn is_worth_threads(a: Matrix, b: Matrix) -> bool {
+    a.rows * b.columns * a.columns >= MIN_PARALLEL && rayon::current_num_threads() > 1
+}
+
+/// All columns of `b` as panels, on all threads.
+fn packed(b: Matrix) -> Vec<f32> {
+    let part = b.rows * WIDTH;
+    filled(b.columns.div_ceil(WIDTH) * part, part, |i, panel| pack(b, i * WIDTH, panel))
 }
 
 /// Columns `first..` of `b` as a panel `[k][32]`. The panel holds zeros before.

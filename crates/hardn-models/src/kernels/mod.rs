@@ -1,6 +1,7 @@
 //! Inner loops on slices of f32. The only `unsafe` code of the crate lies here and in the file mapping.
 
 mod exp;
+mod fill;
 mod matmul;
 mod packed;
 mod panel;
@@ -8,7 +9,9 @@ mod softmax;
 mod tile;
 
 pub(crate) use exp::{exp, silu};
-pub(crate) use matmul::{Matrix, matmul};
+pub(crate) use fill::filled;
+pub use fill::zeros;
+pub(crate) use matmul::{Matrix, matmul, product};
 pub(crate) use packed::Packed;
 pub(crate) use softmax::softmax;
 pub(crate) use tile::tile_mm;

@@ -25,7 +25,7 @@ pub(crate) fn lora_linear(
 ) -> Result<Tensor> {
     let seen = match term.dropout {
         Some(dropout) => {
-            let mask = dropout.mask(x.elem_count());
+            let mask = dropout.of(&vec![1.0; x.elem_count()]);
             (x * Tensor::from_vec(mask, x.shape(), x.device())?)?
         }
         None => x.clone(),

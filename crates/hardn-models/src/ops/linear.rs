@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
 use super::storage::{argument, elements, tensor};
-use crate::kernels::{Matrix, matmul};
+use crate::kernels::{Matrix, product};
 
 /// `x w^T` with gradients for both.
 ///
@@ -46,15 +46,11 @@ pub(super) fn product_shape(x: &Shape, weight: &Shape) -> Result<(Shape, [usize;
 }
 
 fn forward(x: &[f32], weight: &[f32], [rows, out, input]: [usize; 3]) -> Vec<f32> {
-    let mut y = vec![0.0; rows * out];
-    matmul(&mut y, Matrix::new(x, rows, input), Matrix::new(weight, out, input).t(), false);
-    y
+    product(Matrix::new(x, rows, input), Matrix::new(weight, out, input).t())
 }
 
 fn input_gradient(grad: &[f32], weight: &[f32], [rows, out, input]: [usize; 3]) -> Vec<f32> {
-    let mut dx = vec![0.0; rows * input];
-    matmul(&mut dx, Matrix::new(grad, rows, out), Matrix::new(weight, out, input), false);
-    dx
+    product(Matrix::new(grad, rows, out), Matrix::new(weight, out, input))
 }
 
 impl CustomOp2 for Linear {
@@ -90,9 +86,8 @@ impl CustomOp2 for Linear {
         } else {
             None
         };
-        let mut dw = vec![0.0; out * input];
         let x = elements(x)?;
-        matmul(&mut dw, Matrix::new(&grad, rows, out).t(), Matrix::new(&x, rows, input), false);
+        let dw = product(Matrix::new(&grad, rows, out).t(), Matrix::new(&x, rows, input));
         Ok((dx, Some(tensor(dw, weight.shape())?)))
     }
 }

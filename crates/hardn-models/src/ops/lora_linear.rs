@@ -1,12 +1,15 @@
 //! A frozen weight with a low-rank term, in one operation.
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use rayon::prelude::*;
 
 use super::{
     linear::product_shape,
     storage::{argument, elements, tensor},
 };
-use crate::kernels::{Matrix, matmul};
+use crate::kernels::{Matrix, filled, matmul, product};
 
 /// Dropout on the input of a low-rank term: a fixed function of the key and an element's place.
 #[derive(Clone, Copy, Debug)]
@@ -17,21 +20,58 @@ pub(crate) struct Dropout {
 }
 
 impl Dropout {
-    /// Zero for dropped elements, `1 / (1 - share)` for the others.
-    pub(crate) fn mask(self, n: usize) -> Vec<f32> {
-        let keep = 1.0 / (1.0 - self.share);
+    /// Elements a task takes at once.
+    const PART: usize = 1 << 14;
+
+    /// `x` with the dropped elements zero and the others divided by the share that is kept.
+    pub(crate) fn of(self, x: &[f32]) -> Vec<f32> {
+        filled(x.len(), Self::PART, |i, out| {
+            let first = i * Self::PART;
+            out.copy_from_slice(&x[first..][..out.len()]);
+            self.part(first as u32, out);
+        })
+    }
+
+    /// The same in place.
+    fn apply(self, x: &mut [f32]) {
+        let parts = x.par_chunks_mut(Self::PART).enumerate();
+        parts.for_each(|(i, x)| self.part((i * Self::PART) as u32, x));
+    }
+
+    /// Elements from place `first` on, eight at a time so that compilers use vectors.
+    fn part(self, first: u32, x: &mut [f32]) {
         let threshold = (f64::from(self.share) * 4_294_967_296.0) as u32;
         let (low, high) = (self.key as u32, (self.key >> 32) as u32);
-        // A 32-bit mixing function, so that compilers can use vectors.
-        let mix = |word: u32| {
-            let word = (word ^ (word >> 16)).wrapping_mul(0x7feb_352d);
-            let word = (word ^ (word >> 15)).wrapping_mul(0x846c_a68b);
-            word ^ (word >> 16)
+        let keep = 1.0 / (1.0 - self.share);
+        let factor = |place: u32| {
+            let is_dropped = mix(mix(place ^ low).wrapping_add(high)) < threshold;
+            if is_dropped { 0.0 } else { keep }
         };
-        (0..n as u32)
-            .map(|i| if mix(mix(i ^ low).wrapping_add(high)) < threshold { 0.0 } else { keep })
-            .collect()
+        let (lanes, rest) = x.as_chunks_mut::<8>();
+        let mut place = first;
+        for x in lanes {
+            let mut factors = [0.0; 8];
+            for (lane, to) in (0..8_u32).zip(&mut factors) {
+                *to = factor(place.wrapping_add(lane));
+            }
+            for (x, factor) in x.iter_mut().zip(factors) {
+                *x *= factor;
+            }
+            place = place.wrapping_add(8);
+        }
+        for x in rest {
+            *x *= factor(place);
+            place = place.wrapping_add(1);
+        }
     }
+}
+
+/// A 32-bit mixing function.
+#[inline]
+fn mix(word: u32) -> u32 {
+    let word = (word ^ (word >> 16)).wrapping_mul(0x7feb_352d);
+    let word = (word ^ (word >> 15)).wrapping_mul(0x846c_a68b);
+    word ^ (word >> 16)
 }
 
 /// What a low-rank term does besides its two matrices.
@@ -55,29 +95,29 @@ pub(crate) fn lora_linear(
     b: &Tensor,
     term: LoraTerm,
 ) -> Result<Tensor> {
-    let op = LoraLinear { weight: weight.contiguous()?.detach(), term };
+    let weight = weight.contiguous()?.detach();
+    let op = LoraLinear { weight, term, forward: Mutex::default() };
     x.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, op)
 }
 
 struct LoraLinear {
     weight: Tensor,
     term: LoraTerm,
+    /// What the way forward leaves for the way back.
+    forward: Mutex<Option<Forward>>,
 }
 
-impl LoraLinear {
-    fn mask(&self, n: usize) -> Option<Vec<f32>> {
-        self.term.dropout.map(|dropout| dropout.mask(n))
-    }
+struct Forward {
+    /// The input after dropout, where there is any.
+    dropped: Option<Vec<f32>>,
+    /// The scaled product of input and `a`.
+    h: Vec<f32>,
 }
 
 fn scale_by(x: &mut [f32], factor: f32) {
     for x in x {
         *x *= factor;
     }
-}
-
-fn times(x: &[f32], mask: &[f32]) -> Vec<f32> {
-    x.iter().zip(mask).map(|(x, mask)| x * mask).collect()
 }
 
 impl CustomOp3 for LoraLinear {
@@ -98,15 +138,14 @@ impl CustomOp3 for LoraLinear {
         let (_, [_, r, _]) = product_shape(x_layout.shape(), a_layout.shape())?;
         let x = argument(x, x_layout)?;
         let weight = elements(&self.weight)?;
-        let mut y = vec![0.0; rows * out];
-        matmul(&mut y, Matrix::new(x, rows, input), Matrix::new(&weight, out, input).t(), false);
-        let dropped = self.mask(x.len()).map(|mask| times(x, &mask));
-        let x = dropped.as_deref().unwrap_or(x);
+        let mut y = product(Matrix::new(x, rows, input), Matrix::new(&weight, out, input).t());
+        let dropped = self.term.dropout.map(|dropout| dropout.of(x));
+        let seen = dropped.as_deref().unwrap_or(x);
         let (a, b) = (argument(a, a_layout)?, argument(b, b_layout)?);
-        let mut h = vec![0.0; rows * r];
-        matmul(&mut h, Matrix::new(x, rows, input), Matrix::new(a, r, input).t(), false);
+        let mut h = product(Matrix::new(seen, rows, input), Matrix::new(a, r, input).t());
         scale_by(&mut h, self.term.scale);
         matmul(&mut y, Matrix::new(&h, rows, r), Matrix::new(b, out, r).t(), true);
+        *self.forward.lock().unwrap_or_else(PoisonError::into_inner) = Some(Forward { dropped, h });
         Ok((CpuStorage::F32(y), shape))
     }
 
@@ -124,37 +163,28 @@ impl CustomOp3 for LoraLinear {
         let grad = grad.contiguous()?;
         let (dy, x_data, a_data, b_data) =
             (elements(&grad)?, elements(x)?, elements(a)?, elements(b)?);
-        let mask = self.mask(x_data.len());
-        let dropped = mask.as_deref().map(|mask| times(&x_data, mask));
+        let forward = self.forward.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(Forward { dropped, h }) = &*forward else {
+            bail!("the gradient of a low-rank term was asked for before its value")
+        };
         let seen = dropped.as_deref().unwrap_or(&x_data);
 
         let dy = Matrix::new(&dy, rows, out);
         let seen = Matrix::new(seen, rows, input);
         let a_matrix = Matrix::new(&a_data, r, input);
-        let mut h = vec![0.0; rows * r];
-        matmul(&mut h, seen, a_matrix.t(), false);
-        let mut db = vec![0.0; out * r];
-        scale_by(&mut h, scale);
-        matmul(&mut db, dy.t(), Matrix::new(&h, rows, r), false);
-        let mut dh = h;
-        matmul(&mut dh, dy, Matrix::new(&b_data, out, r), false);
+        let db = product(dy.t(), Matrix::new(h, rows, r));
+        let mut dh = product(dy, Matrix::new(&b_data, out, r));
         scale_by(&mut dh, scale);
         let dh = Matrix::new(&dh, rows, r);
-        let mut da = vec![0.0; r * input];
-        matmul(&mut da, dh.t(), seen, false);
+        let da = product(dh.t(), seen);
 
         let dx = if x.track_op() {
-            let mut dx = vec![0.0; rows * input];
-            let through_term = mask.is_some();
-            if let Some(mask) = &mask {
-                matmul(&mut dx, dh, a_matrix, false);
-                dx = times(&dx, mask);
+            let mut dx = product(dh, a_matrix);
+            if let Some(dropout) = self.term.dropout {
+                dropout.apply(&mut dx);
             }
             let weight = elements(&self.weight)?;
-            matmul(&mut dx, dy, Matrix::new(&weight, out, input), through_term);
-            if !through_term {
-                matmul(&mut dx, dh, a_matrix, true);
-            }
+            matmul(&mut dx, dy, Matrix::new(&weight, out, input), true);
             Some(tensor(dx, x.shape())?)
         } else {
             None

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::storage::{argument, elements, tensor};
+use crate::kernels::zeros;
 
 /// Rows a task takes at once.
 const ROWS: usize = 64;
@@ -62,7 +63,7 @@ impl CustomOp2 for RmsNorm {
         if x_layout.dims().last() != Some(&n) {
             bail!("a norm of {n} weights cannot be applied to {:?}", x_layout.shape())
         }
-        let mut y = vec![0.0; x.len()];
+        let mut y = zeros(x.len());
         y.par_chunks_mut(n * ROWS).zip(x.par_chunks(n * ROWS)).for_each(|(y, x)| {
             for (y, x) in y.chunks_exact_mut(n).zip(x.chunks_exact(n)) {
                 let inverse = inverse_rms(x, self.eps);
@@ -84,7 +85,7 @@ impl CustomOp2 for RmsNorm {
         let n = weight.elem_count();
         let grad = grad.contiguous()?;
         let (dy, x_data, w) = (elements(&grad)?, elements(x)?, elements(weight)?);
-        let mut dx = vec![0.0; x_data.len()];
+        let mut dx = zeros(x_data.len());
         // Partial sums are added in order, so that the number of threads changes nothing.
         let (x_rows, dy_rows, w): (&[f32], &[f32], &[f32]) = (&x_data, &dy, &w);
         let parts: Vec<Vec<f32>> = dx

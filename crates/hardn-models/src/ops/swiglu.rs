@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::storage::{argument, elements, tensor};
-use crate::kernels::{exp, silu};
+use crate::kernels::{exp, silu, zeros};
 
 /// Elements a task takes at once.
 const CHUNK: usize = 1 << 15;
@@ -41,7 +41,7 @@ impl CustomOp2 for SwiGlu {
             bail!("gate {:?} and up {:?} differ", gate_layout.shape(), up_layout.shape())
         }
         let (gate, up) = (argument(gate, gate_layout)?, argument(up, up_layout)?);
-        let mut y = vec![0.0; gate.len()];
+        let mut y = zeros(gate.len());
         y.par_chunks_mut(CHUNK).zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK))).for_each(
             |(y, (gate, up))| {
                 for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
@@ -62,8 +62,8 @@ impl CustomOp2 for SwiGlu {
         let grad = grad.contiguous()?;
         let (g, u, dy) = (elements(gate)?, elements(up)?, elements(&grad)?);
         let (g, u, dy): (&[f32], &[f32], &[f32]) = (&g, &u, &dy);
-        let mut dg = vec![0.0; g.len()];
-        let mut du = vec![0.0; g.len()];
+        let mut dg = zeros(g.len());
+        let mut du = zeros(g.len());
         dg.par_chunks_mut(CHUNK)
             .zip(du.par_chunks_mut(CHUNK))
             .zip(g.par_chunks(CHUNK).zip(u.par_chunks(CHUNK)).zip(dy.par_chunks(CHUNK)))

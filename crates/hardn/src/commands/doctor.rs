@@ -2,11 +2,12 @@
 
 use std::{fmt::Write as _, process::Command};
 
-use hardn_sandbox::{CFlags, Limits, Sandbox};
+use hardn_sandbox::{CFlags, Sandbox};
 use serde::Serialize;
 
 use crate::{
     failure::{FOUND, Failure, Outcome},
+    limits::limits,
     output,
 };
 
@@ -93,7 +94,7 @@ fn version(program: &str) -> Option<String> {
 fn sanitizers(help: &'static str) -> Check {
     let source = "int main(void) { return 0; }\n";
     let flags = CFlags { sanitize: true };
-    let run = Sandbox::new(Limits::default())
+    let run = Sandbox::new(limits())
         .and_then(|sandbox| sandbox.compile_and_run_c(source, flags, hardn_types::Language::C));
     let (ok, found) = match run {
         Ok(run) if run.success() => {
@@ -106,7 +107,7 @@ fn sanitizers(help: &'static str) -> Check {
 }
 
 fn sandbox() -> Check {
-    let (ok, found) = match Sandbox::new(Limits::default()) {
+    let (ok, found) = match Sandbox::new(limits()) {
         Ok(sandbox) => (true, sandbox.tier()),
         Err(error) => (false, error.to_string()),
     };

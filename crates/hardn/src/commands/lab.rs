@@ -8,7 +8,6 @@ use hardn_lab::{
 };
 use hardn_models::{LAB_SPECIALS, Tokenizer, train_bpe};
 use hardn_oracle::{Mode, Oracle};
-use hardn_sandbox::Limits;
 use hardn_train::{Ended, PretrainRecipe, TokenizedDocuments, pretrain as pretrain_model};
 use hardn_types::{Label, TestVerdict, write_atomic};
 use rayon::prelude::*;
@@ -17,6 +16,7 @@ use crate::{
     args::{LabCommand, WorldArgs},
     failure::{Context, FOUND, Failure, Outcome},
     harden::training::Bar,
+    limits::limits,
     output::{put, put_json, say},
     stop,
 };
@@ -67,7 +67,7 @@ fn check(theme: Option<&str>, idioms: Option<&Path>, n: usize) -> Outcome {
     let library = Library::embedded_with(idioms)?;
     let mut misses: Vec<String> =
         hardn_lab::check(&library).iter().map(ToString::to_string).collect();
-    let runner = SandboxTrials::new(Limits::default())?;
+    let runner = SandboxTrials::new(limits())?;
     let mut programs = 0;
     for part in library.themes().filter(|t| theme.is_none_or(|wanted| t.id.contains(wanted))) {
         let cells = cells(part);

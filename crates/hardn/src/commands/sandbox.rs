@@ -9,6 +9,7 @@ use super::read_text;
 use crate::{
     args::SandboxArgs,
     failure::{FOUND, Failure, Outcome},
+    limits::limits,
     output,
 };
 
@@ -19,7 +20,7 @@ pub(crate) fn run(args: SandboxArgs) -> Outcome {
         cpu_ms: args.cpu_secs.saturating_mul(1000),
         wall_ms: args.cpu_secs.saturating_mul(4000),
         memory_bytes: args.memory_mib << 20,
-        ..Limits::default()
+        ..limits()
     };
     let sandbox = Sandbox::new(limits)?;
     let run = run_twice_on_timeout(|| sandbox.run_text(&program, language))?;

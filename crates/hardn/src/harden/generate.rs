@@ -126,3 +126,14 @@ fn prompt_text(job: &Job<'_>, arm: &ArmPlan, scenario: &Scenario) -> Outcome<Str
     }
     Ok(scenario.prompt.clone())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn models_are_asked_in_the_form_the_lab_taught_them() {
+        let asked = InstructionTemplate::default().render(Language::C, "Add.", "int add(");
+        assert_eq!(asked, hardn_lab::instruction_prompt("c", "Add.", "") + "int add(");
+    }
+}

@@ -7,7 +7,6 @@ use hardn_eval::{
     TrialRunner, metrics,
 };
 use hardn_oracle::Oracle;
-use hardn_sandbox::Limits;
 use hardn_types::{Judge, Sample, Scenario, Verdict};
 
 use super::{
@@ -17,7 +16,7 @@ use super::{
     preference::PreferenceRows,
     say_resumed, stopped_or,
 };
-use crate::{failure::Outcome, output::Progress, stop};
+use crate::{failure::Outcome, limits::limits, output::Progress, stop};
 
 /// Verdicts, and what they were made with.
 pub(crate) struct Judged {
@@ -46,7 +45,7 @@ pub(crate) fn judge_with(
     whole: std::collections::BTreeSet<(String, u32)>,
 ) -> Outcome<Judged> {
     let oracle = Oracle::embedded();
-    let trials = SandboxTrials::new(Limits::default())?;
+    let trials = SandboxTrials::new(limits())?;
     let mut tools = hardn_sandbox::tool_versions();
     tools.insert("oracle".to_owned(), oracle.name());
     tools.insert("sandbox".to_owned(), trials.sandbox().tier());
