@@ -15,16 +15,13 @@ const MAX_REDRAWS: usize = 20;
 
 /// Share of the words in pretraining text that are made up: a model that has seen only a few hundred names learns
 /// them by heart instead of learning to copy the prompt's.
-const MADE_UP_SHARE: f64 = 0.6;
+const MADE_UP_SHARE: f64 = 0.8;
 
-/// Share of the made-up words that are blended from two names.
-const BLENDED_SHARE: f64 = 0.6;
-
-/// Words of four letters or more that a blend must not hit.
-const RESERVED: [&str; 24] = [
-    "auto", "bool", "break", "bytes", "case", "char", "class", "const", "dict", "float", "from",
-    "input", "list", "long", "none", "pass", "print", "raise", "range", "return", "short",
-    "static", "struct", "while",
+/// Words that a made-up name must not hit.
+const RESERVED: [&str; 33] = [
+    "and", "def", "for", "int", "len", "not", "max", "min", "str", "auto", "bool", "break",
+    "bytes", "case", "char", "class", "const", "dict", "float", "from", "input", "list", "long",
+    "none", "pass", "print", "raise", "range", "return", "short", "static", "struct", "while",
 ];
 
 /// One operation in one setting in one style, by their positions in the theme.
@@ -62,8 +59,8 @@ pub(crate) struct Compiled {
     pub(crate) theme: Theme,
     environment: Environment<'static>,
     slots: Vec<(Arc<str>, [Vec<SlotValue>; 4])>,
-    /// Names of pretraining text, to make up others from.
-    bases: Vec<String>,
+    /// Words to make up names from.
+    bases: Arc<[String]>,
     /// By operation and part, positions of wordings.
     wordings: Vec<[Vec<usize>; 4]>,
 }
@@ -81,8 +78,13 @@ pub struct Drawn<'a> {
 }
 
 impl Compiled {
-    /// `words` says where the words of the theme's own lists go.
-    pub(crate) fn new(theme: Theme, names: &Names, words: &BTreeMap<String, Part>) -> Result<Self> {
+    /// `words` says where the words of the theme's own lists go; names are made up from `bases`.
+    pub(crate) fn new(
+        theme: Theme,
+        names: &Names,
+        words: &BTreeMap<String, Part>,
+        bases: Arc<[String]>,
+    ) -> Result<Self> {
         let file = format!("{}.toml", theme.id);
         let mut slots = Vec::new();
         for (name, slot) in theme.slots() {
@@ -122,8 +124,6 @@ impl Compiled {
                 parts
             })
             .collect();
-        let bases = names.part("noun", Part::Pretraining).unwrap_or_default();
-        let bases = bases.iter().map(|name| name.text().to_owned()).collect();
         let mut compiled = Self { environment: environment(), theme, slots, bases, wordings };
         compiled.add_templates()?;
         Ok(compiled)
@@ -279,17 +279,11 @@ impl Compiled {
         Ok(())
     }
 
-    /// A word that no pool has, in place of a value: syllables, or the start of one pretraining name and the end of
-    /// another, which is cut into tokens as real words are.
+    /// A word that no pool has, in place of a value.
     fn made_up(&self, value: &SlotValue, rng: &mut Rng) -> (String, Value) {
-        let mut word = String::new();
-        if !self.bases.is_empty() && rng.chance(BLENDED_SHARE) {
-            let (start, end) = (rng.pick(&self.bases), rng.pick(&self.bases));
-            word.push_str(&start[..start.len().div_ceil(2)]);
-            word.push_str(&end[end.len() / 2..]);
-        }
-        if word.len() < 4 || RESERVED.contains(&word.as_str()) {
-            word = syllables(rng);
+        let mut word = made_up_word(&self.bases, rng);
+        while word.len() < 3 || word.len() > 16 || RESERVED.contains(&word.as_str()) {
+            word = made_up_word(&self.bases, rng);
         }
         let value = match value {
             SlotValue::Text(_) => Value::from(&word),
@@ -354,7 +348,28 @@ fn can_be_made_up(value: &SlotValue) -> bool {
     }
 }
 
-/// A word that nobody uses: two to four syllables.
+/// A made-up word: mostly pieces of real words, which a tokenizer cuts as it cuts names it has not seen, so that none of
+/// its tokens is rare; else syllables, or letters in any order.
+fn made_up_word(bases: &[String], rng: &mut Rng) -> String {
+    let kind = rng.unit();
+    if kind < 0.25 || bases.is_empty() {
+        return syllables(rng);
+    }
+    if kind < 0.4 {
+        return (0..4 + rng.below(5)).map(|_| char::from(b'a' + rng.below(26) as u8)).collect();
+    }
+    let n_pieces = if kind < 0.55 { 1 } else { 2 + usize::from(kind > 0.9) };
+    let mut word = String::new();
+    for _ in 0..n_pieces {
+        let base = rng.pick(bases);
+        let length = (2 + rng.below(6)).min(base.len());
+        let start = if rng.chance(0.6) { 0 } else { rng.below(base.len() - length + 1) };
+        word.push_str(&base[start..start + length]);
+    }
+    word
+}
+
+/// Two to four syllables.
 fn syllables(rng: &mut Rng) -> String {
     const ONSETS: &[u8] = b"bcdfghklmnprstvwz";
     const VOWELS: &[u8] = b"aeiou";

@@ -1,6 +1,11 @@
 //! All themes and name pools: those shipped with the lab, or those of a folder.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    sync::Arc,
+};
 
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
@@ -101,9 +106,10 @@ impl Library {
             hold_out_styles(theme);
         }
         let words = parts_of_words(&themes, &names);
+        let bases = bases(&files, &names, &words);
         let themes = themes
             .into_iter()
-            .map(|theme| Compiled::new(theme, &names, &words))
+            .map(|theme| Compiled::new(theme, &names, &words, Arc::clone(&bases)))
             .collect::<Result<Vec<_>>>()?;
         Ok(Self { names, themes, sha256: format!("{:x}", hash.finalize()), idioms_sha256 })
     }
@@ -179,6 +185,27 @@ fn parts_of_words(themes: &[Theme], names: &Names) -> BTreeMap<String, Part> {
         })
         .collect();
     share_words(&lists, |word| names.has(word).then(|| part_of_name(word)))
+}
+
+/// The words of all theme files, to make up names from: their pieces are those that a tokenizer learns. Names of other
+/// parts than pretraining are left out.
+fn bases(
+    files: &BTreeMap<String, String>,
+    names: &Names,
+    words: &BTreeMap<String, Part>,
+) -> Arc<[String]> {
+    let mut bases = BTreeSet::new();
+    for word in files.values().flat_map(|text| text.split(|c: char| !c.is_ascii_lowercase())) {
+        let part = words
+            .get(word)
+            .copied()
+            .or_else(|| names.has(word).then(|| part_of_name(word)))
+            .unwrap_or(Part::Pretraining);
+        if (4..=12).contains(&word.len()) && part == Part::Pretraining {
+            bases.insert(word.to_owned());
+        }
+    }
+    bases.into_iter().collect()
 }
 
 /// Decides which styles the fix pairs use: one in five is held out, one at least, by the SHA-256 of its name.

@@ -21,15 +21,16 @@ pub const LAB_SPECIALS: &[&str] =
     &["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|pad|>"];
 
 /// Where merges stop. A line break stands alone and indentation is one piece, so that a prompt that ends
-/// after a line break is cut where a token ends; words keep one leading space or underscore; digits go
-/// in threes.
+/// after a line break is cut where a token ends; digits go in threes. A word is alone, without the space or
+/// underscore before it: a name has the same tokens wherever it stands, so that a small model can copy it. Spaces
+/// go with the punctuation beside them.
 const PIECES: &str = concat!(
-    r"[\r\n]",              // one line break
-    r"|[^\S\r\n]{2,}",      // runs of spaces and tabs
-    r"|[ _]?\p{L}+",        // a word
-    r"| ?\p{N}{1,3}",       // part of a number
-    r"| ?[^\s\p{L}\p{N}]+", // punctuation
-    r"|\s",                 // what is left: a lone space or tab
+    r"[\r\n]",                // one line break
+    r"|[^\S\r\n]{2,}",        // runs of spaces and tabs
+    r"|\p{L}+",               // a word, or a part of one between underscores
+    r"|\p{N}{1,3}",           // part of a number
+    r"| ?[^\s\p{L}\p{N}]+ ?", // punctuation
+    r"|\s",                   // what is left: a lone space or tab
 );
 
 /// Trains a tokenizer of at most `vocab_size` tokens; `specials` get the ids from 0, in order.
@@ -103,8 +104,8 @@ mod tests {
         assert_eq!(
             pieces(&tokenizer, "def load_user(path):\n    with\n        return f"),
             [
-                "def", " load", "_user", "(", "path", "):", "\n", "    ", "with", "\n", "        ",
-                "return", " f"
+                "def", " ", "load", "_", "user", "(", "path", "):", "\n", "    ", "with", "\n",
+                "        ", "return", " ", "f"
             ]
         );
     }

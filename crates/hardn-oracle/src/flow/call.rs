@@ -39,7 +39,7 @@ impl<'p> Call<'p> {
         }
         let mut position = 0;
         for (name, expr, value) in &self.args {
-            let by_name = name.is_some() && name.map(str::to_owned) == argument.name;
+            let by_name = name.is_some_and(|name| argument.names.iter().any(|known| known == name));
             let by_index = name.is_none() && argument.index == Some(position);
             let by_range = argument.from.is_some_and(|from| name.is_some() || position >= from);
             if by_name || by_index || by_range {
@@ -432,17 +432,20 @@ impl<'p> Flow<'p, '_> {
     /// Whether a rule's condition holds of a call.
     pub(super) fn holds(&self, condition: &Condition, call: &Call<'p>) -> bool {
         let selected = call.select(&condition.argument);
-        let Some((expr, value)) = selected.first() else {
+        if selected.is_empty() {
             let spread =
                 call.args.iter().any(|(_, expr, _)| matches!(expr.kind, ExprKind::Star(_)));
             return match condition.missing {
                 Some(missing) => missing && !spread,
                 None => condition.or_missing || (condition.not.is_some() && condition.is.is_none()),
             };
-        };
-        if condition.missing == Some(true) {
-            return false;
         }
+        condition.missing != Some(true)
+            && selected.iter().any(|(expr, value)| self.holds_of(condition, expr, value))
+    }
+
+    /// Whether a condition holds of an argument that is there.
+    fn holds_of(&self, condition: &Condition, expr: &Expr<'p>, value: &Value<'p>) -> bool {
         let matches_text = |pattern: &crate::rules::Pattern| match (
             &value.text,
             expr.dotted(&self.program.imports),
@@ -588,10 +591,22 @@ impl<'p> Flow<'p, '_> {
     }
 }
 
-/// Whether a name like this stands anywhere in an expression.
+/// Whether a name like this stands anywhere in an expression, but for what a call only measures or conceals.
 fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
     let here = match &expr.kind {
         ExprKind::Name(name) | ExprKind::Attribute { name, .. } => pattern.0.is_match(name),
+        ExprKind::Call { callee, .. } => {
+            if let ExprKind::Name(name) | ExprKind::Attribute { name, .. } = &callee.kind {
+                let name = name.to_lowercase();
+                let conceals = ["hash", "encrypt", "mask", "redact", "digest", "censor"];
+                if ["len", "bool", "type", "id", "isinstance"].contains(&name.as_str())
+                    || conceals.iter().any(|part| name.contains(part))
+                {
+                    return false;
+                }
+            }
+            false
+        }
         _ => false,
     };
     here || expr.children().into_iter().any(|child| mentions(child, pattern))

@@ -101,11 +101,11 @@ impl<'de> Deserialize<'de> for Pattern {
     }
 }
 
-/// Which argument of a call: `0`, `name`, `0|name`, `receiver`, `any`, `rest:2`.
+/// Which argument of a call: `0`, `name`, `0|name|other_name`, `receiver`, `any`, `rest:2`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Argument {
     pub(crate) index: Option<usize>,
-    pub(crate) name: Option<String>,
+    pub(crate) names: Vec<String>,
     pub(crate) receiver: bool,
     /// Every argument from this one on.
     pub(crate) from: Option<usize>,
@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for Argument {
             } else if let Ok(index) = part.parse() {
                 argument.index = Some(index);
             } else {
-                argument.name = Some(part.to_owned());
+                argument.names.push(part.to_owned());
             }
         }
         Ok(argument)
