@@ -69,7 +69,7 @@ def main() -> None:
     moments = random.Random(args.seed)
     n_kills = 0
     while n_kills < args.kills:
-        seconds = moments.uniform(0.0, 2.0) * took / args.kills
+        seconds = moments.uniform(0.0, 1.5) * took / args.kills
         process = start(command, killed)
         try:
             process.communicate(timeout=seconds)
