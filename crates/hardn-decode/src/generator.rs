@@ -557,7 +557,7 @@ mod tests {
 
     /// Prints the speed of models of the lab's sizes; run with `--ignored --nocapture`.
     #[test]
-    #[ignore = "a measurement"]
+    #[ignore = "a measurement; cargo test -p hardn-decode --lib -- --ignored --nocapture"]
     #[expect(clippy::print_stderr, reason = "its output is the point")]
     fn speed() {
         let tokenizer =

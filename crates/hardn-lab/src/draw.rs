@@ -348,8 +348,8 @@ fn can_be_made_up(value: &SlotValue) -> bool {
     }
 }
 
-/// A made-up word: mostly pieces of real words, which a tokenizer cuts as it cuts names it has not seen, so that none of
-/// its tokens is rare; else syllables, or letters in any order.
+/// A made-up word: mostly pieces of real words, which a tokenizer cuts as it cuts names it has not seen, so that few of
+/// its tokens stay rare; else syllables, or letters in any order.
 fn made_up_word(bases: &[String], rng: &mut Rng) -> String {
     let kind = rng.unit();
     if kind < 0.25 || bases.is_empty() {

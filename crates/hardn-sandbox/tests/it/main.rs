@@ -418,7 +418,7 @@ fn runs_from_several_threads_do_not_disturb_each_other() {
 
 /// Prints the cost of a run beside the program's own; run with `--ignored --nocapture`.
 #[test]
-#[ignore = "a measurement"]
+#[ignore = "a measurement; cargo test -p hardn-sandbox --test it -- --ignored --nocapture"]
 #[expect(clippy::print_stderr, reason = "its output is the point")]
 fn overhead() {
     let time = |what: &str, run: &dyn Fn()| {
