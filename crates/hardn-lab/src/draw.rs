@@ -13,8 +13,8 @@ use crate::{
 /// Tries to draw a value that no other slot of the program has.
 const MAX_REDRAWS: usize = 20;
 
-/// Share of the words in pretraining text that are made up: a model that has seen only a few hundred names learns
-/// them by heart instead of learning to copy the prompt's.
+/// Share of the words in training text that are made up: a model that has seen only a few hundred names learns them by
+/// heart instead of learning to copy the prompt's, and fine-tuning on a few dozen makes it forget how.
 const MADE_UP_SHARE: f64 = 0.8;
 
 /// Words that a made-up name must not hit.
@@ -265,8 +265,8 @@ impl Compiled {
                 let picked = rng.pick(values);
                 let (text, value) = self.slot_value(name, picked, context)?;
                 tries += 1;
-                if part == Part::Pretraining && can_be_made_up(picked) && rng.chance(MADE_UP_SHARE)
-                {
+                let is_training = matches!(part, Part::Pretraining | Part::Pairs);
+                if is_training && can_be_made_up(picked) && rng.chance(MADE_UP_SHARE) {
                     break self.made_up(picked, rng);
                 }
                 if tries > MAX_REDRAWS || !taken.contains(&text) {

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The version of the lab: a change of generator, themes or splits is a new one.
-pub const LAB_VERSION: &str = "2";
+pub const LAB_VERSION: &str = "3";
 
 /// Weaknesses of which no fix pair is made: one of each language.
 const UNSEEN_WEAKNESSES: [&str; 2] = ["python/cwe-502-load", "c/cwe-190-arithmetic"];

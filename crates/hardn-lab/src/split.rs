@@ -26,30 +26,22 @@ impl Part {
     pub const ALL: [Self; 4] = [Self::Pretraining, Self::Pairs, Self::Val, Self::Test];
 }
 
-/// Sorts items into parts by the SHA-256 of their texts: half for pretraining, a quarter for pairs, the rest for
-/// scenarios, of which a third (one at least, if there are two) for validation.
+/// How many of `n` items each part gets: half for pretraining, a quarter for pairs, the rest for scenarios, of which a
+/// third (one at least, if there are two) for validation.
+fn part_sizes(n: usize) -> [usize; 4] {
+    let (pretraining, pairs) = (n / 2, n / 4);
+    let scenarios = n - pretraining - pairs;
+    [pretraining, pairs, n_val(scenarios), scenarios - n_val(scenarios)]
+}
+
+/// Sorts items into parts of the usual sizes by the SHA-256 of their texts.
 pub(crate) fn split_by_rank<T: Clone>(items: &[T], text: impl Fn(&T) -> String) -> [Vec<T>; 4] {
     let mut order: Vec<(u64, usize)> =
         items.iter().enumerate().map(|(i, item)| (text_hash(&text(item)), i)).collect();
     order.sort_unstable();
-    let n = items.len();
-    let (pretraining, pairs) = (n / 2, n / 4);
-    let scenarios = n - pretraining - pairs;
-    let val = n_val(scenarios);
-    let mut parts: [Vec<T>; 4] = Default::default();
-    for (rank, (_, i)) in order.into_iter().enumerate() {
-        let part = if rank < pretraining {
-            Part::Pretraining
-        } else if rank < pretraining + pairs {
-            Part::Pairs
-        } else if rank < pretraining + pairs + val {
-            Part::Val
-        } else {
-            Part::Test
-        };
-        parts[part as usize].push(items[i].clone());
-    }
-    parts
+    let mut order = order.into_iter();
+    part_sizes(items.len())
+        .map(|size| order.by_ref().take(size).map(|(_, i)| items[i].clone()).collect())
 }
 
 /// The part of a name of a shared pool, by its SHA-256 alone, so that a word lies in the same part in every pool.
@@ -64,7 +56,7 @@ pub(crate) fn part_of_name(text: &str) -> Part {
 
 /// Sorts the words of many lists into parts, so that a word lies in the same part in every list. Words of `known` stay
 /// where they are; the others go, in the order of their SHA-256, to the part that their lists want most. The wanted
-/// sizes are those of [`split_by_rank`].
+/// sizes are the usual ones.
 pub(crate) fn share_words(
     lists: &[Vec<&str>],
     known: impl Fn(&str) -> Option<Part>,
@@ -75,12 +67,8 @@ pub(crate) fn share_words(
             places.entry(word).or_default().push(i);
         }
     }
-    let wanted = |n: usize| {
-        let (pretraining, pairs) = (n / 2, n / 4);
-        let scenarios = n - pretraining - pairs;
-        [pretraining, pairs, n_val(scenarios), scenarios - n_val(scenarios)].map(|n| n as f64)
-    };
-    let wanted: Vec<[f64; 4]> = lists.iter().map(|list| wanted(list.len())).collect();
+    let wanted: Vec<[f64; 4]> =
+        lists.iter().map(|list| part_sizes(list.len()).map(|n| n as f64)).collect();
     let mut have = vec![[0.0; 4]; lists.len()];
     let mut left: Vec<usize> = lists.iter().map(Vec::len).collect();
     let mut order: Vec<(bool, u64, &str)> =
