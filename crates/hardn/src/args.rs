@@ -86,7 +86,7 @@ pub(crate) enum Command {
     Killed at any moment, the same command goes on where it stopped."
 )]
 pub(crate) struct DemoArgs {
-    /// A shipped lab model (lab-1m) or a checkpoint folder
+    /// A shipped lab model (lab-1m, lab-4m) or a checkpoint folder
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Where the run folder goes
