@@ -505,7 +505,7 @@ pub(crate) struct BenchArgs {
     #[arg(long)]
     pub(crate) peer_python: Option<PathBuf>,
     /// A shipped lab model or a checkpoint folder
-    #[arg(long, default_value = "lab-1m")]
+    #[arg(long, default_value = "lab-4m")]
     pub(crate) model: String,
     /// Only these: lora-step, decode, scan
     #[arg(long, value_delimiter = ',')]
