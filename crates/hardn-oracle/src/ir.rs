@@ -40,6 +40,24 @@ pub(crate) struct Function<'a> {
     pub(crate) decorators: Vec<Expr<'a>>,
     pub(crate) body: Vec<Stmt<'a>>,
     pub(crate) top_level: bool,
+    /// What it leaves in fields holds in the other methods of its class.
+    pub(crate) constructor: bool,
+}
+
+impl Function<'_> {
+    /// The code outside all functions, still empty.
+    pub(crate) fn top_level() -> Self {
+        Self {
+            name: "",
+            class: None,
+            params: Vec::new(),
+            returns: Type::default(),
+            decorators: Vec::new(),
+            body: Vec::new(),
+            top_level: true,
+            constructor: false,
+        }
+    }
 }
 
 /// A parameter; `name` is empty where the source gives none.
@@ -49,6 +67,13 @@ pub(crate) struct Param<'a> {
     pub(crate) ty: Type<'a>,
     pub(crate) default: Option<Expr<'a>>,
     pub(crate) range: Range,
+}
+
+impl<'a> Param<'a> {
+    /// What rules know the parameter by: its type where it has one, else its name.
+    pub(crate) fn path(&self) -> &str {
+        if self.ty.name.is_empty() { self.name } else { &self.ty.name }
+    }
 }
 
 /// A declared type, as far as sizes and signs need it.
@@ -205,12 +230,22 @@ pub(crate) enum ExprKind<'a> {
         params: Vec<&'a str>,
         body: Box<Expr<'a>>,
     },
+    /// A function inside an expression, with statements of its own: it sees and changes the variables around it.
+    Closure {
+        params: Vec<Param<'a>>,
+        body: Vec<Stmt<'a>>,
+    },
     Comprehension {
         element: Vec<Expr<'a>>,
         clauses: Vec<(Expr<'a>, Expr<'a>)>,
         conditions: Vec<Expr<'a>>,
     },
     New {
+        args: Vec<Arg<'a>>,
+    },
+    /// A call that makes an object of a class: the result's path is the class itself.
+    Construct {
+        callee: Box<Expr<'a>>,
         args: Vec<Arg<'a>>,
     },
     /// Frees: `delete p` in C++.
@@ -341,7 +376,8 @@ impl<'a> Expr<'a> {
             | ExprKind::Bool(_)
             | ExprKind::Null
             | ExprKind::Str(_)
-            | ExprKind::SizeofType(_) => Vec::new(),
+            | ExprKind::SizeofType(_)
+            | ExprKind::Closure { .. } => Vec::new(),
             ExprKind::Attribute { base, .. } => vec![base],
             ExprKind::Subscript { base, index } => vec![base, index],
             ExprKind::Slice(parts)
@@ -351,7 +387,7 @@ impl<'a> Expr<'a> {
             | ExprKind::Set(parts)
             | ExprKind::Sequence(parts)
             | ExprKind::Unknown(parts) => parts.iter().collect(),
-            ExprKind::Call { callee, args } => {
+            ExprKind::Call { callee, args } | ExprKind::Construct { callee, args } => {
                 let mut all: Vec<&Expr<'a>> = vec![callee];
                 all.extend(args.iter().map(|arg| &arg.value));
                 all
@@ -482,6 +518,7 @@ impl<'a> Expr<'a> {
                 out.push_str("()");
                 ok
             }
+            ExprKind::Construct { callee, .. } => callee.write_dotted(imports, out),
             ExprKind::Subscript { base, .. } => {
                 let ok = base.write_dotted(imports, out);
                 out.push_str("[]");

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     ir::{Arg, Expr, ExprKind, Range},
-    rules::{Argument, Condition, Hit, Holds, Index},
+    rules::{Argument, Condition, Handler, Hit, Holds, Index},
 };
 
 /// A call with its parts evaluated.
@@ -39,10 +39,7 @@ impl<'p> Call<'p> {
         }
         let mut position = 0;
         for (name, expr, value) in &self.args {
-            let by_name = name.is_some_and(|name| argument.names.iter().any(|known| known == name));
-            let by_index = name.is_none() && argument.index == Some(position);
-            let by_range = argument.from.is_some_and(|from| name.is_some() || position >= from);
-            if by_name || by_index || by_range {
+            if argument.covers(position, *name) {
                 out.push((*expr, value));
             }
             if name.is_none() {
@@ -97,9 +94,46 @@ impl<'p> Flow<'p, '_> {
                 paths.extend(callee.dotted(&self.program.imports));
             }
         }
+        let handlers: Vec<&'p Handler> = self
+            .index
+            .hits(&paths.iter().map(String::as_str).collect::<Vec<_>>())
+            .into_iter()
+            .filter_map(|hit| if let Hit::Handler(handler) = hit { Some(handler) } else { None })
+            .collect();
+        let mut inputs = Value::default();
+        if let Some((_, value)) = &receiver {
+            inputs.absorb(value);
+        }
+        let mut position = 0;
         let args = args
             .iter()
             .map(|arg| {
+                let handler =
+                    handlers.iter().find(|handler| handler.argument.covers(position, arg.name));
+                if arg.name.is_none() {
+                    position += 1;
+                }
+                if let Some(handler) = handler
+                    && let Some(number) = self.named_function(&arg.value)
+                {
+                    self.handled.insert(number, &handler.params);
+                }
+                if let ExprKind::Closure { params, body } = &arg.value.peeled().kind {
+                    let value = match handler {
+                        Some(handler) => {
+                            let given: Vec<Value<'p>> =
+                                handler.params.iter().map(|path| Value::of_path(path)).collect();
+                            self.closure(params, body, &given, state)
+                        }
+                        // Elements, results and the like of what it is called on.
+                        None if inputs.is_tainted() => {
+                            let given = vec![inputs.derived(); params.len()];
+                            self.closure(params, body, &given, state)
+                        }
+                        None => self.closure(params, body, &[], state),
+                    };
+                    return (arg.name, &arg.value, value);
+                }
                 let value = match arg.name {
                     Some(name) => {
                         let value = self.eval_value(&arg.value, state);
@@ -108,10 +142,23 @@ impl<'p> Flow<'p, '_> {
                     }
                     None => self.eval_value(&arg.value, state),
                 };
+                inputs.absorb(&value);
                 (arg.name, &arg.value, value)
             })
             .collect();
         Call { range: expr.range, receiver, args, paths, name }
+    }
+
+    /// The function of this file that an expression names.
+    fn named_function(&self, expr: &Expr<'p>) -> Option<usize> {
+        let name = match &expr.peeled().kind {
+            ExprKind::Name(name) | ExprKind::Attribute { name, .. } => *name,
+            _ => return None,
+        };
+        match self.by_name.get(name)?.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        }
     }
 
     pub(super) fn hits(&self, call: &Call<'p>) -> Vec<&'p Hit> {
@@ -576,7 +623,7 @@ impl<'p> Flow<'p, '_> {
     pub(super) fn clean_argument(
         call: &Call<'p>,
         param: usize,
-        bits: u64,
+        bits: u128,
         method: bool,
         state: &mut State<'p>,
     ) {

@@ -3,12 +3,16 @@
 use hardn_types::Language;
 
 use super::{
-    Flow, constants,
+    Flow, MAX_CLOSURE_DEPTH, constants,
     state::State,
+    summary::Summary,
     text,
     value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value, concat},
 };
-use crate::ir::{BinaryOp, Expr, ExprKind};
+use crate::{
+    ir::{BinaryOp, Expr, ExprKind, Param, Stmt},
+    walk,
+};
 
 impl<'p> Flow<'p, '_> {
     pub(super) fn eval_value(&mut self, expr: &'p Expr<'p>, state: &mut State<'p>) -> Value<'p> {
@@ -36,6 +40,14 @@ impl<'p> Flow<'p, '_> {
                 value
             }
             ExprKind::Call { callee, args } => self.call(expr, callee, args, state),
+            ExprKind::Construct { callee, args } => {
+                let mut value = self.call(expr, callee, args, state);
+                if let Some(path) = callee.dotted(&self.program.imports) {
+                    value.path = Some(path.into());
+                }
+                value
+            }
+            ExprKind::Closure { params, body } => self.closure(params, body, &[], state),
             ExprKind::New { args, .. } => {
                 for arg in args {
                     self.eval_value(&arg.value, state);
@@ -118,6 +130,7 @@ impl<'p> Flow<'p, '_> {
                     self.check_literal(name, value);
                     self.check_attribute(target, value, &result);
                 }
+                self.check_assigned(target, value, &result, state);
                 if op.is_none() {
                     result.test = is_test(value).then_some(&**value);
                     result.alias =
@@ -179,6 +192,44 @@ impl<'p> Flow<'p, '_> {
                 value
             }
         }
+    }
+
+    /// Runs a function inside an expression where it stands, its parameters holding `inputs` as far as they are known.
+    /// The result is what it returns; what it leaves in variables of the function around it stays.
+    pub(super) fn closure(
+        &mut self,
+        params: &'p [Param<'p>],
+        body: &'p [Stmt<'p>],
+        inputs: &[Value<'p>],
+        state: &mut State<'p>,
+    ) -> Value<'p> {
+        if self.closures >= MAX_CLOSURE_DEPTH {
+            return Value::default();
+        }
+        let mut inner = state.clone();
+        for (at, param) in params.iter().enumerate() {
+            let value = match inputs.get(at) {
+                Some(value) => value.clone(),
+                None => self.unknown(param.range, &format!("`{}`", param.name)),
+            };
+            let value = if value.path.is_none() { value.with_path(param.path()) } else { value };
+            inner.set(param.name, value);
+        }
+        // What it returns and checks says nothing of the function around it.
+        let outer = std::mem::take(&mut self.frame.summary);
+        self.frame.summary = Summary::new(self.frame.params.len());
+        self.closures += 1;
+        let end = walk::run(self, body, inner);
+        self.closures -= 1;
+        let own = std::mem::replace(&mut self.frame.summary, outer);
+        self.frame.summary.sinks.extend(own.sinks);
+        if let Some(mut end) = end {
+            for param in params {
+                end.remove(param.name);
+            }
+            state.join(end);
+        }
+        own.returned.unwrap_or_default().derived()
     }
 
     /// The value of an expression that is assigned to a variable of this name.

@@ -123,7 +123,7 @@ impl<'p> Flow<'p, '_> {
                             .iter()
                             .map(|atom| atom.clean)
                             .reduce(|a, b| a & b)
-                            .unwrap_or(u64::MAX);
+                            .unwrap_or(u128::MAX);
                         self.clean_expr(expr, bits, &mut state);
                     }
                 }
@@ -149,13 +149,13 @@ impl<'p> Flow<'p, '_> {
                         .iter()
                         .map(|atom| atom.clean)
                         .reduce(|a, b| a & b)
-                        .unwrap_or(u64::MAX);
+                        .unwrap_or(u128::MAX);
                     self.clean_expr(left, bits, &mut state);
                 } else if first.full_text().is_none() {
                     // A list of allowed values that the caller gives is trusted as much as a constant one.
                     let container = right.place().is_some() && !is_text_like(left);
                     if container && self.snippet() {
-                        self.clean_expr(left, u64::MAX, &mut state);
+                        self.clean_expr(left, u128::MAX, &mut state);
                     }
                 }
             }
@@ -186,7 +186,7 @@ impl<'p> Flow<'p, '_> {
                     let letter = matches!(other.constant, Some(Constant::Int(32..=127)))
                         || other.full_text().is_some_and(|text| text.chars().count() == 1);
                     if letter && let Some(root) = element_of(side) {
-                        self.clean_expr(root, u64::MAX, &mut state);
+                        self.clean_expr(root, u128::MAX, &mut state);
                     }
                 }
             }
@@ -208,7 +208,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// Rules for which a value without this text is clean.
-    fn contains_bits(&self, text: &str) -> u64 {
+    fn contains_bits(&self, text: &str) -> u128 {
         self.index
             .contains
             .iter()
@@ -321,7 +321,7 @@ impl<'p> Flow<'p, '_> {
         &mut self,
         call: &Call<'p>,
         guard: &Guard,
-        bits: u64,
+        bits: u128,
         mark: u32,
         state: &mut State<'p>,
     ) {
@@ -339,7 +339,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// Marks every place in an expression clean.
-    fn clean_expr(&mut self, expr: &'p Expr<'p>, bits: u64, state: &mut State<'p>) {
+    fn clean_expr(&mut self, expr: &'p Expr<'p>, bits: u128, state: &mut State<'p>) {
         if bits == 0 {
             return;
         }

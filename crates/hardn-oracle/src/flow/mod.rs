@@ -30,6 +30,9 @@ use crate::{
 /// Functions within functions within functions: how deep summaries are asked for.
 const MAX_CALL_DEPTH: usize = 12;
 
+/// Closures within closures.
+const MAX_CLOSURE_DEPTH: usize = 8;
+
 /// Runs the analysis over every function of a program.
 pub(crate) fn analyse<'p>(
     program: &'p Program<'p>,
@@ -51,6 +54,8 @@ pub(crate) fn analyse<'p>(
         fields: BTreeMap::new(),
         frame: Frame::default(),
         depth: 0,
+        closures: 0,
+        handled: BTreeMap::new(),
         repr_bits: index.cleaned_by("repr"),
     };
     flow.collect();
@@ -93,8 +98,12 @@ struct Flow<'p, 'r> {
     fields: BTreeMap<&'p str, State<'p>>,
     frame: Frame<'p>,
     depth: usize,
+    /// Closures around the current statement.
+    closures: usize,
+    /// Functions that were registered as handlers, and what each of their parameters is.
+    handled: BTreeMap<usize, &'p [String]>,
     /// Rules that a value shown by `repr` cannot hurt.
-    repr_bits: u64,
+    repr_bits: u128,
 }
 
 impl<'p> Flow<'p, '_> {
@@ -137,7 +146,10 @@ impl<'p> Flow<'p, '_> {
             })
             .any(|path| self.index.is_entry_point(&path));
         for (at, param) in function.params.iter().enumerate() {
-            let value = self.param_value(function, at, entry);
+            let mut value = self.param_value(function, at, entry);
+            if let Some(path) = self.handled.get(&number).and_then(|paths| paths.get(at)) {
+                value = Value::of_path(path);
+            }
             if !param.name.is_empty() {
                 state.set(param.name, value);
             }
@@ -175,13 +187,21 @@ impl<'p> Flow<'p, '_> {
         let is_self = at == 0 && function.class.is_some() && matches!(param.name, "self" | "cls");
         let plain = match self.language {
             Language::Python => matches!(param.ty.name.as_ref(), "int" | "float" | "bool"),
-            _ => {
+            Language::C | Language::Cpp => {
                 !param.ty.is_pointer()
                     && (param.ty.is_integer()
                         || matches!(param.ty.name.as_ref(), "float" | "double"))
             }
+            _ => is_plain_type(&param.ty.name),
         };
-        if is_self || plain || at > usize::from(u8::MAX) {
+        if is_self || at > usize::from(u8::MAX) {
+            return Value::default();
+        }
+        let path = match self.language {
+            Language::Python | Language::C | Language::Cpp => param.name,
+            _ => param.path(),
+        };
+        if plain {
             return Value::default();
         }
         let trace = Trace::start(param.range, format!("`{}` comes from the caller", param.name));
@@ -198,7 +218,7 @@ impl<'p> Flow<'p, '_> {
         } else {
             Origin::Parameter(at as u8)
         };
-        Value::of_atom(Atom::new(origin, trace)).with_path(param.name)
+        Value::of_atom(Atom::new(origin, trace)).with_path(path)
     }
 
     /// What a class leaves in its fields: its body, then its constructor.
@@ -219,10 +239,11 @@ impl<'p> Flow<'p, '_> {
             self.frame = outer;
         }
         self.fields.insert(class, fields.clone());
-        let constructor = self.program.functions.iter().position(|function| {
-            function.class == Some(class)
-                && matches!(function.name, "__init__" | "setUp" | "__post_init__")
-        });
+        let constructor = self
+            .program
+            .functions
+            .iter()
+            .position(|function| function.class == Some(class) && function.constructor);
         if let Some(number) = constructor {
             self.summary(number);
             if let Progress::Done(summary) = &self.summaries[number] {
@@ -345,7 +366,7 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
             && let Some(place) = value.peeled().place()
         {
             let current = self.eval_value(value, &mut state);
-            state.clean(&place, u64::MAX, current);
+            state.clean(&place, u128::MAX, current);
         }
         Some(state)
     }
@@ -353,6 +374,42 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
     fn ends(&mut self, expr: &'p Expr<'p>) -> bool {
         never_returns(expr)
     }
+}
+
+/// Numbers and truth values of languages with declared types: nothing to inject through.
+fn is_plain_type(name: &str) -> bool {
+    matches!(
+        name,
+        "int"
+            | "long"
+            | "short"
+            | "byte"
+            | "float"
+            | "double"
+            | "boolean"
+            | "bool"
+            | "number"
+            | "Integer"
+            | "Long"
+            | "Short"
+            | "Byte"
+            | "Float"
+            | "Double"
+            | "Boolean"
+            | "int8"
+            | "int16"
+            | "int32"
+            | "int64"
+            | "uint"
+            | "uint8"
+            | "uint16"
+            | "uint32"
+            | "uint64"
+            | "float32"
+            | "float64"
+            | "rune"
+            | "bigint"
+    )
 }
 
 /// Calls that do not come back.
@@ -403,6 +460,9 @@ pub(crate) fn called_names<'p>(body: &'p [Stmt<'p>], out: &mut BTreeSet<&'p str>
 }
 
 fn names_in<'p>(expr: &'p Expr<'p>, out: &mut BTreeSet<&'p str>) {
+    if let ExprKind::Closure { body, .. } = &expr.kind {
+        called_names(body, out);
+    }
     if let ExprKind::Call { callee, .. } = &expr.kind
         && let ExprKind::Name(name) | ExprKind::Attribute { name, .. } = &callee.kind
     {

@@ -3,6 +3,7 @@
 use super::{
     Flow,
     call::Call,
+    state::State,
     summary::ParamSink,
     text,
     value::{Atom, Constant, Origin, Trace, Value},
@@ -97,7 +98,7 @@ impl<'p> Flow<'p, '_> {
 
     /// Alerts and summary entries for tainted data at a place that must not have it.
     pub(super) fn taint_reaches(&mut self, demand: Demand, range: Range, value: &Value<'p>) {
-        let bit = 1u64.checked_shl(demand.rule as u32).unwrap_or(0);
+        let bit = 1u128.checked_shl(demand.rule as u32).unwrap_or(0);
         let mut worst: Option<&Atom> = None;
         for atom in value.atoms() {
             if atom.clean & bit != 0 {
@@ -190,6 +191,32 @@ impl<'p> Flow<'p, '_> {
             let fits = model.value.as_ref().is_none_or(|pattern| pattern.0.is_match(text));
             if !text.is_empty() && !excepted && fits && model.name.0.is_match(name) {
                 self.alert_here(*rule, expr.range);
+            }
+        }
+    }
+
+    /// A value that is assigned to a name or attribute that must not have it.
+    pub(super) fn check_assigned(
+        &mut self,
+        target: &'p Expr<'p>,
+        source: &'p Expr<'p>,
+        value: &Value<'p>,
+        state: &mut State<'p>,
+    ) {
+        let index = self.index;
+        if index.assigned.is_empty() || !value.is_tainted() {
+            return;
+        }
+        let mut paths: Vec<String> = target.dotted(&self.program.imports).into_iter().collect();
+        if let ExprKind::Attribute { base, name, .. } = &target.kind
+            && let Some(path) = self.eval_value(base, state).path
+        {
+            paths.push(format!("{path}.{name}"));
+        }
+        for (rule, patterns, sink) in &index.assigned {
+            if paths.iter().any(|path| patterns.iter().any(|pattern| pattern.matches(path))) {
+                let demand = self.demand(*rule, sink);
+                self.check_sink(demand, sink, source, value);
             }
         }
     }

@@ -35,10 +35,10 @@ pub(super) struct Summary<'p> {
     pub(super) sinks: Vec<ParamSink>,
     pub(super) returned: Option<Value<'p>>,
     /// Per parameter, the rules it is clean of on every normal way out.
-    pub(super) checked: Vec<Option<u64>>,
+    pub(super) checked: Vec<Option<u128>>,
     /// The same where the result is true, and where it is false.
-    pub(super) when_true: Vec<Option<u64>>,
-    pub(super) when_false: Vec<Option<u64>>,
+    pub(super) when_true: Vec<Option<u128>>,
+    pub(super) when_false: Vec<Option<u128>>,
     /// `self.*` on the ways out.
     pub(super) fields: State<'p>,
 }
@@ -80,7 +80,7 @@ impl<'p> Flow<'p, '_> {
         self.summaries[number] = Progress::Running;
         let function = &self.program.functions[number];
         if let Some(class) = function.class
-            && !matches!(function.name, "__init__" | "setUp" | "__post_init__")
+            && !function.constructor
         {
             self.class_fields(class);
         }
@@ -175,7 +175,7 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
-    fn param_bits(&self, state: &State<'p>) -> Vec<u64> {
+    fn param_bits(&self, state: &State<'p>) -> Vec<u128> {
         self.frame
             .params
             .iter()
@@ -188,14 +188,14 @@ impl<'p> Flow<'p, '_> {
                     .map(|atom| atom.clean)
                     .reduce(|a, b| a & b)
                     // No taint of its own left: clean of everything, or assigned anew, which the caller does not see.
-                    .unwrap_or(u64::MAX),
+                    .unwrap_or(u128::MAX),
                 None => 0,
             })
             .collect()
     }
 }
 
-fn narrow(slots: &mut [Option<u64>], bits: &[u64]) {
+fn narrow(slots: &mut [Option<u128>], bits: &[u128]) {
     for (slot, bits) in slots.iter_mut().zip(bits) {
         *slot = Some(slot.map_or(*bits, |known| known & bits));
     }

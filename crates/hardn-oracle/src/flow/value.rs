@@ -79,7 +79,7 @@ impl Trace {
 pub(crate) struct Atom {
     pub(crate) origin: Origin,
     /// One bit per flow rule the value can no longer hurt.
-    pub(crate) clean: u64,
+    pub(crate) clean: u128,
     /// What guards may ask for, such as a normalised path.
     pub(crate) marks: u32,
     /// It was joined to other text.
@@ -190,8 +190,8 @@ impl Value<'_> {
     }
 
     /// Clean of the given rules; of all of them, no taint is left.
-    pub(crate) fn clean(&mut self, bits: u64) {
-        if bits == u64::MAX {
+    pub(crate) fn clean(&mut self, bits: u128) {
+        if bits == u128::MAX {
             self.atoms = None;
         } else if bits != 0 && self.atoms().iter().any(|atom| atom.clean & bits != bits) {
             self.change(|atom| atom.clean |= bits);

@@ -8,22 +8,23 @@ use super::{
     load::Rule,
     path::{PathPattern, last},
     schema::{
-        AttributeModel, CallModel, Guard, Kind, LiteralModel, MemoryCheck, Propagator, Sanitizer,
-        Sink, Source,
+        AttributeModel, CallModel, Guard, Handler, Kind, LiteralModel, MemoryCheck, Propagator,
+        Sanitizer, Sink, Source,
     },
 };
 use crate::{OracleError, Result};
 
 /// Flow rules of one language; each has a bit in what a value is clean of.
-const MAX_FLOW_RULES: usize = 64;
+const MAX_FLOW_RULES: usize = 128;
 
 /// What a call turned out to be.
 #[derive(Debug)]
 pub(crate) enum Hit {
     Source(Source),
     Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
-    Sanitizer { bits: u64, sanitizer: Sanitizer },
-    Guard { bits: u64, guard: Guard, mark: u32 },
+    Sanitizer { bits: u128, sanitizer: Sanitizer },
+    Guard { bits: u128, guard: Guard, mark: u32 },
+    Handler(Handler),
     Propagator { propagator: Propagator, mark: u32 },
     Call { rule: usize, model: CallModel },
 }
@@ -44,8 +45,10 @@ pub(crate) struct Index {
     pub(crate) attributes: Vec<(usize, Vec<PathPattern>, AttributeModel)>,
     /// Sinks for returned values.
     pub(crate) returned: Vec<(usize, Sink)>,
+    /// Sinks for values that are assigned to a name or attribute.
+    pub(crate) assigned: Vec<(usize, Vec<PathPattern>, Sink)>,
     /// Texts whose absence makes a value clean of these rules.
-    pub(crate) contains: Vec<(u64, Vec<String>)>,
+    pub(crate) contains: Vec<(u128, Vec<String>)>,
     /// Memory checks and the rules that stand for them.
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
     values: Vec<(PathPattern, bool)>,
@@ -69,6 +72,7 @@ impl Index {
             literals: Vec::new(),
             attributes: Vec::new(),
             returned: Vec::new(),
+            assigned: Vec::new(),
             contains: Vec::new(),
             checks: Vec::new(),
             values: Vec::new(),
@@ -84,7 +88,7 @@ impl Index {
                 index.covers.extend(&rule.file.cwe);
             }
             let bits = match rule.file.kind {
-                Kind::Shared => u64::MAX,
+                Kind::Shared => u128::MAX,
                 Kind::Flow => {
                     if n_flow == MAX_FLOW_RULES || number >= MAX_FLOW_RULES {
                         return Err(OracleError::Rule {
@@ -105,7 +109,7 @@ impl Index {
         Ok(index)
     }
 
-    fn add(&mut self, number: usize, rule: &Rule, bits: u64, marks: &mut Vec<String>) {
+    fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
         for source in &file.sources {
             self.values
@@ -117,12 +121,19 @@ impl Index {
             if sink.returned {
                 self.returned.push((number, sink.clone()));
             }
+            if !sink.assigned.is_empty() {
+                let patterns = sink.assigned.iter().map(|text| PathPattern::new(text)).collect();
+                self.assigned.push((number, patterns, sink.clone()));
+            }
             let except = sink.except.iter().map(|text| PathPattern::new(text)).collect();
             let mark = sink.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
             self.add_hit(
                 &sink.call,
                 Hit::Sink { rule: number, sink: Box::new(sink.clone()), except, mark },
             );
+        }
+        for handler in &file.handlers {
+            self.add_hit(&handler.call, Hit::Handler(handler.clone()));
         }
         for sanitizer in &file.sanitizers {
             self.add_hit(&sanitizer.call, Hit::Sanitizer { bits, sanitizer: sanitizer.clone() });
@@ -185,7 +196,7 @@ impl Index {
     }
 
     /// The rules a call of this path makes its result clean of, whatever its arguments.
-    pub(crate) fn cleaned_by(&self, path: &str) -> u64 {
+    pub(crate) fn cleaned_by(&self, path: &str) -> u128 {
         self.hits(&[path])
             .into_iter()
             .filter_map(|hit| match hit {

@@ -47,7 +47,9 @@ pub struct RuleInfo {
 
 impl Rule {
     pub(crate) fn applies_to(&self, language: Language) -> bool {
-        self.language == language || (self.language == Language::C && language == Language::Cpp)
+        self.language == language
+            || (self.language == Language::C && language == Language::Cpp)
+            || (self.language == Language::JavaScript && language == Language::TypeScript)
     }
 
     /// The rule as it is shown to people.

@@ -44,6 +44,8 @@ pub(crate) struct RuleFile {
     #[serde(default)]
     pub(crate) sinks: Vec<Sink>,
     #[serde(default)]
+    pub(crate) handlers: Vec<Handler>,
+    #[serde(default)]
     pub(crate) sanitizers: Vec<Sanitizer>,
     #[serde(default)]
     pub(crate) guards: Vec<Guard>,
@@ -109,6 +111,16 @@ pub(crate) struct Argument {
     pub(crate) receiver: bool,
     /// Every argument from this one on.
     pub(crate) from: Option<usize>,
+}
+
+impl Argument {
+    /// Whether the argument at this position, or with this name, is meant.
+    pub(crate) fn covers(&self, position: usize, name: Option<&str>) -> bool {
+        match name {
+            Some(name) => self.from.is_some() || self.names.iter().any(|known| known == name),
+            None => self.index == Some(position) || self.from.is_some_and(|from| position >= from),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Argument {
@@ -214,6 +226,17 @@ pub(crate) struct Source {
     pub(crate) local: bool,
 }
 
+/// A call that takes functions and calls them with values of known kinds, such as a router.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Handler {
+    pub(crate) call: Vec<String>,
+    /// Where the functions are.
+    pub(crate) argument: Argument,
+    /// The path that stands for each of their parameters, in order; rules know them by it.
+    pub(crate) params: Vec<String>,
+}
+
 /// What a sink takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -257,6 +280,9 @@ pub(crate) struct Sink {
     /// Only taint with this mark counts, set by a propagator.
     #[serde(default)]
     pub(crate) requires: Option<String>,
+    /// Values assigned to such a name or attribute.
+    #[serde(default)]
+    pub(crate) assigned: Vec<String>,
     /// Returned values are a sink.
     #[serde(default)]
     pub(crate) returned: bool,
