@@ -18,6 +18,10 @@ pub(crate) struct Program<'a> {
     pub(crate) functions: Vec<Function<'a>>,
     /// Class name to the statements of its body that are not methods.
     pub(crate) classes: BTreeMap<&'a str, Vec<Stmt<'a>>>,
+    /// Class name to the classes and interfaces it extends, where the language says so.
+    pub(crate) supers: BTreeMap<&'a str, Vec<&'a str>>,
+    /// Where an object of an anonymous class is made, to the numbers of the class's methods.
+    pub(crate) anonymous: BTreeMap<u32, Vec<usize>>,
     /// Local name to the dotted path it was imported from.
     pub(crate) imports: BTreeMap<&'a str, String>,
     /// Numeric constants of the preprocessor and of enumerations.

@@ -176,7 +176,8 @@ impl<'p> Flow<'p, '_> {
     ) -> Value<'p> {
         let call = self.prepare(expr, callee, args, state);
         let hits = self.hits(&call);
-        let own = self.callee(callee, args.len());
+        let receiver = call.receiver.as_ref().and_then(|(_, value)| value.path.clone());
+        let own = self.callee(callee, args.len(), receiver.as_deref());
         let summary =
             own.and_then(|(number, method)| self.summary(number).map(|summary| (summary, method)));
 
@@ -186,7 +187,7 @@ impl<'p> Flow<'p, '_> {
             None => self.assumed_result(&call, &hits),
         };
         for hit in &hits {
-            self.propagate(&call, hit, &mut result, state);
+            self.propagate(&call, hit, own.is_some(), &mut result, state);
         }
         for hit in &hits {
             match hit {
@@ -241,6 +242,20 @@ impl<'p> Flow<'p, '_> {
             self.enter_sinks(&call, summary, *method);
             Self::after_checks(&call, summary, *method, state);
             let _ = number;
+        }
+        if self.is_typed() {
+            match (&expr.kind, own) {
+                (ExprKind::Construct { .. }, _) => {
+                    let class = callee.dotted(&self.program.imports).unwrap_or_default();
+                    result.path = Some(self.made(expr, &class).into());
+                }
+                (_, Some((number, _))) => {
+                    let returns = &self.program.functions[number].returns;
+                    result = self.typed(result, returns);
+                }
+                _ => {}
+            }
+            self.apply_results(&call, &hits, &mut result, state);
         }
         if result.path.is_none()
             && let Some(path) = call.paths.first()
@@ -381,10 +396,17 @@ impl<'p> Flow<'p, '_> {
         &mut self,
         call: &Call<'p>,
         hit: &Hit,
+        own: bool,
         result: &mut Value<'p>,
         state: &mut State<'p>,
     ) {
-        let Hit::Propagator { propagator, mark } = hit else { return };
+        let Hit::Propagator { propagator, mark, except } = hit else { return };
+        if propagator.assumed && own {
+            return;
+        }
+        if call.paths.iter().any(|path| except.iter().any(|pattern| pattern.matches(path))) {
+            return;
+        }
         let everything = Argument { receiver: true, from: Some(0), ..Argument::default() };
         let parts: Vec<Value<'p>> = if let Some(format) = &propagator.format {
             let pattern =
@@ -519,6 +541,13 @@ impl<'p> Flow<'p, '_> {
             && condition.bits.is_none_or(|bits| number.is_some_and(|number| number & bits != 0))
             && condition.below.is_none_or(|limit| number.is_some_and(|number| number < limit))
             && condition.constant.is_none_or(|wanted| wanted == is_constant)
+            && condition
+                .path
+                .as_ref()
+                .is_none_or(|path| value.path.as_ref().is_some_and(|known| path.0.is_match(known)))
+            && condition.not_path.as_ref().is_none_or(|path| {
+                !value.path.as_ref().is_some_and(|known| path.0.is_match(known))
+            })
             && condition.mentions.as_ref().is_none_or(|pattern| mentions(expr, pattern))
     }
 

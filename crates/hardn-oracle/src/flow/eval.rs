@@ -6,13 +6,16 @@ use super::{
     Flow, MAX_CLOSURE_DEPTH, constants,
     state::State,
     summary::Summary,
-    text,
+    text, types,
     value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value, concat},
 };
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Param, Stmt},
     walk,
 };
+
+/// What rules know a function by that says yes to everything.
+const ALWAYS_TRUE: &str = "->true";
 
 impl<'p> Flow<'p, '_> {
     pub(super) fn eval_value(&mut self, expr: &'p Expr<'p>, state: &mut State<'p>) -> Value<'p> {
@@ -42,7 +45,9 @@ impl<'p> Flow<'p, '_> {
             ExprKind::Call { callee, args } => self.call(expr, callee, args, state),
             ExprKind::Construct { callee, args } => {
                 let mut value = self.call(expr, callee, args, state);
-                if let Some(path) = callee.dotted(&self.program.imports) {
+                if !self.is_typed()
+                    && let Some(path) = callee.dotted(&self.program.imports)
+                {
                     value.path = Some(path.into());
                 }
                 value
@@ -63,6 +68,9 @@ impl<'p> Flow<'p, '_> {
                         words.push(' ');
                     }
                     words.push_str(part.text.as_deref().unwrap_or(HOLE_TEXT));
+                    if self.is_typed() && value.path.is_none() {
+                        value.path = part.path.clone();
+                    }
                     value.absorb(&part);
                 }
                 value.text = Some(words.into());
@@ -103,8 +111,8 @@ impl<'p> Flow<'p, '_> {
             | ExprKind::AddressOf(inner) => self.eval_value(inner, state),
             ExprKind::Cast { ty, value } => {
                 let value = self.eval_value(value, state);
-                let number = !ty.is_pointer() && ty.is_integer() && ty.name != "char";
-                if number { value.without_atoms() } else { value }
+                let value = if self.is_typed() { self.typed(value, ty) } else { value };
+                if self.is_number(ty) { value.without_atoms() } else { value }
             }
             ExprKind::Conditional { test, then, otherwise } => {
                 self.eval_value(test, state);
@@ -229,7 +237,11 @@ impl<'p> Flow<'p, '_> {
             }
             state.join(end);
         }
-        own.returned.unwrap_or_default().derived()
+        let mut result = own.returned.unwrap_or_default().derived();
+        if types::always_true(body) {
+            result.path = Some(ALWAYS_TRUE.into());
+        }
+        result
     }
 
     /// The value of an expression that is assigned to a variable of this name.
@@ -328,6 +340,17 @@ impl<'p> Flow<'p, '_> {
         }
         if let Some(value) = place.as_deref().and_then(|place| self.module.get(place)) {
             return value.clone();
+        }
+        if self.is_typed()
+            && let ExprKind::Name(class) = base.kind
+            && self.program.classes.contains_key(class)
+            && state.get(class).is_none()
+        {
+            self.class_fields(class);
+            let place = format!("self.{name}");
+            if let Some(value) = self.fields.get(class).and_then(|fields| fields.get(&place)) {
+                return value.clone();
+            }
         }
         if let Some(number) = constants::number(name) {
             return Value::of_constant(Constant::Int(number));
@@ -559,6 +582,8 @@ impl<'p> Flow<'p, '_> {
                     }
                 }
                 let Some(place) = place else { return };
+                let mut value = value;
+                self.keep_class(target, &mut value, state);
                 state.set(&place, value);
                 if let Some(ExprKind::Dict(entries)) = source.map(|source| &source.kind) {
                     for (key, item) in entries {

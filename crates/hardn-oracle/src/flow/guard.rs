@@ -241,7 +241,8 @@ impl<'p> Flow<'p, '_> {
                 self.clean_subjects(&call, guard, *bits, *mark, state);
             }
         }
-        if let Some((number, method)) = self.callee(callee, args.len())
+        let receiver = call.receiver.as_ref().and_then(|(_, value)| value.path.clone());
+        if let Some((number, method)) = self.callee(callee, args.len(), receiver.as_deref())
             && let Some(summary) = self.summary(number)
         {
             let outcomes = if truth { &summary.when_true } else { &summary.when_false };

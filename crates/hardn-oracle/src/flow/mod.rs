@@ -8,6 +8,7 @@ mod sink;
 mod state;
 mod summary;
 mod text;
+mod types;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,8 @@ use self::{
 };
 use crate::{
     engine::Mode,
-    ir::{Expr, ExprKind, Function, Program, Range, Stmt, Type},
+    ir::{Expr, ExprKind, Function, Param, Program, Range, Stmt, Type},
+    lower::PARAMETER,
     report::Report,
     rules::Index,
     walk::{self, Domain},
@@ -133,19 +135,8 @@ impl<'p> Flow<'p, '_> {
     fn function(&mut self, number: usize) {
         let function = &self.program.functions[number];
         let mut state = State::default();
-        let entry = function
-            .decorators
-            .iter()
-            .filter_map(|decorator| {
-                let callee = if let ExprKind::Call { callee, .. } = &decorator.kind {
-                    callee
-                } else {
-                    decorator
-                };
-                callee.dotted(&self.program.imports)
-            })
-            .any(|path| self.index.is_entry_point(&path));
         for (at, param) in function.params.iter().enumerate() {
+            let entry = self.is_entry(function, param);
             let mut value = self.param_value(function, at, entry);
             if let Some(path) = self.handled.get(&number).and_then(|paths| paths.get(at)) {
                 value = Value::of_path(path);
@@ -182,6 +173,25 @@ impl<'p> Flow<'p, '_> {
         self.summaries[number] = Progress::Done(frame.summary.finished());
     }
 
+    /// Whether a decorator of the function, or of this parameter, makes the parameter remote.
+    fn is_entry(&self, function: &'p Function<'p>, param: &Param<'p>) -> bool {
+        function.decorators.iter().any(|decorator| {
+            let (callee, args) = match &decorator.kind {
+                ExprKind::Call { callee, args } => (&**callee, args.as_slice()),
+                _ => (decorator, [].as_slice()),
+            };
+            let other = self.language == Language::Java
+                && args.iter().any(|arg| {
+                    arg.name == Some(PARAMETER)
+                        && !matches!(arg.value.kind, ExprKind::Name(name) if name == param.name)
+                });
+            !other
+                && callee
+                    .dotted(&self.program.imports)
+                    .is_some_and(|path| self.index.is_entry_point(&path, &param.ty.name))
+        })
+    }
+
     fn param_value(&self, function: &'p Function<'p>, at: usize, entry: bool) -> Value<'p> {
         let param = &function.params[at];
         let is_self = at == 0 && function.class.is_some() && matches!(param.name, "self" | "cls");
@@ -202,7 +212,7 @@ impl<'p> Flow<'p, '_> {
             _ => param.path(),
         };
         if plain {
-            return Value::default();
+            return if self.is_typed() { Value::of_path(path) } else { Value::default() };
         }
         let trace = Trace::start(param.range, format!("`{}` comes from the caller", param.name));
         // A `main` has no caller inside the program.
@@ -261,6 +271,14 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
+    /// Values of this type carry nothing to inject.
+    fn is_number(&self, ty: &Type<'p>) -> bool {
+        if self.is_typed() {
+            return is_plain_type(&ty.name);
+        }
+        !ty.is_pointer() && ty.is_integer() && ty.name != "char"
+    }
+
     /// A value the code at hand does not explain.
     fn unknown(&self, range: Range, what: &str) -> Value<'p> {
         if self.snippet() {
@@ -300,13 +318,17 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         state: &mut State<'p>,
     ) {
         let Some(init) = init else {
-            state.set(name, Value::default());
+            let value = Value::default();
+            state.set(name, if self.is_typed() { self.typed(value, ty) } else { value });
             return;
         };
         let mut value = self.eval_for(name, init, state);
         self.check_literal(name, init);
-        if !ty.is_pointer() && ty.is_integer() && ty.name != "char" {
+        if self.is_number(ty) {
             value = value.without_atoms();
+        }
+        if self.is_typed() {
+            value = self.typed(value, ty);
         }
         value.test = eval::is_test(init).then_some(init);
         value.alias = init.peeled().place().filter(|_| value.is_tainted()).map(Into::into);

@@ -93,7 +93,15 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// The function of this file a call goes to, if there is just one that it can be.
-    pub(super) fn callee(&self, callee: &Expr<'p>, n_args: usize) -> Option<(usize, bool)> {
+    pub(super) fn callee(
+        &self,
+        callee: &Expr<'p>,
+        n_args: usize,
+        receiver: Option<&str>,
+    ) -> Option<(usize, bool)> {
+        if self.is_typed() {
+            return self.typed_callee(callee, n_args, receiver).map(|number| (number, false));
+        }
         let (name, method) = match &callee.kind {
             ExprKind::Name(name) => (*name, false),
             ExprKind::Attribute { name, base, .. } => {

@@ -8,6 +8,8 @@ mod literal;
 mod python;
 mod ruby;
 
+pub(crate) use java::PARAMETER;
+
 use std::cell::RefCell;
 
 use hardn_types::Language;

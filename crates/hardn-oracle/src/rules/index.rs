@@ -6,10 +6,10 @@ use hardn_types::{Cwe, Language};
 
 use super::{
     load::Rule,
-    path::{PathPattern, last},
+    path::{PathPattern, glob, last},
     schema::{
-        AttributeModel, CallModel, Guard, Handler, Kind, LiteralModel, MemoryCheck, Propagator,
-        Sanitizer, Sink, Source,
+        AttributeModel, CallModel, Guard, Handler, Kind, LiteralModel, MemoryCheck, MethodModel,
+        Propagator, ResultModel, Sanitizer, Sink, Source,
     },
 };
 use crate::{OracleError, Result};
@@ -25,7 +25,8 @@ pub(crate) enum Hit {
     Sanitizer { bits: u128, sanitizer: Sanitizer },
     Guard { bits: u128, guard: Guard, mark: u32 },
     Handler(Handler),
-    Propagator { propagator: Propagator, mark: u32 },
+    Propagator { propagator: Propagator, mark: u32, except: Vec<PathPattern> },
+    Result(ResultModel),
     Call { rule: usize, model: CallModel },
 }
 
@@ -52,7 +53,9 @@ pub(crate) struct Index {
     /// Memory checks and the rules that stand for them.
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
     values: Vec<(PathPattern, bool)>,
-    decorators: Vec<PathPattern>,
+    /// What makes objects of a class carry a flag.
+    pub(crate) methods: Vec<MethodModel>,
+    decorators: Vec<(PathPattern, Vec<String>)>,
     hits: Vec<Hit>,
     by_name: HashMap<String, Vec<Model>>,
     globs: Vec<Model>,
@@ -76,6 +79,7 @@ impl Index {
             contains: Vec::new(),
             checks: Vec::new(),
             values: Vec::new(),
+            methods: Vec::new(),
             decorators: Vec::new(),
             hits: Vec::new(),
             by_name: HashMap::new(),
@@ -114,7 +118,9 @@ impl Index {
         for source in &file.sources {
             self.values
                 .extend(source.value.iter().map(|text| (PathPattern::new(text), source.local)));
-            self.decorators.extend(source.decorated.iter().map(|text| PathPattern::new(text)));
+            self.decorators.extend(
+                source.decorated.iter().map(|text| (PathPattern::new(text), source.except.clone())),
+            );
             self.add_hit(&source.call, Hit::Source(source.clone()));
         }
         for sink in &file.sinks {
@@ -135,6 +141,10 @@ impl Index {
         for handler in &file.handlers {
             self.add_hit(&handler.call, Hit::Handler(handler.clone()));
         }
+        for model in &file.results {
+            self.add_hit(&model.call, Hit::Result(model.clone()));
+        }
+        self.methods.extend(file.methods.iter().cloned());
         for sanitizer in &file.sanitizers {
             self.add_hit(&sanitizer.call, Hit::Sanitizer { bits, sanitizer: sanitizer.clone() });
         }
@@ -147,9 +157,10 @@ impl Index {
         }
         for propagator in &file.propagators {
             let mark = propagator.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
+            let except = propagator.except.iter().map(|text| PathPattern::new(text)).collect();
             self.add_hit(
                 &propagator.call,
-                Hit::Propagator { propagator: propagator.clone(), mark },
+                Hit::Propagator { propagator: propagator.clone(), mark, except },
             );
         }
         for model in &file.calls {
@@ -206,9 +217,11 @@ impl Index {
             .fold(0, |all, bits| all | bits)
     }
 
-    /// Whether a decorator makes its function's parameters remote.
-    pub(crate) fn is_entry_point(&self, path: &str) -> bool {
-        self.decorators.iter().any(|pattern| pattern.matches(path))
+    /// Whether a decorator makes its function's parameters of this type remote.
+    pub(crate) fn is_entry_point(&self, path: &str, ty: &str) -> bool {
+        self.decorators.iter().any(|(pattern, except)| {
+            pattern.matches(path) && !except.iter().any(|known| glob(known, ty))
+        })
     }
 
     /// Whether a name or attribute is a source: `Some(local)`.

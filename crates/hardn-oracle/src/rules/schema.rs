@@ -46,6 +46,10 @@ pub(crate) struct RuleFile {
     #[serde(default)]
     pub(crate) handlers: Vec<Handler>,
     #[serde(default)]
+    pub(crate) results: Vec<ResultModel>,
+    #[serde(default)]
+    pub(crate) methods: Vec<MethodModel>,
+    #[serde(default)]
     pub(crate) sanitizers: Vec<Sanitizer>,
     #[serde(default)]
     pub(crate) guards: Vec<Guard>,
@@ -200,9 +204,55 @@ pub(crate) struct Condition {
     /// A name like this stands somewhere in the argument.
     #[serde(default)]
     pub(crate) mentions: Option<Pattern>,
+    /// What is known of where the argument came from: its class and flags.
+    #[serde(default)]
+    pub(crate) path: Option<Pattern>,
+    /// The same must not match; holds where nothing is known.
+    #[serde(default)]
+    pub(crate) not_path: Option<Pattern>,
     /// Missing or unknown counts as fulfilled.
     #[serde(default)]
     pub(crate) or_missing: bool,
+}
+
+/// What a call says of the class and settings of its result, or of an argument.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResultModel {
+    pub(crate) call: Vec<String>,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+    /// The class of the result, which takes over the receiver's flags; `receiver` for the receiver's own.
+    #[serde(default)]
+    pub(crate) path: Option<String>,
+    /// A setting, kept as `+flag` at the end of the path, flags in alphabetical order.
+    #[serde(default)]
+    pub(crate) flag: Option<String>,
+    /// The argument it holds of; default: the result.
+    #[serde(default)]
+    pub(crate) into: Option<Argument>,
+}
+
+/// A method whose body is such that objects of its class carry a flag.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MethodModel {
+    /// Names of the method; stars match any run of characters.
+    pub(crate) name: Vec<String>,
+    /// Classes and interfaces one of which the class is or extends.
+    pub(crate) of: Vec<String>,
+    pub(crate) body: Body,
+    pub(crate) flag: String,
+}
+
+/// What a method's body is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Body {
+    /// It throws nothing and asks nobody who could.
+    NeverRaises,
+    /// Every result is `true`.
+    ReturnsTrue,
 }
 
 /// Where remote data enters.
@@ -218,6 +268,9 @@ pub(crate) struct Source {
     /// Parameters of functions with such a decorator are tainted.
     #[serde(default)]
     pub(crate) decorated: Vec<String>,
+    /// Types of parameters that `decorated` leaves alone.
+    #[serde(default)]
+    pub(crate) except: Vec<String>,
     /// Arguments that the call fills, instead of its result.
     #[serde(default)]
     pub(crate) fills: Option<Argument>,
@@ -358,6 +411,12 @@ pub(crate) struct Propagator {
     /// Into which argument; default: the result.
     #[serde(default)]
     pub(crate) into: Option<Argument>,
+    /// Only where no function of the file is called.
+    #[serde(default)]
+    pub(crate) assumed: bool,
+    /// Methods that `call` would match and that pass nothing on.
+    #[serde(default)]
+    pub(crate) except: Vec<String>,
     /// `into` is a list that grows.
     #[serde(default)]
     pub(crate) items: bool,
