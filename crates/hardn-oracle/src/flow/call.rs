@@ -100,6 +100,9 @@ impl<'p> Flow<'p, '_> {
             .into_iter()
             .filter_map(|hit| if let Hit::Handler(handler) = hit { Some(handler) } else { None })
             .collect();
+        let receiver_path: Option<Rc<str>> =
+            receiver.as_ref().and_then(|(_, value)| value.path.clone());
+        let receiver_path = receiver_path.as_deref();
         let mut inputs = Value::default();
         if let Some((_, value)) = &receiver {
             inputs.absorb(value);
@@ -122,7 +125,7 @@ impl<'p> Flow<'p, '_> {
                     let value = match handler {
                         Some(handler) => {
                             let given: Vec<Value<'p>> =
-                                handler.params.iter().map(|path| Value::of_path(path)).collect();
+                                handler.params.iter().map(|path| given_to(path, receiver_path)).collect();
                             self.closure(params, body, &given, state)
                         }
                         // Elements, results and the like of what it is called on.
@@ -181,6 +184,9 @@ impl<'p> Flow<'p, '_> {
         let summary =
             own.and_then(|(number, method)| self.summary(number).map(|summary| (summary, method)));
 
+        if let Some((number, _)) = own {
+            self.note_constants(number, &call);
+        }
         let mut result = match &summary {
             Some((summary, method)) => self.apply_summary(&call, summary, *method),
             None if own.is_some() => Self::all_parts(&call),
@@ -191,11 +197,19 @@ impl<'p> Flow<'p, '_> {
         }
         for hit in &hits {
             match hit {
-                Hit::Source(source) => Self::apply_source(&call, source, &mut result, state),
+                Hit::Source { source, clean, mark }
+                    if source.when.iter().all(|condition| self.holds(condition, &call)) =>
+                {
+                    Self::apply_source(&call, source, (*clean, *mark), &mut result, state);
+                }
                 Hit::Sanitizer { bits, sanitizer }
                     if sanitizer.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
-                    result.clean(*bits);
+                    if sanitizer.numbers {
+                        result = self.as_number(result);
+                    } else {
+                        result.clean(*bits);
+                    }
                 }
                 Hit::Guard { bits, guard, mark }
                     if guard.holds == Some(Holds::Always)
@@ -476,6 +490,7 @@ impl<'p> Flow<'p, '_> {
     fn apply_source(
         call: &Call<'p>,
         source: &crate::rules::Source,
+        (clean, marks): (u128, u32),
         result: &mut Value<'p>,
         state: &mut State<'p>,
     ) {
@@ -485,7 +500,7 @@ impl<'p> Flow<'p, '_> {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(call.range, format!("`{}` reads from {what}", call.name));
-        let value = Value::of_atom(Atom::new(origin, trace));
+        let value = Value::of_atom(Atom { clean, marks, ..Atom::new(origin, trace) });
         match &source.fills {
             None => *result = value,
             Some(fills) => {
@@ -664,6 +679,17 @@ impl<'p> Flow<'p, '_> {
         {
             state.clean(&place, bits, value.clone());
         }
+    }
+}
+
+/// A handler's parameter; a path that ends in `+` takes over the flags of what the handler was given to.
+fn given_to<'p>(path: &str, receiver: Option<&str>) -> Value<'p> {
+    match path.strip_suffix('+') {
+        Some(class) => {
+            let flags = receiver.and_then(|path| path.find('+').map(|at| &path[at..]));
+            Value::of_path(&format!("{class}{}", flags.unwrap_or("")))
+        }
+        None => Value::of_path(path),
     }
 }
 

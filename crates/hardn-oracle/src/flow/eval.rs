@@ -112,7 +112,7 @@ impl<'p> Flow<'p, '_> {
             ExprKind::Cast { ty, value } => {
                 let value = self.eval_value(value, state);
                 let value = if self.is_typed() { self.typed(value, ty) } else { value };
-                if self.is_number(ty) { value.without_atoms() } else { value }
+                if self.is_number(ty) { self.as_number(value) } else { value }
             }
             ExprKind::Conditional { test, then, otherwise } => {
                 self.eval_value(test, state);
@@ -529,6 +529,11 @@ impl<'p> Flow<'p, '_> {
                     atom.trace = atom.trace.step(range, "is joined to a path".to_owned());
                 });
                 value
+            }
+            BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod if self.is_typed() => {
+                let mut value = first.derived();
+                value.absorb(second);
+                self.as_number(value)
             }
             BinaryOp::Sub if self.language != Language::Python => first.derived(),
             BinaryOp::Mul if first.text.is_some() || second.text.is_some() => Value::default(),

@@ -58,6 +58,7 @@ pub(crate) fn analyse<'p>(
         depth: 0,
         closures: 0,
         handled: BTreeMap::new(),
+        given: BTreeMap::new(),
         repr_bits: index.cleaned_by("repr"),
     };
     flow.collect();
@@ -68,6 +69,8 @@ pub(crate) fn analyse<'p>(
     for number in 1..program.functions.len() {
         flow.summary(number);
     }
+    flow.check_methods();
+    flow.with_constants();
 }
 
 /// What belongs to the function under analysis.
@@ -104,6 +107,8 @@ struct Flow<'p, 'r> {
     closures: usize,
     /// Functions that were registered as handlers, and what each of their parameters is.
     handled: BTreeMap<usize, &'p [String]>,
+    /// Constants that functions of the file are called with.
+    given: BTreeMap<usize, Vec<Vec<Option<Value<'p>>>>>,
     /// Rules that a value shown by `repr` cannot hurt.
     repr_bits: u128,
 }
@@ -133,6 +138,11 @@ impl<'p> Flow<'p, '_> {
 
     /// Analyses a function and leaves its summary.
     fn function(&mut self, number: usize) {
+        self.function_with(number, None);
+    }
+
+    /// The same with constants for some of its parameters.
+    fn function_with(&mut self, number: usize, constants: Option<&[Option<Value<'p>>]>) {
         let function = &self.program.functions[number];
         let mut state = State::default();
         for (at, param) in function.params.iter().enumerate() {
@@ -140,6 +150,13 @@ impl<'p> Flow<'p, '_> {
             let mut value = self.param_value(function, at, entry);
             if let Some(path) = self.handled.get(&number).and_then(|paths| paths.get(at)) {
                 value = Value::of_path(path);
+            }
+            if let Some(Some(given)) = constants.and_then(|given| given.get(at)) {
+                value.text.clone_from(&given.text);
+                value.constant = given.constant;
+                if given.path.is_some() {
+                    value.path.clone_from(&given.path);
+                }
             }
             if !param.name.is_empty() {
                 state.set(param.name, value);
@@ -325,7 +342,7 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         let mut value = self.eval_for(name, init, state);
         self.check_literal(name, init);
         if self.is_number(ty) {
-            value = value.without_atoms();
+            value = self.as_number(value);
         }
         if self.is_typed() {
             value = self.typed(value, ty);

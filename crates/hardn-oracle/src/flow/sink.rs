@@ -186,6 +186,9 @@ impl<'p> Flow<'p, '_> {
             _ => return,
         };
         for (rule, model) in &index.literals {
+            if model.field && (self.frame.class.is_none() || !self.frame.name.is_empty()) {
+                continue;
+            }
             let excepted = model.except.as_ref().is_some_and(|except| except.0.is_match(text))
                 || model.except_name.as_ref().is_some_and(|except| except.0.is_match(name));
             let fits = model.value.as_ref().is_none_or(|pattern| pattern.0.is_match(text));

@@ -2,11 +2,19 @@
 
 use hardn_types::Language;
 
-use super::{Flow, call::Call, state::State, value::Value};
-use crate::{
-    ir::{Expr, ExprKind, Function, Stmt, StmtKind, Type},
-    rules::{Body, Hit, ResultModel, glob},
+use super::{
+    Flow,
+    call::Call,
+    state::State,
+    value::{Constant, Value},
 };
+use crate::{
+    ir::{Expr, ExprKind, Function, Range, Stmt, StmtKind, Type},
+    rules::{Body, Hit, MethodModel, ResultModel, glob},
+};
+
+/// Calls of one function whose constants are remembered.
+const MAX_GIVEN: usize = 4;
 
 /// How far up classes are followed.
 const MAX_SUPERS: usize = 6;
@@ -134,15 +142,12 @@ impl<'p> Flow<'p, '_> {
                 .collect(),
         };
         for model in &self.index.methods {
-            let fits = |function: &&&Function<'p>| {
-                model.name.iter().any(|name| glob(name, function.name))
-                    && match model.body {
-                        Body::NeverRaises => !raises(&function.body),
-                        Body::ReturnsTrue => always_true(&function.body),
-                    }
-            };
-            if functions.iter().any(|function| fits(&function)) && self.extends(class, &model.of) {
-                path = with_flag(&path, &model.flag);
+            let (_, model) = model;
+            if let Some(flag) = &model.flag
+                && functions.iter().any(|function| fits(model, function))
+                && self.extends(class, &model.of)
+            {
+                path = with_flag(&path, flag);
             }
         }
         path
@@ -163,6 +168,87 @@ impl<'p> Flow<'p, '_> {
             at += 1;
         }
         false
+    }
+
+    /// Methods that are wrong as they stand.
+    pub(super) fn check_methods(&mut self) {
+        let index = self.index;
+        for (rule, model) in index.methods.iter().filter(|(_, model)| model.flag.is_none()) {
+            for function in &self.program.functions {
+                if let Some(class) = function.class
+                    && fits(model, function)
+                    && self.extends(class, &model.of)
+                    && let Some(first) = function.body.first()
+                {
+                    self.alert_here(*rule, first.range);
+                }
+            }
+        }
+    }
+
+    /// Remembers which constants a function of the file is called with.
+    pub(super) fn note_constants(&mut self, number: usize, call: &Call<'p>) {
+        if !self.is_typed() {
+            return;
+        }
+        let function = &self.program.functions[number];
+        let mut any = false;
+        let values: Vec<Option<Value<'p>>> = call
+            .args
+            .iter()
+            .take(function.params.len())
+            .map(|(_, _, value)| {
+                let known = value.constant.is_some_and(|constant| constant != Constant::Null)
+                    || value.full_text().is_some()
+                    || value.path.as_deref().is_some_and(|path| path.contains('+'));
+                any |= known;
+                known.then(|| Value { alias: None, test: None, ..value.clone() })
+            })
+            .collect();
+        for (param, value) in function.params.iter().zip(&values) {
+            if let Some(text) = value.as_ref().and_then(Value::full_text) {
+                self.check_given(param.name, text, call.range);
+            }
+        }
+        let known = self.given.entry(number).or_default();
+        if any && known.len() < MAX_GIVEN {
+            known.push(values);
+        }
+    }
+
+    /// A text constant that is given for a parameter of a function of the file.
+    fn check_given(&mut self, name: &str, text: &str, range: Range) {
+        let index = self.index;
+        for (rule, model) in index.literals.iter().filter(|(_, model)| model.field) {
+            let excepted = model.except.as_ref().is_some_and(|except| except.0.is_match(text))
+                || model.except_name.as_ref().is_some_and(|except| except.0.is_match(name));
+            let fits = model.value.as_ref().is_none_or(|pattern| pattern.0.is_match(text));
+            if !text.is_empty() && !excepted && fits && model.name.0.is_match(name) {
+                self.alert_here(*rule, range);
+            }
+        }
+    }
+
+    /// Runs functions once more with the constants they are called with: what they do with them is wrong there.
+    pub(super) fn with_constants(&mut self) {
+        for _ in 0..2 {
+            for (number, calls) in std::mem::take(&mut self.given) {
+                for constants in calls {
+                    self.function_with(number, Some(&constants));
+                }
+            }
+        }
+    }
+
+    /// A number made of a value: only rules about numbers still count its taint.
+    pub(super) fn as_number(&self, mut value: Value<'p>) -> Value<'p> {
+        let numbers = if self.is_typed() { self.index.numbers } else { 0 };
+        if numbers == 0 {
+            return value.without_atoms();
+        }
+        value.change(|atom| atom.clean |= !numbers);
+        value.retain(|atom| atom.clean != u128::MAX);
+        value
     }
 
     /// The function of this file that a call of a language with classes and overloads goes to.
@@ -229,6 +315,28 @@ impl<'p> Flow<'p, '_> {
         }
         None
     }
+}
+
+/// Whether a method is like a model says, its class aside.
+fn fits(model: &MethodModel, function: &Function<'_>) -> bool {
+    model.name.iter().any(|name| glob(name, function.name))
+        && match model.body {
+            Some(Body::NeverRaises) => !raises(&function.body),
+            Some(Body::ReturnsTrue) => always_true(&function.body),
+            None => true,
+        }
+        && (model.calls.is_empty()
+            || function.body.iter().any(|stmt| match &stmt.kind {
+                StmtKind::Expr(Expr { kind: ExprKind::Call { callee, .. }, .. }) => {
+                    match &callee.kind {
+                        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => {
+                            model.calls.iter().any(|known| glob(known, name))
+                        }
+                        _ => false,
+                    }
+                }
+                _ => false,
+            }))
 }
 
 /// Whether a body throws anything, or asks a function that may: `check*`, `verify*`, `validate*`.

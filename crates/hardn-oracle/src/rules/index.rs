@@ -20,7 +20,7 @@ const MAX_FLOW_RULES: usize = 128;
 /// What a call turned out to be.
 #[derive(Debug)]
 pub(crate) enum Hit {
-    Source(Source),
+    Source { source: Source, clean: u128, mark: u32 },
     Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
     Sanitizer { bits: u128, sanitizer: Sanitizer },
     Guard { bits: u128, guard: Guard, mark: u32 },
@@ -54,7 +54,9 @@ pub(crate) struct Index {
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
     values: Vec<(PathPattern, bool)>,
     /// What makes objects of a class carry a flag.
-    pub(crate) methods: Vec<MethodModel>,
+    pub(crate) methods: Vec<(usize, MethodModel)>,
+    /// The rules for which numbers carry taint.
+    pub(crate) numbers: u128,
     decorators: Vec<(PathPattern, Vec<String>)>,
     hits: Vec<Hit>,
     by_name: HashMap<String, Vec<Model>>,
@@ -80,6 +82,7 @@ impl Index {
             checks: Vec::new(),
             values: Vec::new(),
             methods: Vec::new(),
+            numbers: 0,
             decorators: Vec::new(),
             hits: Vec::new(),
             by_name: HashMap::new(),
@@ -115,13 +118,18 @@ impl Index {
 
     fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
+        if file.numbers {
+            self.numbers |= bits;
+        }
         for source in &file.sources {
             self.values
                 .extend(source.value.iter().map(|text| (PathPattern::new(text), source.local)));
             self.decorators.extend(
                 source.decorated.iter().map(|text| (PathPattern::new(text), source.except.clone())),
             );
-            self.add_hit(&source.call, Hit::Source(source.clone()));
+            let mark = source.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
+            let clean = if source.only { !bits } else { 0 };
+            self.add_hit(&source.call, Hit::Source { source: source.clone(), clean, mark });
         }
         for sink in &file.sinks {
             if sink.returned {
@@ -144,7 +152,7 @@ impl Index {
         for model in &file.results {
             self.add_hit(&model.call, Hit::Result(model.clone()));
         }
-        self.methods.extend(file.methods.iter().cloned());
+        self.methods.extend(file.methods.iter().map(|model| (number, model.clone())));
         for sanitizer in &file.sanitizers {
             self.add_hit(&sanitizer.call, Hit::Sanitizer { bits, sanitizer: sanitizer.clone() });
         }

@@ -39,6 +39,9 @@ pub(crate) struct RuleFile {
     /// In snippet mode, a parameter counts only once it was joined to other text.
     #[serde(default)]
     pub(crate) built: bool,
+    /// Numbers carry taint for this rule, too.
+    #[serde(default)]
+    pub(crate) numbers: bool,
     #[serde(default)]
     pub(crate) sources: Vec<Source>,
     #[serde(default)]
@@ -241,8 +244,14 @@ pub(crate) struct MethodModel {
     pub(crate) name: Vec<String>,
     /// Classes and interfaces one of which the class is or extends.
     pub(crate) of: Vec<String>,
-    pub(crate) body: Body,
-    pub(crate) flag: String,
+    #[serde(default)]
+    pub(crate) body: Option<Body>,
+    /// One of these is called outside all branches.
+    #[serde(default)]
+    pub(crate) calls: Vec<String>,
+    /// Without a flag, the method itself is wrong.
+    #[serde(default)]
+    pub(crate) flag: Option<String>,
 }
 
 /// What a method's body is like.
@@ -277,6 +286,14 @@ pub(crate) struct Source {
     /// Not a remote source, but one of this machine: only snippet mode counts it.
     #[serde(default)]
     pub(crate) local: bool,
+    /// For this rule alone; no other rule takes it for data from outside.
+    #[serde(default)]
+    pub(crate) only: bool,
+    /// The value carries this mark, which sinks may require.
+    #[serde(default)]
+    pub(crate) mark: Option<String>,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
 }
 
 /// A call that takes functions and calls them with values of known kinds, such as a router.
@@ -349,6 +366,9 @@ pub(crate) struct Sink {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sanitizer {
     pub(crate) call: Vec<String>,
+    /// The result is a number: rules about numbers still count it.
+    #[serde(default)]
+    pub(crate) numbers: bool,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
 }
@@ -461,6 +481,9 @@ pub(crate) struct LiteralModel {
     /// Names that are harmless.
     #[serde(default)]
     pub(crate) except_name: Option<Pattern>,
+    /// Only fields of classes, and parameters of functions of the file.
+    #[serde(default)]
+    pub(crate) field: bool,
 }
 
 /// A setting that is wrong.
