@@ -20,6 +20,8 @@ pub(crate) struct Program<'a> {
     pub(crate) classes: BTreeMap<&'a str, Vec<Stmt<'a>>>,
     /// Class name to the classes and interfaces it extends, where the language says so.
     pub(crate) supers: BTreeMap<&'a str, Vec<&'a str>>,
+    /// Class name to its decorators, where rules can ask for them.
+    pub(crate) decorators: BTreeMap<&'a str, Vec<Expr<'a>>>,
     /// Where an object of an anonymous class is made, to the numbers of the class's methods.
     pub(crate) anonymous: BTreeMap<u32, Vec<usize>>,
     /// Local name to the dotted path it was imported from.

@@ -9,7 +9,7 @@ use super::{
     sink::Demand,
     state::State,
     summary::Summary,
-    text,
+    text, types,
     value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value, concat},
 };
 use crate::{
@@ -153,7 +153,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// The function of this file that an expression names.
-    fn named_function(&self, expr: &Expr<'p>) -> Option<usize> {
+    pub(super) fn named_function(&self, expr: &Expr<'p>) -> Option<usize> {
         let name = match &expr.peeled().kind {
             ExprKind::Name(name) | ExprKind::Attribute { name, .. } => *name,
             _ => return None,
@@ -255,7 +255,10 @@ impl<'p> Flow<'p, '_> {
         if let (Some((summary, method)), Some((number, _))) = (&summary, own) {
             self.enter_sinks(&call, summary, *method);
             Self::after_checks(&call, summary, *method, state);
+            self.enter_applied(&call, summary, state);
             let _ = number;
+        } else if self.is_typed() {
+            self.note_applied(&call);
         }
         if self.is_typed() {
             match (&expr.kind, own) {
@@ -264,6 +267,10 @@ impl<'p> Flow<'p, '_> {
                     result.path = Some(self.made(expr, &class).into());
                 }
                 (_, Some((number, _))) => {
+                    let made = summary.as_ref().and_then(|(summary, _)| {
+                        summary.returned.as_ref().and_then(|value| value.path.clone())
+                    });
+                    result.path = made.filter(|path| types::is_class(path));
                     let returns = &self.program.functions[number].returns;
                     result = self.typed(result, returns);
                 }
@@ -415,7 +422,9 @@ impl<'p> Flow<'p, '_> {
         state: &mut State<'p>,
     ) {
         let Hit::Propagator { propagator, mark, except } = hit else { return };
-        if propagator.assumed && own {
+        if (propagator.assumed && own)
+            || !propagator.when.iter().all(|condition| self.holds(condition, call))
+        {
             return;
         }
         if call.paths.iter().any(|path| except.iter().any(|pattern| pattern.matches(path))) {
@@ -480,6 +489,9 @@ impl<'p> Flow<'p, '_> {
                         new.text = Some(words.join(" ").trim_start().into());
                     } else if propagator.adds {
                         new = concat(&[before.clone(), value.clone()]);
+                    }
+                    if self.is_typed() && new.path.is_none() {
+                        new.path.clone_from(&before.path);
                     }
                     state.set(&place, new);
                 }

@@ -25,7 +25,7 @@ use crate::{
     ir::{Expr, ExprKind, Function, Param, Program, Range, Stmt, Type},
     lower::PARAMETER,
     report::Report,
-    rules::Index,
+    rules::{Index, glob},
     walk::{self, Domain},
 };
 
@@ -152,6 +152,7 @@ impl<'p> Flow<'p, '_> {
                 value = Value::of_path(path);
             }
             if let Some(Some(given)) = constants.and_then(|given| given.get(at)) {
+                value = value.without_atoms();
                 value.text.clone_from(&given.text);
                 value.constant = given.constant;
                 if given.path.is_some() {
@@ -192,7 +193,14 @@ impl<'p> Flow<'p, '_> {
 
     /// Whether a decorator of the function, or of this parameter, makes the parameter remote.
     fn is_entry(&self, function: &'p Function<'p>, param: &Param<'p>) -> bool {
-        function.decorators.iter().any(|decorator| {
+        let overriding = function.class.is_some_and(|class| {
+            self.index.overridden.iter().any(|source| {
+                source.methods.iter().any(|name| glob(name, function.name))
+                    && !source.except.iter().any(|known| glob(known, &param.ty.name))
+                    && self.extends(class, &source.of)
+            })
+        });
+        overriding || function.decorators.iter().any(|decorator| {
             let (callee, args) = match &decorator.kind {
                 ExprKind::Call { callee, args } => (&**callee, args.as_slice()),
                 _ => (decorator, [].as_slice()),
@@ -348,7 +356,8 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
             value = self.typed(value, ty);
         }
         value.test = eval::is_test(init).then_some(init);
-        value.alias = init.peeled().place().filter(|_| value.is_tainted()).map(Into::into);
+        value.alias =
+            types::origin(init).place().filter(|_| value.is_tainted()).map(Into::into);
         if value.path.is_none() && self.language != Language::Python {
             value.path = Some(ty.name.as_ref().into());
         }

@@ -56,6 +56,9 @@ impl<'p> Flow<'p, '_> {
         {
             return;
         }
+        if !self.decorators_allow(sink) {
+            return;
+        }
         self.taint_reaches(demand, expr.range, value);
     }
 
@@ -151,7 +154,15 @@ impl<'p> Flow<'p, '_> {
 
     pub(super) fn check_returned(&mut self, expr: &Expr<'p>, value: &Value<'p>) {
         let index = self.index;
+        // What a closure returns goes to whoever calls it.
+        if self.is_typed() && self.closures > 0 {
+            return;
+        }
         for (rule, sink) in &index.returned {
+            let returns = &self.program.functions[self.frame.number].returns.name;
+            if !sink.returns.is_empty() && !sink.returns.iter().any(|name| name == returns) {
+                continue;
+            }
             let demand = self.demand(*rule, sink);
             self.check_sink(demand, sink, expr, value);
         }

@@ -33,6 +33,8 @@ pub(super) struct ParamSink {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Summary<'p> {
     pub(super) sinks: Vec<ParamSink>,
+    /// Parameters that are functions, and what they are called with.
+    pub(super) applied: Vec<(u8, Vec<Value<'p>>)>,
     pub(super) returned: Option<Value<'p>>,
     /// Per parameter, the rules it is clean of on every normal way out.
     pub(super) checked: Vec<Option<u128>>,

@@ -5,12 +5,14 @@ use hardn_types::Language;
 use super::{
     Flow,
     call::Call,
+    sink::Demand,
     state::State,
-    value::{Constant, Value},
+    summary::Summary,
+    value::{Constant, Origin, Value},
 };
 use crate::{
     ir::{Expr, ExprKind, Function, Range, Stmt, StmtKind, Type},
-    rules::{Body, Hit, MethodModel, ResultModel, glob},
+    rules::{Body, Hit, MethodModel, ResultModel, Sink, glob},
 };
 
 /// Calls of one function whose constants are remembered.
@@ -22,6 +24,30 @@ const MAX_SUPERS: usize = 6;
 /// A path that is the name of a class, perhaps with flags, rather than the way to a value.
 pub(super) fn is_class(path: &str) -> bool {
     path.starts_with(|c: char| c.is_uppercase() || c == '-') && !path.contains(['.', '('])
+}
+
+/// What an expression is another form of: `file` for `file.getCanonicalFile().toPath()`.
+pub(super) fn origin<'e, 'p>(expr: &'e Expr<'p>) -> &'e Expr<'p> {
+    let expr = expr.peeled();
+    if let ExprKind::Call { callee, args } = &expr.kind
+        && args.is_empty()
+        && let ExprKind::Attribute { base, name, .. } = &callee.kind
+        && matches!(
+            *name,
+            "getCanonicalFile"
+                | "getCanonicalPath"
+                | "getAbsoluteFile"
+                | "getAbsolutePath"
+                | "toAbsolutePath"
+                | "toRealPath"
+                | "normalize"
+                | "toPath"
+                | "toFile"
+        )
+    {
+        return origin(base);
+    }
+    expr
 }
 
 /// A path without its flags.
@@ -153,7 +179,7 @@ impl<'p> Flow<'p, '_> {
         path
     }
 
-    fn extends(&self, class: &str, wanted: &[String]) -> bool {
+    pub(super) fn extends(&self, class: &str, wanted: &[String]) -> bool {
         let mut known = vec![class];
         let mut at = 0;
         while at < known.len() && known.len() < 64 {
@@ -170,6 +196,39 @@ impl<'p> Flow<'p, '_> {
         false
     }
 
+    /// Whether a sink counts under the decorators of the function and its class.
+    pub(super) fn decorators_allow(&self, sink: &Sink) -> bool {
+        if sink.decorated.is_empty() && sink.except_decorated.is_none() {
+            return true;
+        }
+        let own = self.program.functions[self.frame.number].decorators.as_slice();
+        let around = self
+            .frame
+            .class
+            .and_then(|class| self.program.decorators.get(class))
+            .map(Vec::as_slice)
+            .unwrap_or_default();
+        let named = |decorator: &Expr<'p>| match &decorator.kind {
+            ExprKind::Call { callee, .. } => match callee.kind {
+                ExprKind::Name(name) => sink.decorated.iter().any(|known| glob(known, name)),
+                _ => false,
+            },
+            _ => false,
+        };
+        if !sink.decorated.is_empty() && !own.iter().chain(around).any(named) {
+            return false;
+        }
+        let Some(pattern) = &sink.except_decorated else { return true };
+        // What the function says of itself counts before what its class says.
+        for decorators in [own, around] {
+            let kinds: Vec<String> = decorators.iter().flat_map(decorated_kinds).collect();
+            if !kinds.is_empty() {
+                return !kinds.iter().all(|kind| pattern.0.is_match(kind));
+            }
+        }
+        true
+    }
+
     /// Methods that are wrong as they stand.
     pub(super) fn check_methods(&mut self) {
         let index = self.index;
@@ -181,6 +240,64 @@ impl<'p> Flow<'p, '_> {
                     && let Some(first) = function.body.first()
                 {
                     self.alert_here(*rule, first.range);
+                }
+            }
+        }
+    }
+
+    /// Notes a parameter that is called as a function.
+    pub(super) fn note_applied(&mut self, call: &Call<'p>) {
+        if !matches!(call.name, "accept" | "apply" | "call" | "test" | "execute" | "handle")
+            || call.args.is_empty()
+        {
+            return;
+        }
+        let Some((_, receiver)) = &call.receiver else { return };
+        let values: Vec<Value<'p>> =
+            call.args.iter().map(|(_, _, value)| value.derived()).collect();
+        for atom in receiver.atoms() {
+            if let Origin::Parameter(param) = atom.origin
+                && self.frame.summary.applied.len() < MAX_GIVEN
+            {
+                self.frame.summary.applied.push((param, values.clone()));
+            }
+        }
+    }
+
+    /// Functions that are handed to a function of the file and called there.
+    pub(super) fn enter_applied(
+        &mut self,
+        call: &Call<'p>,
+        summary: &Summary<'p>,
+        state: &mut State<'p>,
+    ) {
+        for (param, values) in &summary.applied {
+            let Some((_, expr, _)) = call.args.get(usize::from(*param)) else { continue };
+            let given: Vec<Value<'p>> = values
+                .iter()
+                .map(|value| {
+                    let mut value = value.clone();
+                    value.retain(|atom| !matches!(atom.origin, Origin::Parameter(_)));
+                    value
+                })
+                .collect();
+            if let ExprKind::Closure { params, body } = &expr.peeled().kind {
+                self.closure(params, body, &given, state);
+            } else if let Some(number) = self.named_function(expr)
+                && let Some(summary) = self.summary(number)
+            {
+                for sink in &summary.sinks {
+                    if let Some(value) = given.get(usize::from(sink.param))
+                        && value.is_tainted()
+                    {
+                        let demand = Demand {
+                            rule: sink.rule,
+                            needs_built: sink.needs_built && !sink.built,
+                            unknown: sink.unknown,
+                            base: sink.base,
+                        };
+                        self.taint_reaches(demand, sink.range, value);
+                    }
                 }
             }
         }
@@ -315,6 +432,28 @@ impl<'p> Flow<'p, '_> {
         }
         None
     }
+}
+
+/// The kinds of content a decorator promises: texts and names in `produces = ..` or the arguments of `@Produces`.
+fn decorated_kinds(decorator: &Expr<'_>) -> Vec<String> {
+    let ExprKind::Call { callee, args } = &decorator.kind else { return Vec::new() };
+    let all = matches!(callee.kind, ExprKind::Name("@Produces"));
+    let mut out = Vec::new();
+    for arg in args {
+        if all || arg.name == Some("produces") {
+            let mut stack = vec![&arg.value];
+            while let Some(expr) = stack.pop() {
+                match &expr.kind {
+                    ExprKind::Str(text) => out.push(text.to_string()),
+                    ExprKind::Name(name) | ExprKind::Attribute { name, .. } => {
+                        out.push((*name).to_owned());
+                    }
+                    _ => stack.extend(expr.children()),
+                }
+            }
+        }
+    }
+    out
 }
 
 /// Whether a method is like a model says, its class aside.

@@ -203,6 +203,8 @@ impl<'a, 't> Lowering<'a, 't> {
     fn class(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
         self.annotations(node, out);
         let name = self.source.field(node, "name");
+        let decorators = self.decorators(node);
+        self.program.decorators.insert(name, decorators);
         let supers: Vec<&'a str> = named(node)
             .into_iter()
             .filter(|child| {

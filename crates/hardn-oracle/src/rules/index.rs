@@ -57,6 +57,8 @@ pub(crate) struct Index {
     pub(crate) methods: Vec<(usize, MethodModel)>,
     /// The rules for which numbers carry taint.
     pub(crate) numbers: u128,
+    /// Sources that are parameters of overriding methods.
+    pub(crate) overridden: Vec<Source>,
     decorators: Vec<(PathPattern, Vec<String>)>,
     hits: Vec<Hit>,
     by_name: HashMap<String, Vec<Model>>,
@@ -83,6 +85,7 @@ impl Index {
             values: Vec::new(),
             methods: Vec::new(),
             numbers: 0,
+            overridden: Vec::new(),
             decorators: Vec::new(),
             hits: Vec::new(),
             by_name: HashMap::new(),
@@ -129,6 +132,9 @@ impl Index {
             );
             let mark = source.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
             let clean = if source.only { !bits } else { 0 };
+            if !source.methods.is_empty() {
+                self.overridden.push(source.clone());
+            }
             self.add_hit(&source.call, Hit::Source { source: source.clone(), clean, mark });
         }
         for sink in &file.sinks {

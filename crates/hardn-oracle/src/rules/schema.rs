@@ -277,7 +277,12 @@ pub(crate) struct Source {
     /// Parameters of functions with such a decorator are tainted.
     #[serde(default)]
     pub(crate) decorated: Vec<String>,
-    /// Types of parameters that `decorated` leaves alone.
+    /// Parameters of methods of these names in classes that extend one of `of` are tainted.
+    #[serde(default)]
+    pub(crate) methods: Vec<String>,
+    #[serde(default)]
+    pub(crate) of: Vec<String>,
+    /// Types of parameters that `decorated` and `methods` leave alone.
     #[serde(default)]
     pub(crate) except: Vec<String>,
     /// Arguments that the call fills, instead of its result.
@@ -350,12 +355,21 @@ pub(crate) struct Sink {
     /// Only taint with this mark counts, set by a propagator.
     #[serde(default)]
     pub(crate) requires: Option<String>,
+    /// Only in functions that, or whose class, has such a decorator.
+    #[serde(default)]
+    pub(crate) decorated: Vec<String>,
+    /// Not where an argument of the function's decorators, or else of its class's, matches.
+    #[serde(default)]
+    pub(crate) except_decorated: Option<Pattern>,
     /// Values assigned to such a name or attribute.
     #[serde(default)]
     pub(crate) assigned: Vec<String>,
     /// Returned values are a sink.
     #[serde(default)]
     pub(crate) returned: bool,
+    /// Only in functions declared to return one of these types.
+    #[serde(default)]
+    pub(crate) returns: Vec<String>,
     /// Only in functions and for variables whose name matches.
     #[serde(default)]
     pub(crate) context: Option<Pattern>,
@@ -431,6 +445,8 @@ pub(crate) struct Propagator {
     /// Into which argument; default: the result.
     #[serde(default)]
     pub(crate) into: Option<Argument>,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
     /// Only where no function of the file is called.
     #[serde(default)]
     pub(crate) assumed: bool,
