@@ -2,7 +2,10 @@
 //!
 //! Names borrow from the source text. Positions are byte ranges; they become lines and columns only in findings.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 /// A byte range of the source, the end exclusive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -22,6 +25,8 @@ pub(crate) struct Program<'a> {
     pub(crate) supers: BTreeMap<&'a str, Vec<&'a str>>,
     /// Class name to its decorators, where rules can ask for them.
     pub(crate) decorators: BTreeMap<&'a str, Vec<Expr<'a>>>,
+    /// Where the tests of loops start.
+    pub(crate) loop_tests: BTreeSet<u32>,
     /// Where an object of an anonymous class is made, to the numbers of the class's methods.
     pub(crate) anonymous: BTreeMap<u32, Vec<usize>>,
     /// Local name to the dotted path it was imported from.

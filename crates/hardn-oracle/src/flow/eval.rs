@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Param, Stmt},
+    rules::Operation,
     walk,
 };
 
@@ -111,7 +112,7 @@ impl<'p> Flow<'p, '_> {
             | ExprKind::AddressOf(inner) => self.eval_value(inner, state),
             ExprKind::Cast { ty, value } => {
                 let value = self.eval_value(value, state);
-                let value = if self.is_typed() { self.typed(value, ty) } else { value };
+                let value = if self.is_typed() { self.cast(expr, value, ty) } else { value };
                 if self.is_number(ty) { self.as_number(value) } else { value }
             }
             ExprKind::Conditional { test, then, otherwise } => {
@@ -133,12 +134,19 @@ impl<'p> Flow<'p, '_> {
                 let mut result = self.eval_for(name.as_deref().unwrap_or(""), value, state);
                 if let Some(op) = op {
                     let before = self.eval_value(target, state);
+                    if self.is_typed() {
+                        self.check_narrowed(expr, &before, &result);
+                    }
                     result = self.combine(*op, &before, &result, expr);
                 } else if let Some(name) = &name {
                     self.check_literal(name, value);
                     self.check_attribute(target, value, &result);
                 }
                 self.check_assigned(target, value, &result, state);
+                if self.is_typed() && result.path.as_deref() == Some(types::PRODUCT) {
+                    let path = self.eval_value(target, state).path;
+                    self.check_widened(value, &result, path.as_deref().unwrap_or(""));
+                }
                 if op.is_none() {
                     result.test = is_test(value).then_some(&**value);
                     result.alias =
@@ -376,7 +384,10 @@ impl<'p> Flow<'p, '_> {
         index: &'p Expr<'p>,
         state: &mut State<'p>,
     ) -> Value<'p> {
-        self.eval_value(index, state);
+        let at = self.eval_value(index, state);
+        if self.is_typed() {
+            self.check_operand(Operation::Index, index, &at);
+        }
         if let Some(value) = expr.place().as_deref().and_then(|place| state.get(place)) {
             return value.clone();
         }
@@ -480,6 +491,11 @@ impl<'p> Flow<'p, '_> {
         second: &Value<'p>,
         expr: &Expr<'p>,
     ) -> Value<'p> {
+        if self.is_typed()
+            && let Some(value) = self.arithmetic(op, first, second, expr)
+        {
+            return value;
+        }
         if let (Some(Constant::Int(a)), Some(Constant::Int(b))) = (first.constant, second.constant)
         {
             let result = match op {

@@ -171,6 +171,13 @@ impl<'p> Flow<'p, '_> {
                 }
             }
             BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => {
+                if self.is_typed() {
+                    self.check_counter(op, left, right, &first, &second);
+                    // A number that was compared has bounds.
+                    for side in [left, right] {
+                        self.clean_expr(side, self.index.numbers, &mut state);
+                    }
+                }
                 // `check(x) < 0` failed, or the like.
                 if let (ExprKind::Call { .. }, Some(Constant::Int(0))) =
                     (&left.kind, second.constant)

@@ -349,6 +349,9 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         };
         let mut value = self.eval_for(name, init, state);
         self.check_literal(name, init);
+        if self.is_typed() {
+            self.check_widened(init, &value, &ty.name);
+        }
         if self.is_number(ty) {
             value = self.as_number(value);
         }

@@ -11,8 +11,8 @@ use super::{
     value::{Constant, Origin, Value},
 };
 use crate::{
-    ir::{Expr, ExprKind, Function, Range, Stmt, StmtKind, Type},
-    rules::{Body, Hit, MethodModel, ResultModel, Sink, glob},
+    ir::{BinaryOp, Expr, ExprKind, Function, Range, Stmt, StmtKind, Type},
+    rules::{Body, Hit, MemoryCheck, MethodModel, Operation, ResultModel, Sink, glob},
 };
 
 /// Calls of one function whose constants are remembered.
@@ -48,6 +48,20 @@ pub(super) fn origin<'e, 'p>(expr: &'e Expr<'p>) -> &'e Expr<'p> {
         return origin(base);
     }
     expr
+}
+
+/// What the product of two `int`s is known by.
+pub(super) const PRODUCT: &str = "int*int";
+
+fn is_int(value: &Value<'_>) -> bool {
+    match value.path.as_deref() {
+        Some(path) => matches!(path, "int" | "short" | "byte" | "char" | "Integer" | PRODUCT),
+        None => matches!(value.constant, Some(Constant::Int(_))),
+    }
+}
+
+fn is_wide(value: &Value<'_>) -> bool {
+    matches!(value.path.as_deref(), Some("long" | "Long" | "double" | "Double" | "float"))
 }
 
 /// A path without its flags.
@@ -194,6 +208,132 @@ impl<'p> Flow<'p, '_> {
             at += 1;
         }
         false
+    }
+
+    /// A cast says what a value is, unless more is known of the same class.
+    pub(super) fn cast(&mut self, expr: &Expr<'p>, value: Value<'p>, ty: &Type<'p>) -> Value<'p> {
+        if let ExprKind::Cast { value: inner, .. } = &expr.kind {
+            self.check_widened(inner, &value, &ty.name);
+            if matches!(ty.name.as_ref(), "int" | "short" | "byte") {
+                self.check_operand(Operation::NarrowCast, inner, &value);
+            }
+        }
+        let same = value.path.as_deref().is_some_and(|path| without_flags(path) == ty.name);
+        if same || ty.name.is_empty() || ty.name == "Object" {
+            return value;
+        }
+        Value { path: Some(ty.name.as_ref().into()), ..value }
+    }
+
+    /// The result of an operator on numbers; `None` where they may be texts.
+    pub(super) fn arithmetic(
+        &mut self,
+        op: BinaryOp,
+        first: &Value<'p>,
+        second: &Value<'p>,
+        expr: &Expr<'p>,
+    ) -> Option<Value<'p>> {
+        let narrow = is_int(first) && is_int(second);
+        let wide = (is_wide(first) && (is_int(second) || is_wide(second)))
+            || (is_int(first) && is_wide(second));
+        if !narrow && !wide {
+            return None;
+        }
+        let mut value = first.derived();
+        value.absorb(second);
+        if matches!(op, BinaryOp::Add | BinaryOp::Sub | BinaryOp::Mul) {
+            self.check_operand(Operation::Arithmetic, expr, &value);
+        }
+        let mut value = self.as_number(value);
+        if let (Some(Constant::Int(a)), Some(Constant::Int(b))) = (first.constant, second.constant)
+        {
+            value.constant = match op {
+                BinaryOp::Add => a.checked_add(b),
+                BinaryOp::Sub => a.checked_sub(b),
+                BinaryOp::Mul => a.checked_mul(b),
+                BinaryOp::Div => a.checked_div(b),
+                BinaryOp::Mod => a.checked_rem(b),
+                BinaryOp::BitOr => Some(a | b),
+                BinaryOp::BitAnd => Some(a & b),
+                BinaryOp::Shl if (0..62).contains(&b) => a.checked_mul(1 << b),
+                _ => None,
+            }
+            .map(Constant::Int);
+        }
+        let fits = matches!(value.constant, Some(Constant::Int(n)) if i32::try_from(n).is_ok());
+        let product = |value: &Value<'p>| value.path.as_deref() == Some(PRODUCT);
+        let path = if wide {
+            "long"
+        } else if !fits && (op == BinaryOp::Mul || product(first) || product(second)) {
+            PRODUCT
+        } else {
+            "int"
+        };
+        Some(value.with_path(path))
+    }
+
+    pub(super) fn check_operand(
+        &mut self,
+        operation: Operation,
+        expr: &Expr<'p>,
+        value: &Value<'p>,
+    ) {
+        let index = self.index;
+        for (rule, sink) in &index.operations {
+            if sink.operation == Some(operation) {
+                let demand = self.demand(*rule, sink);
+                self.check_sink(demand, sink, expr, value);
+            }
+        }
+    }
+
+    fn check(&mut self, check: MemoryCheck, range: Range) {
+        let index = self.index;
+        for (known, rule) in &index.checks {
+            if *known == check {
+                self.alert_here(*rule, range);
+            }
+        }
+    }
+
+    /// A product that has already overflowed when it becomes a `long`.
+    pub(super) fn check_widened(&mut self, expr: &Expr<'p>, value: &Value<'p>, ty: &str) {
+        if value.path.as_deref() == Some(PRODUCT) && matches!(ty, "long" | "Long") {
+            self.check(MemoryCheck::WidenedProduct, expr.range);
+        }
+    }
+
+    /// `small += large` casts without saying so.
+    pub(super) fn check_narrowed(&mut self, expr: &Expr<'p>, before: &Value<'p>, by: &Value<'p>) {
+        let narrow = |path: &str| matches!(path, "int" | "short" | "byte");
+        if before.path.as_deref().is_some_and(narrow) && is_wide(by) {
+            self.check(MemoryCheck::NarrowedAssignment, expr.range);
+        }
+    }
+
+    /// A counter that may never reach the bound of its loop.
+    pub(super) fn check_counter(
+        &mut self,
+        op: BinaryOp,
+        left: &Expr<'p>,
+        right: &Expr<'p>,
+        first: &Value<'p>,
+        second: &Value<'p>,
+    ) {
+        if !self.program.loop_tests.contains(&left.range.start) {
+            return;
+        }
+        let (counter, bound, range) = match op {
+            BinaryOp::Lt | BinaryOp::Le => (first, second, left.range),
+            _ => (second, first, right.range),
+        };
+        let narrow = |path: &str| matches!(path, "int" | "short" | "byte");
+        if counter.path.as_deref().is_some_and(narrow)
+            && bound.path.as_deref() == Some("long")
+            && bound.constant.is_none()
+        {
+            self.check(MemoryCheck::NarrowCounter, range);
+        }
     }
 
     /// Whether a sink counts under the decorators of the function and its class.

@@ -475,7 +475,7 @@ impl<'a, 't> Lowering<'a, 't> {
             "while_statement" => StmtKind::Loop(Box::new(Loop {
                 init: Vec::new(),
                 bind: None,
-                test: node.child_by_field_name("condition").map(|test| self.expr(test)),
+                test: self.loop_test(node),
                 body: self.field_block(node, "body"),
                 step: None,
                 otherwise: Vec::new(),
@@ -486,7 +486,7 @@ impl<'a, 't> Lowering<'a, 't> {
                 StmtKind::Loop(Box::new(Loop {
                     init: Vec::new(),
                     bind: None,
-                    test: node.child_by_field_name("condition").map(|test| self.expr(test)),
+                    test: self.loop_test(node),
                     body,
                     step: None,
                     otherwise: Vec::new(),
@@ -549,6 +549,12 @@ impl<'a, 't> Lowering<'a, 't> {
         }
     }
 
+    fn loop_test(&mut self, node: Node<'t>) -> Option<Expr<'a>> {
+        let test = node.child_by_field_name("condition").map(|test| self.expr(test))?;
+        self.program.loop_tests.insert(test.range.start);
+        Some(test)
+    }
+
     fn for_statement(&mut self, node: Node<'t>) -> StmtKind<'a> {
         let mark = self.locals.order.len();
         let mut init = Vec::new();
@@ -557,7 +563,7 @@ impl<'a, 't> Lowering<'a, 't> {
         for part in parts {
             self.statement(part, &mut init);
         }
-        let test = node.child_by_field_name("condition").map(|test| self.expr(test));
+        let test = self.loop_test(node);
         let mut cursor = node.walk();
         let updates: Vec<Node<'t>> = node.children_by_field_name("update", &mut cursor).collect();
         let body = self.field_block(node, "body");
@@ -738,7 +744,15 @@ impl<'a, 't> Lowering<'a, 't> {
             | "hex_integer_literal"
             | "octal_integer_literal"
             | "binary_integer_literal" => {
-                literal::integer(self.source.text(node)).map_or(ExprKind::Float, ExprKind::Int)
+                let text = self.source.text(node);
+                let kind = literal::integer(text).map_or(ExprKind::Float, ExprKind::Int);
+                if text.ends_with(['l', 'L']) {
+                    let value = Box::new(Expr::new(kind, range(node)));
+                    let ty = Type { name: Cow::Borrowed("long"), ..Type::default() };
+                    ExprKind::Cast { ty, value }
+                } else {
+                    kind
+                }
             }
             "decimal_floating_point_literal" | "hex_floating_point_literal" => ExprKind::Float,
             "true" => ExprKind::Bool(true),

@@ -48,6 +48,8 @@ pub(crate) struct Index {
     pub(crate) returned: Vec<(usize, Sink)>,
     /// Sinks for values that are assigned to a name or attribute.
     pub(crate) assigned: Vec<(usize, Vec<PathPattern>, Sink)>,
+    /// Sinks that are operators.
+    pub(crate) operations: Vec<(usize, Sink)>,
     /// Texts whose absence makes a value clean of these rules.
     pub(crate) contains: Vec<(u128, Vec<String>)>,
     /// Memory checks and the rules that stand for them.
@@ -80,6 +82,7 @@ impl Index {
             attributes: Vec::new(),
             returned: Vec::new(),
             assigned: Vec::new(),
+            operations: Vec::new(),
             contains: Vec::new(),
             checks: Vec::new(),
             values: Vec::new(),
@@ -140,6 +143,9 @@ impl Index {
         for sink in &file.sinks {
             if sink.returned {
                 self.returned.push((number, sink.clone()));
+            }
+            if sink.operation.is_some() {
+                self.operations.push((number, sink.clone()));
             }
             if !sink.assigned.is_empty() {
                 let patterns = sink.assigned.iter().map(|text| PathPattern::new(text)).collect();

@@ -97,6 +97,24 @@ pub(crate) enum MemoryCheck {
     OutOfBoundsWrite,
     OutOfBoundsRead,
     IntegerOverflow,
+    /// A product of two `int`s that becomes a `long`.
+    WidenedProduct,
+    /// `small += large`.
+    NarrowedAssignment,
+    /// A loop whose counter is narrower than its bound.
+    NarrowCounter,
+}
+
+/// What an operator does with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Operation {
+    /// It is added, subtracted or multiplied as a number.
+    Arithmetic,
+    /// It is an index.
+    Index,
+    /// It is cast to a narrower number.
+    NarrowCast,
 }
 
 /// A regular expression, compiled when the rule is read.
@@ -361,6 +379,9 @@ pub(crate) struct Sink {
     /// Not where an argument of the function's decorators, or else of its class's, matches.
     #[serde(default)]
     pub(crate) except_decorated: Option<Pattern>,
+    /// Operands of such operators.
+    #[serde(default)]
+    pub(crate) operation: Option<Operation>,
     /// Values assigned to such a name or attribute.
     #[serde(default)]
     pub(crate) assigned: Vec<String>,
