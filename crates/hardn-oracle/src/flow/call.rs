@@ -124,8 +124,11 @@ impl<'p> Flow<'p, '_> {
                 if let ExprKind::Closure { params, body } = &arg.value.peeled().kind {
                     let value = match handler {
                         Some(handler) => {
-                            let given: Vec<Value<'p>> =
-                                handler.params.iter().map(|path| given_to(path, receiver_path)).collect();
+                            let given: Vec<Value<'p>> = handler
+                                .params
+                                .iter()
+                                .map(|path| given_to(path, receiver_path))
+                                .collect();
                             self.closure(params, body, &given, state)
                         }
                         // Elements, results and the like of what it is called on.
@@ -245,6 +248,7 @@ impl<'p> Flow<'p, '_> {
                 Hit::Call { rule, model } => {
                     let context =
                         model.context.as_ref().is_none_or(|context| self.in_context(context));
+                    let context = context && model.mode.is_none_or(|mode| mode == self.mode);
                     if context && model.when.iter().all(|condition| self.holds(condition, &call)) {
                         self.alert_here(*rule, call.range);
                     }
@@ -572,9 +576,10 @@ impl<'p> Flow<'p, '_> {
                 .path
                 .as_ref()
                 .is_none_or(|path| value.path.as_ref().is_some_and(|known| path.0.is_match(known)))
-            && condition.not_path.as_ref().is_none_or(|path| {
-                !value.path.as_ref().is_some_and(|known| path.0.is_match(known))
-            })
+            && condition
+                .not_path
+                .as_ref()
+                .is_none_or(|path| !value.path.as_ref().is_some_and(|known| path.0.is_match(known)))
             && condition.mentions.as_ref().is_none_or(|pattern| mentions(expr, pattern))
     }
 

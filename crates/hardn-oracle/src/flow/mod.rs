@@ -200,21 +200,22 @@ impl<'p> Flow<'p, '_> {
                     && self.extends(class, &source.of)
             })
         });
-        overriding || function.decorators.iter().any(|decorator| {
-            let (callee, args) = match &decorator.kind {
-                ExprKind::Call { callee, args } => (&**callee, args.as_slice()),
-                _ => (decorator, [].as_slice()),
-            };
-            let other = self.language == Language::Java
-                && args.iter().any(|arg| {
-                    arg.name == Some(PARAMETER)
-                        && !matches!(arg.value.kind, ExprKind::Name(name) if name == param.name)
-                });
-            !other
-                && callee
-                    .dotted(&self.program.imports)
-                    .is_some_and(|path| self.index.is_entry_point(&path, &param.ty.name))
-        })
+        overriding
+            || function.decorators.iter().any(|decorator| {
+                let (callee, args) = match &decorator.kind {
+                    ExprKind::Call { callee, args } => (&**callee, args.as_slice()),
+                    _ => (decorator, [].as_slice()),
+                };
+                let other = self.language == Language::Java
+                    && args.iter().any(|arg| {
+                        arg.name == Some(PARAMETER)
+                            && !matches!(arg.value.kind, ExprKind::Name(name) if name == param.name)
+                    });
+                !other
+                    && callee
+                        .dotted(&self.program.imports)
+                        .is_some_and(|path| self.index.is_entry_point(&path, &param.ty.name))
+            })
     }
 
     fn param_value(&self, function: &'p Function<'p>, at: usize, entry: bool) -> Value<'p> {
@@ -359,8 +360,7 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
             value = self.typed(value, ty);
         }
         value.test = eval::is_test(init).then_some(init);
-        value.alias =
-            types::origin(init).place().filter(|_| value.is_tainted()).map(Into::into);
+        value.alias = types::origin(init).place().filter(|_| value.is_tainted()).map(Into::into);
         if value.path.is_none() && self.language != Language::Python {
             value.path = Some(ty.name.as_ref().into());
         }

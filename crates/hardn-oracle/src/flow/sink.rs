@@ -118,6 +118,10 @@ impl<'p> Flow<'p, '_> {
                     base: demand.base || !atom.leading,
                 });
             }
+            let own = self.index.rules[demand.rule].file.own;
+            if own && atom.clean | bit != u128::MAX {
+                continue;
+            }
             if self.counts(atom, demand) && worst.is_none_or(|known| atom.origin > known.origin) {
                 worst = Some(atom);
             }

@@ -524,9 +524,7 @@ impl<'p> Flow<'p, '_> {
                         Some(*class)
                     }
                     _ => receiver
-                        .and_then(|path| {
-                            self.program.classes.get_key_value(without_flags(path))
-                        })
+                        .and_then(|path| self.program.classes.get_key_value(without_flags(path)))
                         .map(|(class, _)| *class),
                 };
                 (*name, Some(class?))
@@ -556,11 +554,13 @@ impl<'p> Flow<'p, '_> {
             }
             return of(name).or_else(|| self.frame.class.and_then(of)).or_else(|| {
                 // A function of a class around, where all that could be meant are of one class.
-                let classes: Vec<_> = candidates
-                    .iter()
-                    .map(|number| self.program.functions[*number].class)
-                    .collect();
-                classes.windows(2).all(|pair| pair[0] == pair[1]).then(|| candidates.first())?.copied()
+                let classes: Vec<_> =
+                    candidates.iter().map(|number| self.program.functions[*number].class).collect();
+                classes
+                    .windows(2)
+                    .all(|pair| pair[0] == pair[1])
+                    .then(|| candidates.first())?
+                    .copied()
             });
         };
         let mut class = class;

@@ -457,10 +457,9 @@ impl<'a, 't> Lowering<'a, 't> {
                 StmtKind::Raise(named(node).first().map(|value| self.expr(*value)))
             }
             // Assertions are off unless asked for.
-            "assert_statement" => StmtKind::Expr(Expr::new(
-                ExprKind::Unknown(self.exprs(node)),
-                range(node),
-            )),
+            "assert_statement" => {
+                StmtKind::Expr(Expr::new(ExprKind::Unknown(self.exprs(node)), range(node)))
+            }
             "if_statement" => {
                 let mark = self.locals.order.len();
                 let test = *self.boxed(node, "condition");
@@ -780,8 +779,7 @@ impl<'a, 't> Lowering<'a, 't> {
                 arrow: false,
             },
             "class_literal" => {
-                let name =
-                    named(node).into_iter().next().map_or("", |inner| self.type_name(inner));
+                let name = named(node).into_iter().next().map_or("", |inner| self.type_name(inner));
                 let base = Box::new(Expr::new(ExprKind::Name(name), range(node)));
                 ExprKind::Attribute { base, name: "class", arrow: false }
             }
@@ -819,8 +817,7 @@ impl<'a, 't> Lowering<'a, 't> {
             "array_creation_expression" => match node.child_by_field_name("value") {
                 Some(value) => return self.expr(value),
                 None => {
-                    let name =
-                        node.child_by_field_name("type").map_or("", |ty| self.type_name(ty));
+                    let name = node.child_by_field_name("type").map_or("", |ty| self.type_name(ty));
                     let mut args = Vec::new();
                     for child in named(node) {
                         if child.kind() == "dimensions_expr"
@@ -925,10 +922,8 @@ impl<'a, 't> Lowering<'a, 't> {
                     .map(|part| match part.kind() {
                         "string_interpolation" => {
                             let inner = named(part).into_iter().next();
-                            inner.map_or_else(
-                                || unknown(part, Vec::new()),
-                                |inner| self.expr(inner),
-                            )
+                            inner
+                                .map_or_else(|| unknown(part, Vec::new()), |inner| self.expr(inner))
                         }
                         _ => {
                             let text = literal::unescape(self.source.text(part), false);
@@ -1016,8 +1011,7 @@ impl<'a, 't> Lowering<'a, 't> {
                     let body = self.block(block);
                     self.locals.leave(inner);
                     let closure = Expr::new(ExprKind::Closure { params, body }, range(child));
-                    statements
-                        .push(Stmt { kind: StmtKind::Expr(closure), range: range(child) });
+                    statements.push(Stmt { kind: StmtKind::Expr(closure), range: range(child) });
                 }
                 "block" => self.statement(child, &mut statements),
                 _ => {}

@@ -39,6 +39,9 @@ pub(crate) struct RuleFile {
     /// In snippet mode, a parameter counts only once it was joined to other text.
     #[serde(default)]
     pub(crate) built: bool,
+    /// Only its own sources count, those with `only`.
+    #[serde(default)]
+    pub(crate) own: bool,
     /// Numbers carry taint for this rule, too.
     #[serde(default)]
     pub(crate) numbers: bool,
@@ -496,6 +499,9 @@ pub(crate) struct Propagator {
 #[serde(deny_unknown_fields)]
 pub(crate) struct CallModel {
     pub(crate) call: Vec<String>,
+    /// Only in this mode.
+    #[serde(default)]
+    pub(crate) mode: Option<Mode>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
     /// The function, or the variable the result goes to, must be named like this.

@@ -142,6 +142,118 @@ fn c_programs() {
 }
 
 #[test]
+fn java_programs() {
+    use Language::Java;
+    use Mode::{Faithful, Snippet};
+    let run = |body: &str| {
+        format!(
+            "class A extends HttpServlet {{ private String kept; {body} void run(String s) throws Exception {{ Runtime.getRuntime().exec(\"/bin/sh -c \" + s.trim()); }} }}"
+        )
+    };
+    for (expected, body) in [
+        // A call of a method of the class, by its bare name and on `this`.
+        (true, "void doGet(HttpServletRequest r) throws Exception { run(r.getParameter(\"a\")); }"),
+        (
+            true,
+            "void doGet(HttpServletRequest r) throws Exception { this.run(r.getParameter(\"a\")); }",
+        ),
+        (
+            false,
+            "void doGet(HttpServletRequest r, Other o) throws Exception { o.run(r.getParameter(\"a\")); }",
+        ),
+        // Overloads differ in the number of parameters.
+        (
+            false,
+            "void run(String a, int b) {} void doGet(HttpServletRequest r) { run(r.getParameter(\"a\"), 1); }",
+        ),
+        // Fields without `this`, and parameters that hide them.
+        (
+            true,
+            "void doGet(HttpServletRequest r) throws Exception { kept = r.getParameter(\"a\"); run(this.kept); }",
+        ),
+        (
+            false,
+            "void doGet(HttpServletRequest r, String kept) throws Exception { this.kept = r.getParameter(\"a\"); run(kept); }",
+        ),
+        // Lambdas, anonymous classes and method references see what is around them.
+        (
+            true,
+            "void doGet(HttpServletRequest r) { String a = r.getParameter(\"a\"); start(() -> run(a)); }",
+        ),
+        (
+            true,
+            "void doGet(HttpServletRequest r) { String a = r.getParameter(\"a\"); start(new Runnable() { public void run() { A.this.run(a); } }); }",
+        ),
+        (
+            true,
+            "void each(Consumer<String> f, HttpServletRequest r) { f.accept(r.getParameter(\"a\")); } void doGet(HttpServletRequest r) { each(this::run, r); }",
+        ),
+        // Statements of every kind.
+        (
+            true,
+            "void doGet(HttpServletRequest r) throws Exception { for (String a : r.getParameterValues(\"a\")) run(a); }",
+        ),
+        (
+            true,
+            "void doGet(HttpServletRequest r) throws Exception { try (BufferedReader b = r.getReader()) { run(b.readLine()); } catch (IOException e) { } }",
+        ),
+        (
+            true,
+            "void doGet(HttpServletRequest r, int k) throws Exception { String a = switch (k) { case 1 -> \"x\"; default -> r.getParameter(\"a\"); }; run(a); }",
+        ),
+        (
+            false,
+            "void doGet(HttpServletRequest r) throws Exception { String a = r.getParameter(\"a\"); switch (a) { case \"x\": run(a); break; default: } }",
+        ),
+        (
+            true,
+            "void doGet(HttpServletRequest r) throws Exception { Object a = r.getParameter(\"a\"); if (a instanceof String b) { run(b); } }",
+        ),
+        (
+            false,
+            "void doGet(HttpServletRequest r) throws Exception { String a = r.getParameter(\"a\"); if (!a.equals(\"x\")) { return; } run(a); }",
+        ),
+        // Numbers do no harm.
+        (
+            false,
+            "void doGet(HttpServletRequest r) throws Exception { int a = Integer.parseInt(r.getParameter(\"a\")); run(\"\" + a); }",
+        ),
+        // Annotated parameters.
+        (true, "@GetMapping(\"/a\") void get(@RequestParam String a) throws Exception { run(a); }"),
+        (false, "void get(String a) throws Exception { run(a); }"),
+    ] {
+        // The joined command line is wrong by itself, so the flow rule is asked for.
+        let flow = Oracle::shared().analyse(&run(body), Java, Faithful);
+        let flows =
+            flow.findings.iter().any(|finding| finding.rule == "java/cwe-078-shell-command");
+        assert_eq!(flows, expected, "{body}");
+    }
+    // Settings of an object stay with it, through its factory and a method of the file.
+    let parse = |feature: &str| {
+        format!(
+            "class A {{ DocumentBuilderFactory make() throws Exception {{ DocumentBuilderFactory f = DocumentBuilderFactory.newInstance(); f.setFeature(\"{feature}\", true); return f; }} void read(InputStream in) throws Exception {{ DocumentBuilder b = make().newDocumentBuilder(); b.parse(in); }} }}"
+        )
+    };
+    check(Java, Snippet, &[], &parse("http://apache.org/xml/features/disallow-doctype-decl"));
+    check(Java, Snippet, &[611], &parse("http://example.org/other"));
+    // A bare method, and one in broken code.
+    let code = "Object read(InputStream in) throws Exception { return new ObjectInputStream(in).readObject(); }";
+    check(Java, Snippet, &[502], code);
+    check(Java, Snippet, &[502], &format!("class A {{ int x = ; {code} void g( {{ }} "));
+    // Renaming and comments change nothing.
+    let code = "class A { byte[] read(Path base, String name) throws IOException { Path p = base.resolve(name); return Files.readAllBytes(p); } }";
+    let renamed = code
+        .replace("name", "safe")
+        .replace("read(", "good(")
+        .replace(" p", " q")
+        .replace("(p)", "(q)");
+    let padded = code.replace("return", "/* checked */ if (false) { p = base; } int n = 1; return");
+    for variant in [code, &renamed, &padded] {
+        check(Java, Snippet, &[22], variant);
+    }
+}
+
+#[test]
 fn broken_code_is_read_as_far_as_it_goes() {
     let code = "import os\ndef f(x):\n    os.system('ls ' + x)\n\ndef g(:\n    return (\n";
     assert!(classes(code, Language::Python, Mode::Snippet).contains(&78));
@@ -165,7 +277,18 @@ fn hostile_input_neither_panics_nor_hangs() {
     let chain = format!("def f(x):\n    return {}\n", vec!["x"; 5000].join(" + "));
     let blocks = format!("void f(void) {{ {} {} }}", "{".repeat(3000), "}".repeat(3000));
     let long = format!("a = '{}'\n", "é".repeat(1_000_000));
+    let deep_java = format!(
+        "class A {{ int f(int x) {{ return {}x{}; }} }}",
+        "(".repeat(5000),
+        ")".repeat(5000)
+    );
+    let joined = format!("class A {{ String s = {}; }}", vec!["\"x\" + x"; 5000].join(" + "));
+    let nested =
+        format!("class A {{ Object o = {} null; }}", "new B() { Object o() { return ".repeat(60));
     for (code, language) in [
+        (deep_java.as_str(), Language::Java),
+        (joined.as_str(), Language::Java),
+        (nested.as_str(), Language::Java),
         (deep_python.as_str(), Language::Python),
         (deep_c.as_str(), Language::C),
         (chain.as_str(), Language::Python),
@@ -180,6 +303,10 @@ fn hostile_input_neither_panics_nor_hangs() {
     let code = "class É:\n    def f(self, ü):\n        return f\"<b>{ü!r:>{3}}</b>\" % (ü,) if ü else [c for c in ü]\n";
     for (end, _) in code.char_indices() {
         Oracle::shared().analyse(&code[..end], Language::Python, Mode::Snippet);
+    }
+    let code = "@A(b = 1) class É<T> extends F { static int[] n = {1}; É(T... ü) { this(ü); } Object f() throws E { for (var x : y) { do { x += switch (x) { case 1 -> { yield 2; } default -> 3; }; } while (!(x instanceof Integer i)); } return new G<>() { void h() { k(É::new, (a, b) -> a ? b : \"\"\"\n q\"\"\"); } }; } }\n";
+    for (end, _) in code.char_indices() {
+        Oracle::shared().analyse(&code[..end], Language::Java, Mode::Snippet);
     }
     let code = "struct s { char b[4]; };\nint f(struct s *p, int n) { for (;;) { if (n > 3) goto x; p->b[n++] = 'a'; } x: free(p); return p->b[0]; }\n";
     for end in 0..code.len() {
