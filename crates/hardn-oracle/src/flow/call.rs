@@ -248,6 +248,7 @@ impl<'p> Flow<'p, '_> {
                 Hit::Call { rule, model } => {
                     let context =
                         model.context.as_ref().is_none_or(|context| self.in_context(context));
+                    let context = context && self.decorators_fit(model);
                     let context = context && model.mode.is_none_or(|mode| mode == self.mode);
                     if context && model.when.iter().all(|condition| self.holds(condition, &call)) {
                         self.alert_here(*rule, call.range);
@@ -739,6 +740,8 @@ fn filled_place(expr: &Expr<'_>) -> Option<String> {
             _ => filled_place(inner),
         },
         ExprKind::Binary { left, .. } => filled_place(left),
+        // `new PrintWriter(text)` writes to `text`.
+        ExprKind::Construct { args, .. } => filled_place(&args.first()?.value),
         _ => expr.peeled().place(),
     }
 }

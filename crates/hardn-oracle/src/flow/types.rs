@@ -12,7 +12,9 @@ use super::{
 };
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Function, Range, Stmt, StmtKind, Type},
-    rules::{Body, Hit, MemoryCheck, MethodModel, Operation, ResultModel, Sink, glob},
+    rules::{
+        Body, CallModel, Hit, MemoryCheck, MethodModel, Operation, Pattern, ResultModel, Sink, glob,
+    },
 };
 
 /// Calls of one function whose constants are remembered.
@@ -369,6 +371,25 @@ impl<'p> Flow<'p, '_> {
         true
     }
 
+    /// Whether a call counts in a function with these decorators.
+    pub(super) fn decorators_fit(&self, model: &CallModel) -> bool {
+        if model.decorated.is_empty() {
+            return true;
+        }
+        self.program.functions[self.frame.number].decorators.iter().any(|decorator| {
+            let ExprKind::Call { callee, args } = &decorator.kind else { return false };
+            let ExprKind::Name(name) = callee.kind else { return false };
+            let excepted = args.iter().filter(|arg| arg.name == Some("method")).any(|arg| {
+                let kinds = names_and_texts(&arg.value);
+                let matched = |pattern: &Pattern| {
+                    !kinds.is_empty() && kinds.iter().all(|kind| pattern.0.is_match(kind))
+                };
+                model.except_method.as_ref().is_some_and(matched)
+            });
+            !excepted && model.decorated.iter().any(|known| glob(known, name))
+        })
+    }
+
     /// Methods that are wrong as they stand.
     pub(super) fn check_methods(&mut self) {
         let index = self.index;
@@ -387,14 +408,15 @@ impl<'p> Flow<'p, '_> {
 
     /// Notes a parameter that is called as a function.
     pub(super) fn note_applied(&mut self, call: &Call<'p>) {
-        if !matches!(call.name, "accept" | "apply" | "call" | "test" | "execute" | "handle")
-            || call.args.is_empty()
-        {
-            return;
-        }
         let Some((_, receiver)) = &call.receiver else { return };
         let values: Vec<Value<'p>> =
             call.args.iter().map(|(_, _, value)| value.derived()).collect();
+        let outside = |value: &Value<'p>| {
+            value.atoms().iter().any(|atom| !matches!(atom.origin, Origin::Parameter(_)))
+        };
+        if !values.iter().any(outside) {
+            return;
+        }
         for atom in receiver.atoms() {
             if let Origin::Parameter(param) = atom.origin
                 && self.frame.summary.applied.len() < MAX_GIVEN
@@ -581,16 +603,23 @@ fn decorated_kinds(decorator: &Expr<'_>) -> Vec<String> {
     let mut out = Vec::new();
     for arg in args {
         if all || arg.name == Some("produces") {
-            let mut stack = vec![&arg.value];
-            while let Some(expr) = stack.pop() {
-                match &expr.kind {
-                    ExprKind::Str(text) => out.push(text.to_string()),
-                    ExprKind::Name(name) | ExprKind::Attribute { name, .. } => {
-                        out.push((*name).to_owned());
-                    }
-                    _ => stack.extend(expr.children()),
-                }
+            out.extend(names_and_texts(&arg.value));
+        }
+    }
+    out
+}
+
+/// The texts and the last components of the names in an expression.
+fn names_and_texts(expr: &Expr<'_>) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut stack = vec![expr];
+    while let Some(expr) = stack.pop() {
+        match &expr.kind {
+            ExprKind::Str(text) => out.push(text.to_string()),
+            ExprKind::Name(name) | ExprKind::Attribute { name, .. } => {
+                out.push((*name).to_owned());
             }
+            _ => stack.extend(expr.children()),
         }
     }
     out

@@ -11,6 +11,6 @@ pub use load::{Rule, RuleInfo, RuleSet};
 pub(crate) use path::glob;
 pub use samples::{SampleFailure, SampleReport};
 pub(crate) use schema::{
-    Argument, Body, Condition, Guard, Handler, Holds, Literal, MemoryCheck, MethodModel, Operation,
-    Pattern, ResultModel, Shape, Sink, Source,
+    Argument, Body, CallModel, Condition, Guard, Handler, Holds, Literal, MemoryCheck, MethodModel,
+    Operation, Pattern, ResultModel, Shape, Sink, Source,
 };

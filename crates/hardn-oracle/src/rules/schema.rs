@@ -502,6 +502,12 @@ pub(crate) struct CallModel {
     /// Only in this mode.
     #[serde(default)]
     pub(crate) mode: Option<Mode>,
+    /// Only in functions with such a decorator.
+    #[serde(default)]
+    pub(crate) decorated: Vec<String>,
+    /// Not where a `method` that the decorator names matches.
+    #[serde(default)]
+    pub(crate) except_method: Option<Pattern>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
     /// The function, or the variable the result goes to, must be named like this.
