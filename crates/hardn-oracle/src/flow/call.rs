@@ -277,7 +277,7 @@ impl<'p> Flow<'p, '_> {
                     });
                     result.path = made.filter(|path| types::is_class(path));
                     let returns = &self.program.functions[number].returns;
-                    result = self.typed(result, returns);
+                    result = Self::typed(result, returns);
                 }
                 _ => {}
             }

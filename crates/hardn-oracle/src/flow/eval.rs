@@ -70,7 +70,7 @@ impl<'p> Flow<'p, '_> {
                     }
                     words.push_str(part.text.as_deref().unwrap_or(HOLE_TEXT));
                     if self.is_typed() && value.path.is_none() {
-                        value.path = part.path.clone();
+                        value.path.clone_from(&part.path);
                     }
                     value.absorb(&part);
                 }

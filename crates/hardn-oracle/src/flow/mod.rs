@@ -345,7 +345,7 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
     ) {
         let Some(init) = init else {
             let value = Value::default();
-            state.set(name, if self.is_typed() { self.typed(value, ty) } else { value });
+            state.set(name, if self.is_typed() { Self::typed(value, ty) } else { value });
             return;
         };
         let mut value = self.eval_for(name, init, state);
@@ -357,7 +357,7 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
             value = self.as_number(value);
         }
         if self.is_typed() {
-            value = self.typed(value, ty);
+            value = Self::typed(value, ty);
         }
         value.test = eval::is_test(init).then_some(init);
         value.alias = types::origin(init).place().filter(|_| value.is_tainted()).map(Into::into);

@@ -89,7 +89,7 @@ impl<'p> Flow<'p, '_> {
 
     /// The value as a variable of a declared type holds it: the type says more than the way it came, but less than the
     /// class it was made of.
-    pub(super) fn typed(&self, mut value: Value<'p>, ty: &Type<'p>) -> Value<'p> {
+    pub(super) fn typed(mut value: Value<'p>, ty: &Type<'p>) -> Value<'p> {
         if !ty.name.is_empty() && !value.path.as_deref().is_some_and(is_class) {
             value.path = Some(ty.name.as_ref().into());
         }

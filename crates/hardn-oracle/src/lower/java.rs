@@ -90,7 +90,6 @@ impl<'a, 't> Lowering<'a, 't> {
     fn member_inner(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
         match node.kind() {
             "import_declaration" => self.import(node),
-            "package_declaration" | "module_declaration" => {}
             "method_declaration"
             | "constructor_declaration"
             | "compact_constructor_declaration" => {
@@ -106,7 +105,7 @@ impl<'a, 't> Lowering<'a, 't> {
                     self.statement(child, out);
                 }
             }
-            "enum_body_declarations" => {
+            "enum_body_declarations" | "ERROR" => {
                 for child in named(node) {
                     self.member(child, out);
                 }
@@ -125,12 +124,11 @@ impl<'a, 't> Lowering<'a, 't> {
                     }
                 }
             }
-            "ERROR" => {
-                for child in named(node) {
-                    self.member(child, out);
-                }
-            }
-            "modifiers" | "identifier" | "type_identifier" => {}
+            "package_declaration"
+            | "module_declaration"
+            | "modifiers"
+            | "identifier"
+            | "type_identifier" => {}
             _ => self.statement(node, out),
         }
     }
@@ -447,10 +445,7 @@ impl<'a, 't> Lowering<'a, 't> {
                 self.declaration(node, out);
                 return;
             }
-            "return_statement" => {
-                StmtKind::Return(named(node).first().map(|value| self.expr(*value)))
-            }
-            "yield_statement" => {
+            "return_statement" | "yield_statement" => {
                 StmtKind::Return(named(node).first().map(|value| self.expr(*value)))
             }
             "throw_statement" => {
@@ -461,14 +456,9 @@ impl<'a, 't> Lowering<'a, 't> {
                 StmtKind::Expr(Expr::new(ExprKind::Unknown(self.exprs(node)), range(node)))
             }
             "if_statement" => {
-                let mark = self.locals.order.len();
                 let test = *self.boxed(node, "condition");
                 let then = self.field_block(node, "consequence");
                 let otherwise = self.field_block(node, "alternative");
-                if otherwise.is_empty() {
-                    // A pattern of a negated test holds after the statement.
-                    let _ = mark;
-                }
                 StmtKind::If { test, then, otherwise }
             }
             "while_statement" => StmtKind::Loop(Box::new(Loop {
@@ -814,26 +804,7 @@ impl<'a, 't> Lowering<'a, 't> {
                     _ => ExprKind::Unknown(self.exprs(node)),
                 }
             }
-            "array_creation_expression" => match node.child_by_field_name("value") {
-                Some(value) => return self.expr(value),
-                None => {
-                    let name = node.child_by_field_name("type").map_or("", |ty| self.type_name(ty));
-                    let mut args = Vec::new();
-                    for child in named(node) {
-                        if child.kind() == "dimensions_expr"
-                            && let Some(size) = named(child).into_iter().next()
-                        {
-                            args.push(Arg { name: None, value: self.expr(size) });
-                        }
-                    }
-                    let base = Box::new(Expr::new(ExprKind::Name(name), range(node)));
-                    let callee = Expr::new(
-                        ExprKind::Attribute { base, name: "[]", arrow: false },
-                        range(node),
-                    );
-                    ExprKind::Construct { callee: Box::new(callee), args }
-                }
-            },
+            "array_creation_expression" => return self.array(node),
             "array_initializer" | "element_value_array_initializer" => {
                 ExprKind::List(self.exprs(node))
             }
@@ -913,19 +884,38 @@ impl<'a, 't> Lowering<'a, 't> {
         Expr::new(kind, range(node))
     }
 
+    /// `new byte[n]` is a call of `byte.[]`; with elements it is a list of them.
+    fn array(&mut self, node: Node<'t>) -> Expr<'a> {
+        if let Some(value) = node.child_by_field_name("value") {
+            return self.expr(value);
+        }
+        let name = node.child_by_field_name("type").map_or("", |ty| self.type_name(ty));
+        let mut args = Vec::new();
+        for child in named(node) {
+            if child.kind() == "dimensions_expr"
+                && let Some(size) = named(child).into_iter().next()
+            {
+                args.push(Arg { name: None, value: self.expr(size) });
+            }
+        }
+        let base = Box::new(Expr::new(ExprKind::Name(name), range(node)));
+        let callee = ExprKind::Attribute { base, name: "[]", arrow: false };
+        let callee = Box::new(Expr::new(callee, range(node)));
+        Expr::new(ExprKind::Construct { callee, args }, range(node))
+    }
+
     fn string(&mut self, node: Node<'t>) -> ExprKind<'a> {
         let parts = named(node);
         if parts.iter().any(|part| part.kind() == "string_interpolation") {
             return ExprKind::Format(
                 parts
                     .into_iter()
-                    .map(|part| match part.kind() {
-                        "string_interpolation" => {
+                    .map(|part| {
+                        if part.kind() == "string_interpolation" {
                             let inner = named(part).into_iter().next();
                             inner
                                 .map_or_else(|| unknown(part, Vec::new()), |inner| self.expr(inner))
-                        }
-                        _ => {
+                        } else {
                             let text = literal::unescape(self.source.text(part), false);
                             Expr::new(ExprKind::Str(text), range(part))
                         }
