@@ -190,7 +190,11 @@ impl<'p> Flow<'p, '_> {
         }
         for hit in &hits {
             match hit {
-                Hit::Source(source) => Self::apply_source(&call, source, &mut result, state),
+                Hit::Source { source, clean }
+                    if source.when.iter().all(|condition| self.holds(condition, &call)) =>
+                {
+                    Self::apply_source(&call, source, *clean, &mut result, state);
+                }
                 Hit::Sanitizer { bits, sanitizer }
                     if sanitizer.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
@@ -297,7 +301,8 @@ impl<'p> Flow<'p, '_> {
                 value.sequence = true;
                 return value;
             }
-            if self.snippet() {
+            // A method nobody explains may hand on what it is given.
+            if self.snippet() || hits.is_empty() {
                 for (_, _, part) in &call.args {
                     value.absorb(part);
                 }
@@ -305,7 +310,7 @@ impl<'p> Flow<'p, '_> {
             if value.is_tainted() {
                 return value;
             }
-        } else if self.snippet() {
+        } else if self.snippet() || hits.is_empty() {
             let value = Self::all_parts(call);
             if value.is_tainted() {
                 return value;
@@ -454,6 +459,7 @@ impl<'p> Flow<'p, '_> {
     fn apply_source(
         call: &Call<'p>,
         source: &crate::rules::Source,
+        clean: u128,
         result: &mut Value<'p>,
         state: &mut State<'p>,
     ) {
@@ -463,7 +469,7 @@ impl<'p> Flow<'p, '_> {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(call.range, format!("`{}` reads from {what}", call.name));
-        let value = Value::of_atom(Atom::new(origin, trace));
+        let value = Value::of_atom(Atom { clean, ..Atom::new(origin, trace) });
         match &source.fills {
             None => *result = value,
             Some(fills) => {
@@ -639,7 +645,7 @@ impl<'p> Flow<'p, '_> {
 }
 
 /// Whether a name like this stands anywhere in an expression, but for what a call only measures or conceals.
-fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+pub(super) fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
     let here = match &expr.kind {
         ExprKind::Name(name) | ExprKind::Attribute { name, .. } => pattern.0.is_match(name),
         ExprKind::Call { callee, .. } => {

@@ -57,9 +57,9 @@ impl<'p> Flow<'p, '_> {
             ExprKind::List(items) | ExprKind::Tuple(items) | ExprKind::Set(items) => {
                 let mut value = Value { sequence: true, ..Value::default() };
                 let mut words = String::new();
-                for item in items {
+                for (at, item) in items.iter().enumerate() {
                     let part = self.eval_value(item, state);
-                    if !words.is_empty() {
+                    if at > 0 {
                         words.push(' ');
                     }
                     words.push_str(part.text.as_deref().unwrap_or(HOLE_TEXT));
@@ -131,6 +131,7 @@ impl<'p> Flow<'p, '_> {
                     self.check_attribute(target, value, &result);
                 }
                 self.check_assigned(target, value, &result, state);
+                self.apply_setting(*op, target, value, state);
                 if op.is_none() {
                     result.test = is_test(value).then_some(&**value);
                     result.alias =
@@ -286,14 +287,15 @@ impl<'p> Flow<'p, '_> {
 
     /// A name or attribute that is a source.
     fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
-        let local = self.index.value_source(path)?;
-        let (origin, what) = if local {
+        let source = self.index.value_source(path)?;
+        let (origin, what) = if source.local {
             (Origin::Local, "this machine")
         } else {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(expr.range, format!("`{path}` comes from {what}"));
-        Some(Value::of_atom(Atom::new(origin, trace)).with_path(path))
+        let atom = Atom { clean: source.clean, ..Atom::new(origin, trace) };
+        Some(Value::of_atom(atom).with_path(path))
     }
 
     fn attribute(
@@ -353,7 +355,7 @@ impl<'p> Flow<'p, '_> {
         index: &'p Expr<'p>,
         state: &mut State<'p>,
     ) -> Value<'p> {
-        self.eval_value(index, state);
+        let position = self.eval_value(index, state);
         if let Some(value) = expr.place().as_deref().and_then(|place| state.get(place)) {
             return value.clone();
         }
@@ -363,6 +365,12 @@ impl<'p> Flow<'p, '_> {
             return value;
         }
         let value = self.eval_value(base, state);
+        if let (Some(text), Some(Constant::Int(at))) = (value.full_text(), position.constant) {
+            let letter = usize::try_from(at).ok().and_then(|at| text.chars().nth(at));
+            if let Some(letter) = letter.filter(|_| !value.is_tainted()) {
+                return Value::of_text(letter.encode_utf8(&mut [0; 4]));
+            }
+        }
         let mut result = value.derived();
         if matches!(index.kind, ExprKind::Slice(_)) {
             // A slice keeps what kind of thing it was cut from.
@@ -641,7 +649,7 @@ pub(super) fn is_test(expr: &Expr<'_>) -> bool {
     )
 }
 
-fn compare(op: BinaryOp, first: &Value<'_>, second: &Value<'_>) -> Option<bool> {
+pub(super) fn compare(op: BinaryOp, first: &Value<'_>, second: &Value<'_>) -> Option<bool> {
     if let (Some(Constant::Int(a)), Some(Constant::Int(b))) = (first.constant, second.constant) {
         return match op {
             BinaryOp::Eq | BinaryOp::Is => Some(a == b),

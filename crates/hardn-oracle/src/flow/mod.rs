@@ -21,7 +21,7 @@ use self::{
 };
 use crate::{
     engine::Mode,
-    ir::{Expr, ExprKind, Function, Program, Range, Stmt, Type},
+    ir::{BinaryOp, Expr, ExprKind, Function, Program, Range, Stmt, Type},
     report::Report,
     rules::Index,
     walk::{self, Domain},
@@ -75,6 +75,8 @@ struct Frame<'p> {
     name: &'p str,
     class: Option<&'p str>,
     params: Vec<&'p str>,
+    /// A framework calls it, by its decorators.
+    entry: bool,
     /// In snippet mode its parameters are sources.
     open: bool,
     /// The variable an assignment is for, while its value is evaluated.
@@ -159,6 +161,7 @@ impl<'p> Flow<'p, '_> {
             name: function.name,
             class: function.class,
             params: function.params.iter().map(|param| param.name).collect(),
+            entry,
             open: self.snippet() && !self.called.contains(&number),
             target: None,
             summary: Summary::new(function.params.len()),
@@ -210,7 +213,7 @@ impl<'p> Flow<'p, '_> {
         let origin = if entry {
             Origin::Remote
         } else if main {
-            if self.index.value_source(param.name) == Some(false) {
+            if self.index.value_source(param.name).is_some_and(|source| !source.local) {
                 Origin::Remote
             } else {
                 Origin::Local
@@ -369,6 +372,26 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
             state.clean(&place, u128::MAX, current);
         }
         Some(state)
+    }
+
+    fn takes(
+        &mut self,
+        value: &'p Expr<'p>,
+        values: &'p [Expr<'p>],
+        state: &State<'p>,
+    ) -> Option<bool> {
+        let mut state = state.clone();
+        let known = self.eval_value(value, &mut state);
+        let mut certain = Some(false);
+        for case in values {
+            let case = self.eval_value(case, &mut state);
+            match eval::compare(BinaryOp::Eq, &known, &case) {
+                Some(true) => return Some(true),
+                Some(false) => {}
+                None => certain = None,
+            }
+        }
+        certain
     }
 
     fn ends(&mut self, expr: &'p Expr<'p>) -> bool {

@@ -2,7 +2,7 @@
 
 use super::{
     Flow,
-    call::Call,
+    call::{Call, mentions},
     state::State,
     summary::ParamSink,
     text,
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Range},
     report::Alert,
-    rules::{Argument, Literal, Shape, Sink},
+    rules::{Argument, Literal, SettingOperator, Shape, Sink},
 };
 use std::rc::Rc;
 
@@ -152,6 +152,9 @@ impl<'p> Flow<'p, '_> {
     pub(super) fn check_returned(&mut self, expr: &Expr<'p>, value: &Value<'p>) {
         let index = self.index;
         for (rule, sink) in &index.returned {
+            if sink.entry && !self.frame.entry {
+                continue;
+            }
             let demand = self.demand(*rule, sink);
             self.check_sink(demand, sink, expr, value);
         }
@@ -208,15 +211,58 @@ impl<'p> Flow<'p, '_> {
             return;
         }
         let mut paths: Vec<String> = target.dotted(&self.program.imports).into_iter().collect();
-        if let ExprKind::Attribute { base, name, .. } = &target.kind
-            && let Some(path) = self.eval_value(base, state).path
-        {
-            paths.push(format!("{path}.{name}"));
+        match &target.kind {
+            ExprKind::Attribute { base, name, .. } => {
+                let path = self.eval_value(base, state).path;
+                paths.extend(path.map(|path| format!("{path}.{name}")));
+            }
+            ExprKind::Subscript { base, .. } => {
+                let path = self.eval_value(base, state).path;
+                paths.extend(path.map(|path| format!("{path}[]")));
+            }
+            _ => {}
         }
         for (rule, patterns, sink) in &index.assigned {
             if paths.iter().any(|path| patterns.iter().any(|pattern| pattern.matches(path))) {
                 let demand = self.demand(*rule, sink);
                 self.check_sink(demand, sink, source, value);
+            }
+        }
+    }
+
+    /// An assignment to an attribute that taints or cleans the object it belongs to.
+    pub(super) fn apply_setting(
+        &mut self,
+        op: Option<BinaryOp>,
+        target: &'p Expr<'p>,
+        value: &'p Expr<'p>,
+        state: &mut State<'p>,
+    ) {
+        let index = self.index;
+        let ExprKind::Attribute { base, .. } = &target.kind else { return };
+        let (Some(place), false) = (base.place(), index.settings.is_empty()) else { return };
+        let Some(path) = target.dotted(&self.program.imports) else { return };
+        for model in &index.settings {
+            let operator = match op {
+                None => SettingOperator::Assign,
+                Some(BinaryOp::BitOr) => SettingOperator::Or,
+                Some(BinaryOp::BitAnd) => SettingOperator::And,
+                Some(_) => continue,
+            };
+            if model.setting.operator != operator
+                || !model.pattern.matches(&path)
+                || !mentions(value, &model.setting.mentions)
+            {
+                continue;
+            }
+            let mut object = self.eval_value(base, state);
+            if model.taints {
+                let trace = Trace::start(target.range, format!("`{path}` is set"));
+                let atom = Atom { clean: !model.bits, ..Atom::new(Origin::Remote, trace) };
+                object.absorb(&Value::of_atom(atom));
+                state.set(&place, object);
+            } else {
+                state.clean(&place, model.bits, object);
             }
         }
     }

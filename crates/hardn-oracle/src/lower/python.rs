@@ -238,9 +238,20 @@ impl<'a> Lowering<'a> {
                 for pattern in
                     named(clause).into_iter().filter(|child| child.kind() == "case_pattern")
                 {
-                    if self.source.text(pattern) != "_" {
-                        values.push(self.expr(pattern));
+                    if self.source.text(pattern) == "_" {
+                        continue;
                     }
+                    match pattern.named_child(0).filter(|inner| inner.kind() == "union_pattern") {
+                        Some(union) => {
+                            values.extend(named(union).into_iter().map(|one| self.expr(one)));
+                        }
+                        None => values.push(self.expr(pattern)),
+                    }
+                }
+                if let Some(guard) = clause.child_by_field_name("guard") {
+                    // What it matches is no longer all it takes.
+                    let test = self.expr(guard);
+                    values = vec![unknown(guard, vec![test])];
                 }
                 cases.push(Case {
                     values,

@@ -9,7 +9,7 @@ use super::{
     path::{PathPattern, last},
     schema::{
         AttributeModel, CallModel, Guard, Handler, Kind, LiteralModel, MemoryCheck, Propagator,
-        Sanitizer, Sink, Source,
+        Sanitizer, Setting, Sink, Source,
     },
 };
 use crate::{OracleError, Result};
@@ -20,7 +20,8 @@ const MAX_FLOW_RULES: usize = 128;
 /// What a call turned out to be.
 #[derive(Debug)]
 pub(crate) enum Hit {
-    Source(Source),
+    /// `clean`: the rules that the source does not concern.
+    Source { source: Source, clean: u128 },
     Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
     Sanitizer { bits: u128, sanitizer: Sanitizer },
     Guard { bits: u128, guard: Guard, mark: u32 },
@@ -33,6 +34,24 @@ pub(crate) enum Hit {
 struct Model {
     pattern: PathPattern,
     hit: usize,
+}
+
+/// A name or attribute that is a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ValueSource {
+    pub(crate) local: bool,
+    /// The rules that it does not concern.
+    pub(crate) clean: u128,
+}
+
+/// An assignment to an attribute that changes its object.
+#[derive(Debug)]
+pub(crate) struct SettingModel {
+    pub(crate) pattern: PathPattern,
+    pub(crate) setting: Setting,
+    pub(crate) bits: u128,
+    /// It taints; else it cleans.
+    pub(crate) taints: bool,
 }
 
 /// The rules of one language, ready to use.
@@ -51,7 +70,9 @@ pub(crate) struct Index {
     pub(crate) contains: Vec<(u128, Vec<String>)>,
     /// Memory checks and the rules that stand for them.
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
-    values: Vec<(PathPattern, bool)>,
+    /// Assignments that taint or clean their object.
+    pub(crate) settings: Vec<SettingModel>,
+    values: Vec<(PathPattern, ValueSource)>,
     decorators: Vec<PathPattern>,
     hits: Vec<Hit>,
     by_name: HashMap<String, Vec<Model>>,
@@ -75,6 +96,7 @@ impl Index {
             assigned: Vec::new(),
             contains: Vec::new(),
             checks: Vec::new(),
+            settings: Vec::new(),
             values: Vec::new(),
             decorators: Vec::new(),
             hits: Vec::new(),
@@ -112,10 +134,12 @@ impl Index {
     fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
         for source in &file.sources {
-            self.values
-                .extend(source.value.iter().map(|text| (PathPattern::new(text), source.local)));
+            let clean = if source.own { !bits } else { 0 };
+            let value = ValueSource { local: source.local, clean };
+            self.values.extend(source.value.iter().map(|text| (PathPattern::new(text), value)));
+            self.add_settings(&source.set, bits, true);
             self.decorators.extend(source.decorated.iter().map(|text| PathPattern::new(text)));
-            self.add_hit(&source.call, Hit::Source(source.clone()));
+            self.add_hit(&source.call, Hit::Source { source: source.clone(), clean });
         }
         for sink in &file.sinks {
             if sink.returned {
@@ -142,6 +166,7 @@ impl Index {
             if !guard.contains.is_empty() {
                 self.contains.push((bits, guard.contains.clone()));
             }
+            self.add_settings(&guard.set, bits, false);
             let mark = guard.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
             self.add_hit(&guard.call, Hit::Guard { bits, guard: guard.clone(), mark });
         }
@@ -163,6 +188,15 @@ impl Index {
         if let Some(check) = file.check {
             self.checks.push((check, number));
         }
+    }
+
+    fn add_settings(&mut self, settings: &[Setting], bits: u128, taints: bool) {
+        self.settings.extend(settings.iter().map(|setting| SettingModel {
+            pattern: PathPattern::new(&setting.attribute),
+            setting: setting.clone(),
+            bits,
+            taints,
+        }));
     }
 
     fn add_hit(&mut self, patterns: &[String], hit: Hit) {
@@ -211,9 +245,9 @@ impl Index {
         self.decorators.iter().any(|pattern| pattern.matches(path))
     }
 
-    /// Whether a name or attribute is a source: `Some(local)`.
-    pub(crate) fn value_source(&self, path: &str) -> Option<bool> {
-        self.values.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, local)| *local)
+    /// Whether a name or attribute is a source.
+    pub(crate) fn value_source(&self, path: &str) -> Option<ValueSource> {
+        self.values.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, value)| *value)
     }
 }
 

@@ -224,6 +224,39 @@ pub(crate) struct Source {
     /// Not a remote source, but one of this machine: only snippet mode counts it.
     #[serde(default)]
     pub(crate) local: bool,
+    /// Of this rule alone: a predictable number, a setting that is too old; it counts in both modes.
+    #[serde(default)]
+    pub(crate) own: bool,
+    /// Conditions on the call.
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+    /// Objects with such a setting become tainted.
+    #[serde(default)]
+    pub(crate) set: Vec<Setting>,
+}
+
+/// An assignment to an attribute that changes what its object is good for, such as `context.options |= NO_OLD`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Setting {
+    pub(crate) attribute: String,
+    /// The operator of the assignment.
+    #[serde(default)]
+    pub(crate) operator: SettingOperator,
+    /// A name like this stands in what is assigned.
+    pub(crate) mentions: Pattern,
+}
+
+/// `=`, `|=` or `&=`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) enum SettingOperator {
+    #[default]
+    #[serde(rename = "=")]
+    Assign,
+    #[serde(rename = "|=")]
+    Or,
+    #[serde(rename = "&=")]
+    And,
 }
 
 /// A call that takes functions and calls them with values of known kinds, such as a router.
@@ -286,6 +319,9 @@ pub(crate) struct Sink {
     /// Returned values are a sink.
     #[serde(default)]
     pub(crate) returned: bool,
+    /// Only in functions that a framework calls, by their decorators.
+    #[serde(default)]
+    pub(crate) entry: bool,
     /// Only in functions and for variables whose name matches.
     #[serde(default)]
     pub(crate) context: Option<Pattern>,
@@ -342,6 +378,9 @@ pub(crate) struct Guard {
     /// Only in this mode.
     #[serde(default)]
     pub(crate) mode: Option<Mode>,
+    /// Objects with such a setting are clean.
+    #[serde(default)]
+    pub(crate) set: Vec<Setting>,
     /// `"x" in subject` is false: the subject is clean.
     #[serde(default)]
     pub(crate) contains: Vec<String>,
