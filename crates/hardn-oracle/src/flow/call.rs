@@ -469,8 +469,10 @@ impl<'p> Flow<'p, '_> {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(call.range, format!("`{}` reads from {what}", call.name));
-        let value = Value::of_atom(Atom { clean, ..Atom::new(origin, trace) });
+        let value = Value::of_atom(Atom::only_for(origin, clean, trace));
         match &source.fills {
+            // Several rules may have a source of their own here.
+            None if clean != 0 => result.absorb(&value),
             None => *result = value,
             Some(fills) => {
                 for (target, _) in call.select(fills) {

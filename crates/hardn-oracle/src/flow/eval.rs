@@ -287,14 +287,14 @@ impl<'p> Flow<'p, '_> {
 
     /// A name or attribute that is a source.
     fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
-        let source = self.index.value_source(path)?;
+        let source = self.index.value_source(path, self.frame.name)?;
         let (origin, what) = if source.local {
             (Origin::Local, "this machine")
         } else {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(expr.range, format!("`{path}` comes from {what}"));
-        let atom = Atom { clean: source.clean, ..Atom::new(origin, trace) };
+        let atom = Atom::only_for(origin, source.clean, trace);
         Some(Value::of_atom(atom).with_path(path))
     }
 
@@ -424,6 +424,9 @@ impl<'p> Flow<'p, '_> {
             | BinaryOp::Is
             | BinaryOp::IsNot => {
                 let second = self.eval_value(right, state);
+                if matches!(op, BinaryOp::In | BinaryOp::NotIn) {
+                    self.check_contains(expr.range, &first, &second);
+                }
                 if matches!(op, BinaryOp::Eq | BinaryOp::Ne) {
                     for (named, other) in [(left, right), (right, left)] {
                         if let Some(name) = last_name(named) {

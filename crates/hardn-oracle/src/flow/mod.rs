@@ -213,7 +213,11 @@ impl<'p> Flow<'p, '_> {
         let origin = if entry {
             Origin::Remote
         } else if main {
-            if self.index.value_source(param.name).is_some_and(|source| !source.local) {
+            if self
+                .index
+                .value_source(param.name, function.name)
+                .is_some_and(|source| !source.local)
+            {
                 Origin::Remote
             } else {
                 Origin::Local

@@ -126,6 +126,10 @@ impl<'p> Flow<'p, '_> {
     }
 
     fn counts(&self, atom: &Atom, demand: Demand) -> bool {
+        // A rule with sources of its own asks for nothing else.
+        if self.index.has_own_sources(demand.rule) && !atom.own {
+            return false;
+        }
         match atom.origin {
             Origin::Remote => true,
             _ if !self.snippet() => false,
@@ -198,6 +202,20 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
+    /// A test for a part of a text: `"host.com" in url`.
+    pub(super) fn check_contains(&mut self, range: Range, part: &Value<'p>, whole: &Value<'p>) {
+        // Membership of a list is a test for the whole text.
+        if whole.sequence || whole.full_text().is_some() {
+            return;
+        }
+        let (Some(text), index) = (part.full_text(), self.index) else { return };
+        for (rule, model) in &index.tests {
+            if model.text.0.is_match(text) {
+                self.alert_here(*rule, range);
+            }
+        }
+    }
+
     /// A value that is assigned to a name or attribute that must not have it.
     pub(super) fn check_assigned(
         &mut self,
@@ -258,7 +276,7 @@ impl<'p> Flow<'p, '_> {
             let mut object = self.eval_value(base, state);
             if model.taints {
                 let trace = Trace::start(target.range, format!("`{path}` is set"));
-                let atom = Atom { clean: !model.bits, ..Atom::new(Origin::Remote, trace) };
+                let atom = Atom::only_for(Origin::Remote, !model.bits, trace);
                 object.absorb(&Value::of_atom(atom));
                 state.set(&place, object);
             } else {

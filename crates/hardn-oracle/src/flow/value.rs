@@ -86,16 +86,24 @@ pub(crate) struct Atom {
     pub(crate) built: bool,
     /// It stands before a slash: the folder part of a path.
     pub(crate) leading: bool,
+    /// It concerns one rule alone, whose source it came from.
+    pub(crate) own: bool,
     pub(crate) trace: Rc<Trace>,
 }
 
 impl Atom {
     pub(crate) fn new(origin: Origin, trace: Rc<Trace>) -> Self {
-        Self { origin, clean: 0, marks: 0, built: false, leading: false, trace }
+        Self { origin, clean: 0, marks: 0, built: false, leading: false, own: false, trace }
+    }
+
+    /// Taint that concerns no rule but some.
+    pub(crate) fn only_for(origin: Origin, clean: u128, trace: Rc<Trace>) -> Self {
+        Self { clean, own: clean != 0, ..Self::new(origin, trace) }
     }
 
     fn same_origin(&self, other: &Self) -> bool {
         self.origin == other.origin
+            && self.own == other.own
             && (Rc::ptr_eq(&self.trace, &other.trace) || self.trace.root() == other.trace.root())
     }
 }

@@ -190,7 +190,9 @@ impl<'a> Lowering<'a> {
             match child.kind() {
                 "except_clause" | "except_group_clause" => {
                     let block = named(child).into_iter().rev().find(|part| part.kind() == "block");
-                    handlers.push(block.map(|block| self.block(block)).unwrap_or_default());
+                    let mut handler: Vec<Stmt<'a>> = self.caught(child).into_iter().collect();
+                    handler.extend(block.map(|block| self.block(block)).unwrap_or_default());
+                    handlers.push(handler);
                 }
                 "else_clause" => otherwise = self.field_block(child, "body"),
                 "finally_clause" => {
@@ -204,6 +206,18 @@ impl<'a> Lowering<'a> {
             }
         }
         StmtKind::Try { body, handlers, otherwise, finally }
+    }
+
+    /// `except E as e` as `e = __exception__()`, a call that rules can name.
+    fn caught(&mut self, clause: Node<'_>) -> Option<Stmt<'a>> {
+        let pattern = named(clause).into_iter().find(|part| part.kind() == "as_pattern")?;
+        let alias = pattern.child_by_field_name("alias")?.named_child(0)?;
+        let place = range(pattern);
+        let callee = Box::new(Expr::new(ExprKind::Name("__exception__"), place));
+        let value = Box::new(Expr::new(ExprKind::Call { callee, args: Vec::new() }, place));
+        let target = Box::new(self.expr(alias));
+        let kind = ExprKind::Assign { op: None, target, value };
+        Some(Stmt { kind: StmtKind::Expr(Expr::new(kind, place)), range: place })
     }
 
     fn with_statement(&mut self, node: Node<'_>) -> StmtKind<'a> {

@@ -8,8 +8,8 @@ use super::{
     load::Rule,
     path::{PathPattern, last},
     schema::{
-        AttributeModel, CallModel, Guard, Handler, Kind, LiteralModel, MemoryCheck, Propagator,
-        Sanitizer, Setting, Sink, Source,
+        AttributeModel, CallModel, ContainsModel, Guard, Handler, Kind, LiteralModel, MemoryCheck,
+        Pattern, Propagator, Sanitizer, Setting, Sink, Source,
     },
 };
 use crate::{OracleError, Result};
@@ -21,13 +21,34 @@ const MAX_FLOW_RULES: usize = 128;
 #[derive(Debug)]
 pub(crate) enum Hit {
     /// `clean`: the rules that the source does not concern.
-    Source { source: Source, clean: u128 },
-    Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
-    Sanitizer { bits: u128, sanitizer: Sanitizer },
-    Guard { bits: u128, guard: Guard, mark: u32 },
+    Source {
+        source: Source,
+        clean: u128,
+    },
+    Sink {
+        rule: usize,
+        sink: Box<Sink>,
+        except: Vec<PathPattern>,
+        mark: u32,
+    },
+    Sanitizer {
+        bits: u128,
+        sanitizer: Sanitizer,
+    },
+    Guard {
+        bits: u128,
+        guard: Guard,
+        mark: u32,
+    },
     Handler(Handler),
-    Propagator { propagator: Propagator, mark: u32 },
-    Call { rule: usize, model: CallModel },
+    Propagator {
+        propagator: Propagator,
+        mark: u32,
+    },
+    Call {
+        rule: usize,
+        model: CallModel,
+    },
 }
 
 #[derive(Debug)]
@@ -37,8 +58,9 @@ struct Model {
 }
 
 /// A name or attribute that is a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct ValueSource {
+    within: Option<Pattern>,
     pub(crate) local: bool,
     /// The rules that it does not concern.
     pub(crate) clean: u128,
@@ -68,6 +90,8 @@ pub(crate) struct Index {
     pub(crate) assigned: Vec<(usize, Vec<PathPattern>, Sink)>,
     /// Texts whose absence makes a value clean of these rules.
     pub(crate) contains: Vec<(u128, Vec<String>)>,
+    /// Tests for parts of a text.
+    pub(crate) tests: Vec<(usize, ContainsModel)>,
     /// Memory checks and the rules that stand for them.
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
     /// Assignments that taint or clean their object.
@@ -95,6 +119,7 @@ impl Index {
             returned: Vec::new(),
             assigned: Vec::new(),
             contains: Vec::new(),
+            tests: Vec::new(),
             checks: Vec::new(),
             settings: Vec::new(),
             values: Vec::new(),
@@ -135,8 +160,9 @@ impl Index {
         let file = &rule.file;
         for source in &file.sources {
             let clean = if source.own { !bits } else { 0 };
-            let value = ValueSource { local: source.local, clean };
-            self.values.extend(source.value.iter().map(|text| (PathPattern::new(text), value)));
+            let value = ValueSource { within: source.within.clone(), local: source.local, clean };
+            let models = source.value.iter().map(|text| (PathPattern::new(text), value.clone()));
+            self.values.extend(models);
             self.add_settings(&source.set, bits, true);
             self.decorators.extend(source.decorated.iter().map(|text| PathPattern::new(text)));
             self.add_hit(&source.call, Hit::Source { source: source.clone(), clean });
@@ -181,6 +207,7 @@ impl Index {
             self.add_hit(&model.call, Hit::Call { rule: number, model: model.clone() });
         }
         self.literals.extend(file.literals.iter().map(|model| (number, model.clone())));
+        self.tests.extend(file.contains.iter().map(|model| (number, model.clone())));
         for model in &file.attributes {
             let patterns = model.attribute.iter().map(|text| PathPattern::new(text)).collect();
             self.attributes.push((number, patterns, model.clone()));
@@ -209,6 +236,11 @@ impl Index {
                 None => self.globs.push(Model { pattern, hit: at }),
             }
         }
+    }
+
+    /// Whether a rule is about its own sources instead of remote data.
+    pub(crate) fn has_own_sources(&self, rule: usize) -> bool {
+        self.rules[rule].file.sources.iter().any(|source| source.own)
     }
 
     /// Everything that is known of a call with one of these paths, in the order of the rules.
@@ -245,9 +277,15 @@ impl Index {
         self.decorators.iter().any(|pattern| pattern.matches(path))
     }
 
-    /// Whether a name or attribute is a source.
-    pub(crate) fn value_source(&self, path: &str) -> Option<ValueSource> {
-        self.values.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, value)| *value)
+    /// Whether a name or attribute is a source in a function of this name.
+    pub(crate) fn value_source(&self, path: &str, function: &str) -> Option<&ValueSource> {
+        let fits = |source: &ValueSource| {
+            source.within.as_ref().is_none_or(|within| within.0.is_match(function))
+        };
+        self.values
+            .iter()
+            .find(|(pattern, source)| pattern.matches(path) && fits(source))
+            .map(|(_, value)| value)
     }
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct RuleFile {
     #[serde(default)]
     pub(crate) attributes: Vec<AttributeModel>,
     #[serde(default)]
+    pub(crate) contains: Vec<ContainsModel>,
+    #[serde(default)]
     pub(crate) check: Option<MemoryCheck>,
     /// Calls that the memory check treats as its origin: allocators, lookups, releases.
     #[serde(default)]
@@ -227,6 +229,9 @@ pub(crate) struct Source {
     /// Of this rule alone: a predictable number, a setting that is too old; it counts in both modes.
     #[serde(default)]
     pub(crate) own: bool,
+    /// Names and attributes count only in functions with such a name.
+    #[serde(default)]
+    pub(crate) within: Option<Pattern>,
     /// Conditions on the call.
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
@@ -441,6 +446,14 @@ pub(crate) struct LiteralModel {
     /// Names that are harmless.
     #[serde(default)]
     pub(crate) except_name: Option<Pattern>,
+}
+
+/// A test for a part of a text that says less than it seems to: `"host.com" in url`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ContainsModel {
+    /// The text that is looked for.
+    pub(crate) text: Pattern,
 }
 
 /// A setting that is wrong.
