@@ -126,8 +126,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     fn counts(&self, atom: &Atom, demand: Demand) -> bool {
-        // A rule with sources of its own asks for nothing else.
-        if self.index.has_own_sources(demand.rule) && !atom.own {
+        if !self.index.rules[demand.rule].file.remote && !atom.own {
             return false;
         }
         match atom.origin {

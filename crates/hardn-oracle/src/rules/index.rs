@@ -159,7 +159,7 @@ impl Index {
     fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
         for source in &file.sources {
-            let clean = if source.own { !bits } else { 0 };
+            let clean = if source.only { !bits } else { 0 };
             let value = ValueSource { within: source.within.clone(), local: source.local, clean };
             let models = source.value.iter().map(|text| (PathPattern::new(text), value.clone()));
             self.values.extend(models);
@@ -236,11 +236,6 @@ impl Index {
                 None => self.globs.push(Model { pattern, hit: at }),
             }
         }
-    }
-
-    /// Whether a rule is about its own sources instead of remote data.
-    pub(crate) fn has_own_sources(&self, rule: usize) -> bool {
-        self.rules[rule].file.sources.iter().any(|source| source.own)
     }
 
     /// Everything that is known of a call with one of these paths, in the order of the rules.

@@ -39,6 +39,9 @@ pub(crate) struct RuleFile {
     /// In snippet mode, a parameter counts only once it was joined to other text.
     #[serde(default)]
     pub(crate) built: bool,
+    /// Data from outside counts; where it does not, the rule's own sources are all there is.
+    #[serde(default = "yes")]
+    pub(crate) remote: bool,
     #[serde(default)]
     pub(crate) sources: Vec<Source>,
     #[serde(default)]
@@ -70,6 +73,10 @@ pub(crate) struct RuleFile {
     pub(crate) invalid: Vec<String>,
     #[serde(default)]
     pub(crate) faithful: Samples,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Samples for faithful mode; those at the top level are for snippet mode.
@@ -226,9 +233,9 @@ pub(crate) struct Source {
     /// Not a remote source, but one of this machine: only snippet mode counts it.
     #[serde(default)]
     pub(crate) local: bool,
-    /// Of this rule alone: a predictable number, a setting that is too old; it counts in both modes.
+    /// Only this rule minds it: a predictable number, a setting that is too old. It counts in both modes.
     #[serde(default)]
-    pub(crate) own: bool,
+    pub(crate) only: bool,
     /// Names and attributes count only in functions with such a name.
     #[serde(default)]
     pub(crate) within: Option<Pattern>,
