@@ -190,7 +190,9 @@ impl<'p> Flow<'p, '_> {
         }
         for hit in &hits {
             match hit {
-                Hit::Source(source) => Self::apply_source(&call, source, &mut result, state),
+                Hit::Source { source, clean } => {
+                    Self::apply_source(&call, source, *clean, &mut result, state);
+                }
                 Hit::Sanitizer { bits, sanitizer }
                     if sanitizer.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
@@ -250,7 +252,7 @@ impl<'p> Flow<'p, '_> {
         result
     }
 
-    fn all_parts(call: &Call<'p>) -> Value<'p> {
+    pub(super) fn all_parts(call: &Call<'p>) -> Value<'p> {
         let mut value = Value::default();
         for (_, _, part) in &call.args {
             value.absorb(part);
@@ -260,6 +262,9 @@ impl<'p> Flow<'p, '_> {
 
     /// The result of a call nobody explains.
     fn assumed_result(&mut self, call: &Call<'p>, hits: &[&Hit]) -> Value<'p> {
+        if self.language == Language::Ruby {
+            return self.ruby_result(call, !hits.is_empty());
+        }
         if self.language != Language::Python {
             return Value::default();
         }
@@ -454,6 +459,7 @@ impl<'p> Flow<'p, '_> {
     fn apply_source(
         call: &Call<'p>,
         source: &crate::rules::Source,
+        clean: u128,
         result: &mut Value<'p>,
         state: &mut State<'p>,
     ) {
@@ -463,7 +469,7 @@ impl<'p> Flow<'p, '_> {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(call.range, format!("`{}` reads from {what}", call.name));
-        let value = Value::of_atom(Atom::new(origin, trace));
+        let value = Value::of_atom(Atom { clean, ..Atom::new(origin, trace) });
         match &source.fills {
             None => *result = value,
             Some(fills) => {
@@ -602,6 +608,7 @@ impl<'p> Flow<'p, '_> {
                 needs_built: sink.needs_built && !sink.built,
                 unknown: sink.unknown,
                 base: sink.base,
+                parameters: false,
             };
             self.taint_reaches(demand, sink.range, &value);
         }

@@ -286,14 +286,15 @@ impl<'p> Flow<'p, '_> {
 
     /// A name or attribute that is a source.
     fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
-        let local = self.index.value_source(path)?;
+        let (local, clean) = self.index.value_source_for(path)?;
         let (origin, what) = if local {
             (Origin::Local, "this machine")
         } else {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(expr.range, format!("`{path}` comes from {what}"));
-        Some(Value::of_atom(Atom::new(origin, trace)).with_path(path))
+        let atom = Atom { clean, ..Atom::new(origin, trace) };
+        Some(Value::of_atom(atom).with_path(path))
     }
 
     fn attribute(

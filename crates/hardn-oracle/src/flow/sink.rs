@@ -22,6 +22,8 @@ pub(super) struct Demand {
     pub(super) needs_built: bool,
     pub(super) unknown: bool,
     pub(super) base: bool,
+    /// In faithful mode, parameters count once they were joined to other text.
+    pub(super) parameters: bool,
 }
 
 impl<'p> Flow<'p, '_> {
@@ -32,6 +34,7 @@ impl<'p> Flow<'p, '_> {
             needs_built: sink.built.unwrap_or(file.built),
             unknown: sink.unknown.unwrap_or(file.unknown),
             base: sink.base,
+            parameters: file.parameters,
         }
     }
 
@@ -128,6 +131,7 @@ impl<'p> Flow<'p, '_> {
     fn counts(&self, atom: &Atom, demand: Demand) -> bool {
         match atom.origin {
             Origin::Remote => true,
+            Origin::Parameter(_) if demand.parameters && !self.snippet() => atom.built,
             _ if !self.snippet() => false,
             Origin::Parameter(_) if !self.frame.open => false,
             Origin::Unknown if !demand.unknown => false,

@@ -20,7 +20,8 @@ const MAX_FLOW_RULES: usize = 128;
 /// What a call turned out to be.
 #[derive(Debug)]
 pub(crate) enum Hit {
-    Source(Source),
+    /// `clean`: the rules it does not count for.
+    Source { source: Source, clean: u128 },
     Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
     Sanitizer { bits: u128, sanitizer: Sanitizer },
     Guard { bits: u128, guard: Guard, mark: u32 },
@@ -51,7 +52,7 @@ pub(crate) struct Index {
     pub(crate) contains: Vec<(u128, Vec<String>)>,
     /// Memory checks and the rules that stand for them.
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
-    values: Vec<(PathPattern, bool)>,
+    values: Vec<(PathPattern, bool, u128)>,
     decorators: Vec<PathPattern>,
     hits: Vec<Hit>,
     by_name: HashMap<String, Vec<Model>>,
@@ -112,10 +113,12 @@ impl Index {
     fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
         for source in &file.sources {
-            self.values
-                .extend(source.value.iter().map(|text| (PathPattern::new(text), source.local)));
+            let clean = if source.only { !bits } else { 0 };
+            self.values.extend(
+                source.value.iter().map(|text| (PathPattern::new(text), source.local, clean)),
+            );
             self.decorators.extend(source.decorated.iter().map(|text| PathPattern::new(text)));
-            self.add_hit(&source.call, Hit::Source(source.clone()));
+            self.add_hit(&source.call, Hit::Source { source: source.clone(), clean });
         }
         for sink in &file.sinks {
             if sink.returned {
@@ -213,7 +216,15 @@ impl Index {
 
     /// Whether a name or attribute is a source: `Some(local)`.
     pub(crate) fn value_source(&self, path: &str) -> Option<bool> {
-        self.values.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, local)| *local)
+        self.value_source_for(path).map(|(local, _)| local)
+    }
+
+    /// As [`Self::value_source`], with the rules it does not count for.
+    pub(crate) fn value_source_for(&self, path: &str) -> Option<(bool, u128)> {
+        self.values
+            .iter()
+            .find(|(pattern, ..)| pattern.matches(path))
+            .map(|(_, local, clean)| (*local, *clean))
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct RuleFile {
     /// In snippet mode, a parameter counts only once it was joined to other text.
     #[serde(default)]
     pub(crate) built: bool,
+    /// In faithful mode, parameters count as well once they were joined to other text: what libraries are handed.
+    #[serde(default)]
+    pub(crate) parameters: bool,
     #[serde(default)]
     pub(crate) sources: Vec<Source>,
     #[serde(default)]
@@ -224,6 +227,9 @@ pub(crate) struct Source {
     /// Not a remote source, but one of this machine: only snippet mode counts it.
     #[serde(default)]
     pub(crate) local: bool,
+    /// Counts for the rule it stands in alone.
+    #[serde(default)]
+    pub(crate) only: bool,
 }
 
 /// A call that takes functions and calls them with values of known kinds, such as a router.
