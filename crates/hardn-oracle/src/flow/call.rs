@@ -190,8 +190,8 @@ impl<'p> Flow<'p, '_> {
         }
         for hit in &hits {
             match hit {
-                Hit::Source { source, clean } => {
-                    Self::apply_source(&call, source, *clean, &mut result, state);
+                Hit::Source { source, clean, mark } => {
+                    Self::apply_source(&call, source, (*clean, *mark), &mut result, state);
                 }
                 Hit::Sanitizer { bits, sanitizer }
                     if sanitizer.when.iter().all(|condition| self.holds(condition, &call)) =>
@@ -459,7 +459,7 @@ impl<'p> Flow<'p, '_> {
     fn apply_source(
         call: &Call<'p>,
         source: &crate::rules::Source,
-        clean: u128,
+        (clean, marks): (u128, u32),
         result: &mut Value<'p>,
         state: &mut State<'p>,
     ) {
@@ -469,7 +469,7 @@ impl<'p> Flow<'p, '_> {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(call.range, format!("`{}` reads from {what}", call.name));
-        let value = Value::of_atom(Atom { clean, ..Atom::new(origin, trace) });
+        let value = Value::of_atom(Atom { clean, marks, ..Atom::new(origin, trace) });
         match &source.fills {
             None => *result = value,
             Some(fills) => {
@@ -608,7 +608,7 @@ impl<'p> Flow<'p, '_> {
                 needs_built: sink.needs_built && !sink.built,
                 unknown: sink.unknown,
                 base: sink.base,
-                parameters: false,
+                parameters: None,
             };
             self.taint_reaches(demand, sink.range, &value);
         }

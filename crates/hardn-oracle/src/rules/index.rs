@@ -21,7 +21,7 @@ const MAX_FLOW_RULES: usize = 128;
 #[derive(Debug)]
 pub(crate) enum Hit {
     /// `clean`: the rules it does not count for.
-    Source { source: Source, clean: u128 },
+    Source { source: Source, clean: u128, mark: u32 },
     Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
     Sanitizer { bits: u128, sanitizer: Sanitizer },
     Guard { bits: u128, guard: Guard, mark: u32 },
@@ -118,7 +118,8 @@ impl Index {
                 source.value.iter().map(|text| (PathPattern::new(text), source.local, clean)),
             );
             self.decorators.extend(source.decorated.iter().map(|text| PathPattern::new(text)));
-            self.add_hit(&source.call, Hit::Source { source: source.clone(), clean });
+            let mark = source.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
+            self.add_hit(&source.call, Hit::Source { source: source.clone(), clean, mark });
         }
         for sink in &file.sinks {
             if sink.returned {

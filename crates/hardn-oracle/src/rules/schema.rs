@@ -39,7 +39,7 @@ pub(crate) struct RuleFile {
     /// In snippet mode, a parameter counts only once it was joined to other text.
     #[serde(default)]
     pub(crate) built: bool,
-    /// In faithful mode, parameters count as well once they were joined to other text: what libraries are handed.
+    /// In faithful mode, parameters count as well: what libraries are handed. With `built`, once joined to other text.
     #[serde(default)]
     pub(crate) parameters: bool,
     #[serde(default)]
@@ -230,6 +230,9 @@ pub(crate) struct Source {
     /// Counts for the rule it stands in alone.
     #[serde(default)]
     pub(crate) only: bool,
+    /// What a call gives carries this mark, which sinks may ask for.
+    #[serde(default)]
+    pub(crate) mark: Option<String>,
 }
 
 /// A call that takes functions and calls them with values of known kinds, such as a router.
