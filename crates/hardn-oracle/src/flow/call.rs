@@ -190,10 +190,10 @@ impl<'p> Flow<'p, '_> {
         }
         for hit in &hits {
             match hit {
-                Hit::Source { source, clean }
+                Hit::Source { source, clean, mark }
                     if source.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
-                    Self::apply_source(&call, source, *clean, &mut result, state);
+                    Self::apply_source(&call, source, (*clean, *mark), &mut result, state);
                 }
                 Hit::Sanitizer { bits, sanitizer }
                     if sanitizer.when.iter().all(|condition| self.holds(condition, &call)) =>
@@ -254,7 +254,7 @@ impl<'p> Flow<'p, '_> {
         result
     }
 
-    fn all_parts(call: &Call<'p>) -> Value<'p> {
+    pub(super) fn all_parts(call: &Call<'p>) -> Value<'p> {
         let mut value = Value::default();
         for (_, _, part) in &call.args {
             value.absorb(part);
@@ -264,6 +264,9 @@ impl<'p> Flow<'p, '_> {
 
     /// The result of a call nobody explains.
     fn assumed_result(&mut self, call: &Call<'p>, hits: &[&Hit]) -> Value<'p> {
+        if self.language == Language::Ruby {
+            return self.ruby_result(call, !hits.is_empty());
+        }
         if self.language != Language::Python {
             return Value::default();
         }
@@ -459,7 +462,7 @@ impl<'p> Flow<'p, '_> {
     fn apply_source(
         call: &Call<'p>,
         source: &crate::rules::Source,
-        clean: u128,
+        (clean, marks): (u128, u32),
         result: &mut Value<'p>,
         state: &mut State<'p>,
     ) {
@@ -469,7 +472,8 @@ impl<'p> Flow<'p, '_> {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(call.range, format!("`{}` reads from {what}", call.name));
-        let value = Value::of_atom(Atom::only_for(origin, clean, trace));
+        let atom = Atom { marks, ..Atom::only_for(origin, clean, trace) };
+        let value = Value::of_atom(atom);
         match &source.fills {
             // Several rules may have a source of their own here.
             None if clean != 0 => result.absorb(&value),
@@ -610,6 +614,7 @@ impl<'p> Flow<'p, '_> {
                 needs_built: sink.needs_built && !sink.built,
                 unknown: sink.unknown,
                 base: sink.base,
+                parameters: None,
             };
             self.taint_reaches(demand, sink.range, &value);
         }

@@ -4,6 +4,7 @@ mod call;
 mod constants;
 mod eval;
 mod guard;
+mod ruby;
 mod sink;
 mod state;
 mod summary;

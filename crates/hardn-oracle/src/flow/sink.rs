@@ -1,5 +1,7 @@
 //! Where alerts are made: sinks, returned values, literals.
 
+use hardn_types::Language;
+
 use super::{
     Flow,
     call::{Call, mentions},
@@ -22,6 +24,8 @@ pub(super) struct Demand {
     pub(super) needs_built: bool,
     pub(super) unknown: bool,
     pub(super) base: bool,
+    /// In faithful mode, parameters count: `Some(true)` once they were joined to other text.
+    pub(super) parameters: Option<bool>,
 }
 
 impl<'p> Flow<'p, '_> {
@@ -32,6 +36,7 @@ impl<'p> Flow<'p, '_> {
             needs_built: sink.built.unwrap_or(file.built),
             unknown: sink.unknown.unwrap_or(file.unknown),
             base: sink.base,
+            parameters: file.parameters.then_some(file.built),
         }
     }
 
@@ -131,6 +136,9 @@ impl<'p> Flow<'p, '_> {
         }
         match atom.origin {
             Origin::Remote => true,
+            Origin::Parameter(_) if !self.snippet() => {
+                demand.parameters.is_some_and(|built| !built || atom.built)
+            }
             _ if !self.snippet() => false,
             Origin::Parameter(_) if !self.frame.open => false,
             Origin::Unknown if !demand.unknown => false,
@@ -292,10 +300,21 @@ impl<'p> Flow<'p, '_> {
         value: &Value<'p>,
     ) {
         let index = self.index;
-        if index.attributes.is_empty() || !matches!(target.kind, ExprKind::Attribute { .. }) {
+        if index.attributes.is_empty() {
             return;
         }
-        let Some(path) = target.dotted(&self.program.imports) else { return };
+        let path = match &target.kind {
+            ExprKind::Attribute { .. } => target.dotted(&self.program.imports),
+            // `defaults[:verify] = false`
+            ExprKind::Subscript { base, index } if self.language == Language::Ruby => {
+                match (base.dotted(&self.program.imports), &index.kind) {
+                    (Some(base), ExprKind::Str(key)) => Some(format!("{base}.{key}")),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        let Some(path) = path else { return };
         for (rule, patterns, model) in &index.attributes {
             if patterns.iter().any(|pattern| pattern.matches(&path))
                 && model.is.iter().any(|literal| self.equals(literal, expr, value))

@@ -20,35 +20,14 @@ const MAX_FLOW_RULES: usize = 128;
 /// What a call turned out to be.
 #[derive(Debug)]
 pub(crate) enum Hit {
-    /// `clean`: the rules that the source does not concern.
-    Source {
-        source: Source,
-        clean: u128,
-    },
-    Sink {
-        rule: usize,
-        sink: Box<Sink>,
-        except: Vec<PathPattern>,
-        mark: u32,
-    },
-    Sanitizer {
-        bits: u128,
-        sanitizer: Sanitizer,
-    },
-    Guard {
-        bits: u128,
-        guard: Guard,
-        mark: u32,
-    },
+    /// `clean`: the rules it does not count for.
+    Source { source: Source, clean: u128, mark: u32 },
+    Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
+    Sanitizer { bits: u128, sanitizer: Sanitizer },
+    Guard { bits: u128, guard: Guard, mark: u32 },
     Handler(Handler),
-    Propagator {
-        propagator: Propagator,
-        mark: u32,
-    },
-    Call {
-        rule: usize,
-        model: CallModel,
-    },
+    Propagator { propagator: Propagator, mark: u32 },
+    Call { rule: usize, model: CallModel },
 }
 
 #[derive(Debug)]
@@ -165,7 +144,8 @@ impl Index {
             self.values.extend(models);
             self.add_settings(&source.set, bits, true);
             self.decorators.extend(source.decorated.iter().map(|text| PathPattern::new(text)));
-            self.add_hit(&source.call, Hit::Source { source: source.clone(), clean });
+            let mark = source.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
+            self.add_hit(&source.call, Hit::Source { source: source.clone(), clean, mark });
         }
         for sink in &file.sinks {
             if sink.returned {

@@ -42,6 +42,9 @@ pub(crate) struct RuleFile {
     /// Data from outside counts; where it does not, the rule's own sources are all there is.
     #[serde(default = "yes")]
     pub(crate) remote: bool,
+    /// In faithful mode, parameters count as well: what libraries are handed. With `built`, once joined to other text.
+    #[serde(default)]
+    pub(crate) parameters: bool,
     #[serde(default)]
     pub(crate) sources: Vec<Source>,
     #[serde(default)]
@@ -236,6 +239,9 @@ pub(crate) struct Source {
     /// Only this rule minds it: a predictable number, a setting that is too old. It counts in both modes.
     #[serde(default)]
     pub(crate) only: bool,
+    /// What a call gives carries this mark, which sinks may ask for.
+    #[serde(default)]
+    pub(crate) mark: Option<String>,
     /// Names and attributes count only in functions with such a name.
     #[serde(default)]
     pub(crate) within: Option<Pattern>,
