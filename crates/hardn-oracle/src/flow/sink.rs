@@ -128,6 +128,11 @@ impl<'p> Flow<'p, '_> {
     fn counts(&self, atom: &Atom, demand: Demand) -> bool {
         match atom.origin {
             Origin::Remote => true,
+            Origin::Parameter(_)
+                if self.frame.exported && self.index.rules[demand.rule].file.library =>
+            {
+                !demand.needs_built || atom.built
+            }
             _ if !self.snippet() => false,
             Origin::Parameter(_) if !self.frame.open => false,
             Origin::Unknown if !demand.unknown => false,

@@ -51,7 +51,7 @@ pub(crate) struct Index {
     pub(crate) contains: Vec<(u128, Vec<String>)>,
     /// Memory checks and the rules that stand for them.
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
-    values: Vec<(PathPattern, bool)>,
+    values: Vec<(PathPattern, bool, u128)>,
     decorators: Vec<PathPattern>,
     hits: Vec<Hit>,
     by_name: HashMap<String, Vec<Model>>,
@@ -112,10 +112,15 @@ impl Index {
     fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
         for source in &file.sources {
-            self.values
-                .extend(source.value.iter().map(|text| (PathPattern::new(text), source.local)));
+            let clean = match source {
+                Source { harmless: true, .. } => u128::MAX,
+                Source { only: true, .. } => !bits,
+                _ => 0,
+            };
+            let known = source.value.iter();
+            self.values.extend(known.map(|text| (PathPattern::new(text), source.local, clean)));
             self.decorators.extend(source.decorated.iter().map(|text| PathPattern::new(text)));
-            self.add_hit(&source.call, Hit::Source(source.clone()));
+            self.add_hit(&source.call, Hit::Source(Source { clean, ..source.clone() }));
         }
         for sink in &file.sinks {
             if sink.returned {
@@ -213,7 +218,13 @@ impl Index {
 
     /// Whether a name or attribute is a source: `Some(local)`.
     pub(crate) fn value_source(&self, path: &str) -> Option<bool> {
-        self.values.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, local)| *local)
+        self.values.iter().find(|(pattern, ..)| pattern.matches(path)).map(|(_, local, _)| *local)
+    }
+
+    /// The rules that a source of this name cannot hurt.
+    pub(crate) fn value_clean(&self, path: &str) -> u128 {
+        let matching = self.values.iter().filter(|(pattern, ..)| pattern.matches(path));
+        matching.map(|(_, _, clean)| *clean).reduce(|a, b| a & b).unwrap_or(0)
     }
 }
 

@@ -39,6 +39,9 @@ pub(crate) struct RuleFile {
     /// In snippet mode, a parameter counts only once it was joined to other text.
     #[serde(default)]
     pub(crate) built: bool,
+    /// In faithful mode, parameters of functions that the file exports count as well.
+    #[serde(default)]
+    pub(crate) library: bool,
     #[serde(default)]
     pub(crate) sources: Vec<Source>,
     #[serde(default)]
@@ -224,6 +227,15 @@ pub(crate) struct Source {
     /// Not a remote source, but one of this machine: only snippet mode counts it.
     #[serde(default)]
     pub(crate) local: bool,
+    /// What comes from here is harmless to all other rules.
+    #[serde(default)]
+    pub(crate) only: bool,
+    /// Harmless to every rule, though it is part of something that is a source.
+    #[serde(default)]
+    pub(crate) harmless: bool,
+    /// The rules it is harmless to, worked out from `only`.
+    #[serde(skip)]
+    pub(crate) clean: u128,
 }
 
 /// A call that takes functions and calls them with values of known kinds, such as a router.
@@ -231,8 +243,11 @@ pub(crate) struct Source {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Handler {
     pub(crate) call: Vec<String>,
-    /// Where the functions are.
+    /// Where the functions are: arguments, or entries of an object that is an argument.
     pub(crate) argument: Argument,
+    /// The first argument must be a text like this, such as the name of an event.
+    #[serde(default)]
+    pub(crate) text: Option<Pattern>,
     /// The path that stands for each of their parameters, in order; rules know them by it.
     pub(crate) params: Vec<String>,
 }
