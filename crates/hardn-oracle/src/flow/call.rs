@@ -5,7 +5,7 @@ use std::rc::Rc;
 use hardn_types::Language;
 
 use super::{
-    Flow,
+    Flow, pollution,
     sink::Demand,
     state::State,
     summary::Summary,
@@ -224,6 +224,16 @@ impl<'p> Flow<'p, '_> {
         out
     }
 
+    /// Whether a text like this stands in the function at hand, or is imported.
+    fn stands_here(&self, pattern: &crate::rules::Pattern) -> bool {
+        self.program.imports.values().any(|path| pattern.0.is_match(path))
+            || self
+                .program
+                .functions
+                .get(self.frame.number)
+                .is_some_and(|function| pollution::texts(&function.body, &|text| pattern.0.is_match(text)))
+    }
+
     /// What a handler's function is called with. One parameter more than expected is an error that comes first.
     pub(super) fn given(
         &self,
@@ -336,7 +346,8 @@ impl<'p> Flow<'p, '_> {
                 Hit::Call { rule, model } => {
                     let context =
                         model.context.as_ref().is_none_or(|context| self.in_context(context));
-                    if context && model.when.iter().all(|condition| self.holds(condition, &call)) {
+                    let excused = model.unless.as_ref().is_some_and(|text| self.stands_here(text));
+                    if context && !excused && model.when.iter().all(|condition| self.holds(condition, &call)) {
                         self.alert_here(*rule, call.range);
                     }
                 }

@@ -352,7 +352,9 @@ impl<'p> Flow<'p, '_> {
         let path = value.path.as_ref().map(|path| format!("{path}.{name}"));
         let mut result = value.derived();
         if let Some(path) = path {
-            if result.atoms().is_empty()
+            let declared = !matches!(self.language, Language::Python | Language::C | Language::Cpp);
+            if (result.atoms().is_empty()
+                || declared && result.atoms().iter().all(|atom| atom.origin < Origin::Local))
                 && let Some(source) = self.source_value(&path, expr)
             {
                 return source;

@@ -4,6 +4,7 @@ mod call;
 mod constants;
 mod eval;
 mod guard;
+mod pollution;
 mod sink;
 mod state;
 mod summary;
@@ -23,7 +24,7 @@ use crate::{
     engine::Mode,
     ir::{Expr, ExprKind, Function, Program, Range, Stmt, Type},
     report::Report,
-    rules::{Handler, Index},
+    rules::{Handler, Index, MemoryCheck},
     walk::{self, Domain},
 };
 
@@ -70,6 +71,12 @@ pub(crate) fn analyse<'p>(
     }
     for number in 1..program.functions.len() {
         flow.summary(number);
+    }
+    let check = index.checks.iter().find(|(check, _)| *check == MemoryCheck::PrototypePollution);
+    if let Some((_, rule)) = check {
+        for range in pollution::places(program) {
+            flow.alert_here(*rule, range);
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 
 use tree_sitter::Node;
 
-use super::{MAX_DEPTH, Source, error_bytes, literal, named, range, unknown};
+use super::{MAX_DEPTH, Source, error_bytes, literal, named, range, regexp, unknown};
 use crate::ir::{
     Arg, BinaryOp, Case, Expr, ExprKind, Function, Loop, Param, Program, Range, Stmt, StmtKind,
     Type,
@@ -209,11 +209,33 @@ impl<'a> Lowering<'a> {
                 return;
             }
             let path = self.source.text(left);
-            let exports = path.starts_with("module.exports") || path.starts_with("exports.");
+            let exports = path.starts_with("module.exports")
+                || path.starts_with("exports.")
+                // A plugin of jQuery is called by other people's pages.
+                || path.starts_with("$.fn.")
+                || path.starts_with("jQuery.fn.");
             let outer = self.exporting;
             self.exporting |= exports && self.inside == 0;
             if self.exporting && right.kind() == "identifier" {
                 self.exported.insert(self.source.text(right));
+            }
+            if matches!(path, "onmessage" | "window.onmessage" | "self.onmessage")
+                && is_function(right.kind())
+            {
+                // The same as listening for the event.
+                let mut args = vec![Arg {
+                    name: None,
+                    value: Expr::new(ExprKind::Str(Cow::Borrowed("message")), range(left)),
+                }];
+                args.push(Arg { name: None, value: self.expr(right) });
+                if self.trusts_message(right) {
+                    push_weakness("origin".to_owned(), range(right), &mut args);
+                }
+                let callee =
+                    Box::new(Expr::new(ExprKind::Name("addEventListener"), range(left)));
+                let call = Expr::new(ExprKind::Call { callee, args }, range(node));
+                out.push(Stmt { kind: StmtKind::Expr(call), range: range(node) });
+                return;
             }
             let name = match left.kind() {
                 "identifier" => path,
@@ -584,7 +606,50 @@ impl<'a> Lowering<'a> {
         }
         self.exporting = exporting;
         self.inside -= 1;
+        if (2..=4).contains(&params.len()) {
+            self.handler_types(node, &mut params);
+        }
         (params, body)
+    }
+
+    /// A function that reads parts of a request from one parameter and answers by the next is a request handler.
+    fn handler_types(&self, node: Node<'_>, params: &mut [Param<'a>]) {
+        let Some(body) = node.child_by_field_name("body") else { return };
+        let at = usize::from(params.len() == 4);
+        let [request, response] = [at, at + 1].map(|at| params[at].name);
+        if !params[at].ty.name.is_empty() || !params[at + 1].ty.name.is_empty() {
+            return;
+        }
+        let (mut reads, mut answers) = (false, false);
+        let mut stack = vec![body];
+        let mut budget = 3000;
+        while let Some(node) = stack.pop() {
+            budget -= 1;
+            if budget == 0 || (reads && answers) {
+                break;
+            }
+            if node.kind() == "member_expression" {
+                let (object, property) =
+                    (self.source.field(node, "object"), self.source.field(node, "property"));
+                reads |= object == request
+                    && matches!(
+                        property,
+                        "query" | "params" | "body" | "headers" | "cookies" | "url" | "param"
+                            | "originalUrl" | "header" | "session" | "files"
+                    );
+                answers |= object == response
+                    && matches!(
+                        property,
+                        "send" | "render" | "redirect" | "json" | "end" | "status" | "write"
+                            | "sendFile" | "setHeader" | "writeHead" | "cookie" | "set" | "type"
+                    );
+            }
+            stack.extend(named(node));
+        }
+        if reads && answers {
+            params[at].ty.name = Cow::Borrowed("http.Request");
+            params[at + 1].ty.name = Cow::Borrowed("http.Response");
+        }
     }
 
     fn param(
@@ -688,9 +753,9 @@ impl<'a> Lowering<'a> {
             "string" => ExprKind::Str(literal::unescape(quoted(self.source.text(node)), false)),
             "template_string" => self.template(node),
             "regex" => {
-                let text = Expr::new(ExprKind::Str(Cow::Borrowed(self.source.text(node))), range(node));
-                let callee = Box::new(Expr::new(ExprKind::Name("RegExp"), range(node)));
-                ExprKind::Construct { callee, args: vec![Arg { name: None, value: text }] }
+                let text =
+                    Expr::new(ExprKind::Str(Cow::Borrowed(self.source.text(node))), range(node));
+                self.regexp(node, text, self.source.field(node, "pattern"))
             }
             "object" => self.object(node),
             "array" => ExprKind::List(self.exprs(node)),
@@ -709,10 +774,13 @@ impl<'a> Lowering<'a> {
             "call_expression" => return self.call(node),
             "new_expression" => {
                 let callee = self.boxed(node, "constructor");
-                let args = node
+                let mut args = node
                     .child_by_field_name("arguments")
                     .map(|list| self.arguments(list))
                     .unwrap_or_default();
+                if matches!(callee.kind, ExprKind::Name("RegExp")) {
+                    self.add_weakness(node, &mut args);
+                }
                 ExprKind::Construct { callee, args }
             }
             "await_expression" | "yield_expression" => match named(node).first() {
@@ -912,11 +980,157 @@ impl<'a> Lowering<'a> {
             return Expr::new(ExprKind::Name(text), range(node));
         }
         let callee = self.boxed(node, "function");
-        let args = node
+        let mut args = node
             .child_by_field_name("arguments")
             .map(|list| self.arguments(list))
             .unwrap_or_default();
+        match &callee.kind {
+            ExprKind::Name("RegExp") => self.add_weakness(node, &mut args),
+            // A text is made an expression there.
+            ExprKind::Attribute { name: "match" | "matchAll" | "search", .. } => {
+                if let Some(Arg { value, .. }) = args.first_mut()
+                    && let ExprKind::Str(text) = &value.kind
+                {
+                    let pattern = text.clone();
+                    let at = value.range;
+                    let text = std::mem::replace(value, Expr::new(ExprKind::Null, at));
+                    let kind = self.regexp(node, text, &pattern);
+                    *value = Expr::new(kind, at);
+                }
+            }
+            ExprKind::Attribute { name: "replace" | "replaceAll", .. } => {
+                let mut words = regexp::of_chain(&self.chain(node));
+                if self.leaves_quotes(node) {
+                    words.push_str(" attribute");
+                }
+                push_weakness(words, range(node), &mut args);
+            }
+            ExprKind::Attribute { name: "addEventListener", .. }
+            | ExprKind::Name("addEventListener") => {
+                let list = node.child_by_field_name("arguments").map(named).unwrap_or_default();
+                if let [event, function, ..] = list.as_slice()
+                    && quoted(self.source.text(*event)) == "message"
+                    && self.trusts_message(*function)
+                {
+                    push_weakness("origin".to_owned(), range(*function), &mut args);
+                }
+            }
+            _ => {}
+        }
         Expr::new(ExprKind::Call { callee, args }, range(node))
+    }
+
+    /// An expression, and what is weak about it.
+    fn regexp(&self, node: Node<'_>, text: Expr<'a>, pattern: &str) -> ExprKind<'a> {
+        let at = text.range;
+        let mut args = vec![Arg { name: None, value: text }];
+        push_weakness(regexp::of_pattern(pattern, self.is_replaced(node)), at, &mut args);
+        ExprKind::Construct { callee: Box::new(Expr::new(ExprKind::Name("RegExp"), at)), args }
+    }
+
+    fn add_weakness(&self, node: Node<'_>, args: &mut Vec<Arg<'a>>) {
+        let Some(Expr { kind: ExprKind::Str(text), .. }) = args.first().map(|arg| &arg.value)
+        else {
+            return;
+        };
+        let mut words = regexp::of_pattern(text, self.is_replaced(node));
+        let raw = node.child_by_field_name("arguments").and_then(|list| list.named_child(0));
+        if raw.is_some_and(|raw| {
+            raw.kind() == "string" && regexp::lost_escape(quoted(self.source.text(raw)))
+        }) {
+            words.push_str(" escape");
+        }
+        push_weakness(words, range(node), args);
+    }
+
+    /// Whether an expression says what to replace.
+    fn is_replaced(&self, node: Node<'_>) -> bool {
+        let call = node.parent().and_then(|list| list.parent());
+        call.and_then(|call| call.child_by_field_name("function")).is_some_and(|callee| {
+            matches!(self.source.field(callee, "property"), "replace" | "replaceAll" | "split")
+        })
+    }
+
+    /// The replacements of `x.replace(..).replace(..)`, first to last.
+    fn chain<'t>(&self, call: Node<'t>) -> Vec<regexp::Step<'a>> {
+        let mut steps = Vec::new();
+        let mut current: Option<Node<'t>> = Some(call);
+        while let Some(node) = current.filter(|node| node.kind() == "call_expression") {
+            if steps.len() > 20 {
+                break;
+            }
+            let Some(callee) = node.child_by_field_name("function") else { break };
+            if let Some(step) = self.step(node, callee) {
+                steps.push(step);
+            }
+            current = callee.child_by_field_name("object");
+        }
+        steps.reverse();
+        steps
+    }
+
+    fn step(&self, call: Node<'_>, callee: Node<'_>) -> Option<regexp::Step<'a>> {
+        let name = self.source.field(callee, "property");
+        if !matches!(name, "replace" | "replaceAll") {
+            return None;
+        }
+        let args = named(call.child_by_field_name("arguments")?);
+        let by = args.get(1).filter(|by| by.kind() == "string");
+        let by = by.map(|by| literal::unescape(quoted(self.source.text(*by)), false).into_owned());
+        let what = args.first()?;
+        let flags = self.source.field(*what, "flags");
+        let (pattern, is_regex, global) = match what.kind() {
+            "regex" => (self.source.field(*what, "pattern"), true, flags.contains('g')),
+            "string" => (quoted(self.source.text(*what)), false, name == "replaceAll"),
+            "new_expression" | "call_expression" => {
+                let list = named(what.child_by_field_name("arguments")?);
+                let first = list.first().filter(|first| first.kind() == "string")?;
+                let global = list.get(1).is_some_and(|flags| {
+                    flags.kind() != "string" || self.source.text(*flags).contains('g')
+                });
+                (quoted(self.source.text(*first)), true, global)
+            }
+            _ => return None,
+        };
+        Some(regexp::Step { pattern, is_regex, global, by })
+    }
+
+    /// `'="' + x.replace(/[<>]/g, ..) + '"'`: the quotes around an attribute's value are not replaced.
+    fn leaves_quotes(&self, call: Node<'_>) -> bool {
+        let Some(parent) = call.parent().filter(|parent| parent.kind() == "binary_expression")
+        else {
+            return false;
+        };
+        let Some(left) = parent.child_by_field_name("left").filter(|left| *left != call) else {
+            return false;
+        };
+        let before = self.source.text(left).trim_end();
+        let quote = match quoted_end(before) {
+            Some(quote) => quote,
+            None => return false,
+        };
+        let steps = self.chain(call);
+        steps.iter().any(|step| step.pattern.contains(['<', '>', '&']))
+            && !steps.iter().any(|step| step.pattern.contains(quote))
+    }
+
+    /// A function that uses a message's data and never asks for its origin.
+    fn trusts_message(&self, function: Node<'_>) -> bool {
+        let (mut data, mut origin) = (false, false);
+        let mut stack = vec![function];
+        while let Some(node) = stack.pop() {
+            if node.kind() == "member_expression" {
+                match self.source.field(node, "property") {
+                    "data" => data = true,
+                    "origin" | "source" => origin = true,
+                    _ => {}
+                }
+            }
+            origin |= node.kind() == "shorthand_property_identifier_pattern"
+                && self.source.text(node) == "origin";
+            stack.extend(named(node));
+        }
+        data && !origin
     }
 
     /// The module that `require("...")` gives.
@@ -961,6 +1175,19 @@ impl<'a> Lowering<'a> {
                 Err(left) => return plain(op, left, right, at),
             }
         }
+        // A check for a scheme can leave out others.
+        if equal {
+            let scheme = |expr: &Expr<'_>| {
+                matches!(&expr.kind, ExprKind::Str(text) if matches!(text.as_ref(), "javascript:" | "javascript"))
+            };
+            if scheme(&left) != scheme(&right) {
+                let callee = Box::new(Expr::new(ExprKind::Name("scheme_is"), at));
+                let args =
+                    [left, right].into_iter().map(|value| Arg { name: None, value }).collect();
+                let test = Expr::new(ExprKind::Call { callee, args }, at);
+                return negated(test, op == BinaryOp::Ne, at);
+            }
+        }
         let found = match (op, &right.kind) {
             (BinaryOp::Ne | BinaryOp::Gt, ExprKind::Int(-1))
             | (BinaryOp::Ge, ExprKind::Int(0)) => Some(true),
@@ -968,6 +1195,26 @@ impl<'a> Lowering<'a> {
             | (BinaryOp::Lt, ExprKind::Int(0)) => Some(false),
             _ => None,
         };
+        // Where the suffix would start, were it there at all.
+        if equal && matches!(right.kind, ExprKind::Binary { op: BinaryOp::Sub, .. }) {
+            let mut whole = node;
+            while let Some(parent) = whole.parent().filter(|parent| {
+                matches!(parent.kind(), "binary_expression" | "parenthesized_expression")
+            }) {
+                whole = parent;
+            }
+            let text = self.source.text(whole);
+            if self.source.text(node).contains(".length")
+                && !["-1", ">= 0", ">=0", "> 0"].iter().any(|check| text.contains(check))
+            {
+                return match with_name(left, "indexOf", "indexOfSuffix")
+                    .or_else(|left| with_name(left, "lastIndexOf", "indexOfSuffix"))
+                {
+                    Ok(test) => negated(test, op == BinaryOp::Ne, at),
+                    Err(left) => plain(op, left, right, at),
+                };
+            }
+        }
         // At the very start: the text begins with it.
         let begins = equal && matches!(right.kind, ExprKind::Int(0));
         if let Some(found) = found {
@@ -1026,6 +1273,22 @@ fn push_assign<'a>(target: Expr<'a>, value: Expr<'a>, at: Range, out: &mut Vec<S
     let at = Range { start: at.start, end: at.end.max(value.range.end) };
     let kind = ExprKind::Assign { op: None, target: Box::new(target), value: Box::new(value) };
     out.push(Stmt { kind: StmtKind::Expr(Expr::new(kind, at)), range: at });
+}
+
+/// Words for rules, as an argument that no program gives.
+fn push_weakness<'a>(words: String, at: Range, args: &mut Vec<Arg<'a>>) {
+    if !words.is_empty() {
+        let value = Expr::new(ExprKind::Str(Cow::Owned(words)), at);
+        args.push(Arg { name: Some("weakness"), value });
+    }
+}
+
+/// The quote that opens an attribute's value at the end of a text literal: `'href="'`.
+fn quoted_end(literal: &str) -> Option<char> {
+    let inner = literal.strip_suffix(['"', '\'', '`'])?;
+    let quote = inner.chars().next_back().filter(|c| matches!(c, '"' | '\''))?;
+    let before = inner[..inner.len() - 1].trim_end_matches('\\');
+    before.ends_with('=').then_some(quote)
 }
 
 fn plain<'a>(op: BinaryOp, left: Expr<'a>, right: Expr<'a>, at: Range) -> Expr<'a> {

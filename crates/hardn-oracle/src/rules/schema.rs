@@ -91,6 +91,8 @@ pub(crate) enum MemoryCheck {
     UseAfterFree,
     DoubleFree,
     OutOfBoundsWrite,
+    /// A deep copy or assignment by path that follows any key, `__proto__` too.
+    PrototypePollution,
     OutOfBoundsRead,
     IntegerOverflow,
 }
@@ -397,6 +399,9 @@ pub(crate) struct CallModel {
     pub(crate) call: Vec<String>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
+    /// Harmless if a text like this stands in the same function, or is imported.
+    #[serde(default)]
+    pub(crate) unless: Option<Pattern>,
     /// The function, or the variable the result goes to, must be named like this.
     #[serde(default)]
     pub(crate) context: Option<Pattern>,
