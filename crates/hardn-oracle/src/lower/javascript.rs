@@ -771,6 +771,9 @@ impl<'a> Lowering<'a> {
                 arrow: false,
             },
             "subscript_expression" => self.subscript(node),
+            "call_expression" | "new_expression" if self.is_by_name(node) => {
+                return self.call_by_name(node);
+            }
             "call_expression" => return self.call(node),
             "new_expression" => {
                 let callee = self.boxed(node, "constructor");
@@ -1020,6 +1023,35 @@ impl<'a> Lowering<'a> {
         Expr::new(ExprKind::Call { callee, args }, range(node))
     }
 
+    /// `object[name](..)` with a computed name.
+    fn is_by_name(&self, node: Node<'_>) -> bool {
+        let callee = node
+            .child_by_field_name("function")
+            .or_else(|| node.child_by_field_name("constructor"));
+        callee
+            .filter(|callee| callee.kind() == "subscript_expression")
+            .and_then(|callee| callee.child_by_field_name("index"))
+            .is_some_and(|index| !matches!(index.kind(), "string" | "number"))
+    }
+
+    /// It is asked who chose the name, then the call happens.
+    fn call_by_name(&mut self, node: Node<'_>) -> Expr<'a> {
+        let at = range(node);
+        let field = if node.kind() == "new_expression" { "constructor" } else { "function" };
+        let mut parts = Vec::new();
+        if let Some(target) = node.child_by_field_name(field) {
+            let index = self.field_expr(target, "index");
+            let callee = Box::new(Expr::new(ExprKind::Name("method_by_name"), at));
+            let args = vec![Arg { name: None, value: index }];
+            parts.push(Expr::new(ExprKind::Call { callee, args }, range(target)));
+        }
+        let callee = self.boxed(node, field);
+        let list = node.child_by_field_name("arguments");
+        let args = list.map(|list| self.arguments(list)).unwrap_or_default();
+        parts.push(Expr::new(ExprKind::Call { callee, args }, at));
+        Expr::new(ExprKind::Sequence(parts), at)
+    }
+
     /// An expression, and what is weak about it.
     fn regexp(&self, node: Node<'_>, text: Expr<'a>, pattern: &str) -> ExprKind<'a> {
         let at = text.range;
@@ -1228,6 +1260,12 @@ impl<'a> Lowering<'a> {
                 Ok(test) => negated(test, op == BinaryOp::Ne, at),
                 Err(left) => plain(op, left, right, at),
             };
+        }
+        if matches!(op, BinaryOp::Mod | BinaryOp::Div) {
+            // Kept apart so that a rule can ask what is made a smaller number.
+            let callee = Box::new(Expr::new(ExprKind::Name("biased_number"), at));
+            let args = [left, right].into_iter().map(|value| Arg { name: None, value }).collect();
+            return Expr::new(ExprKind::Call { callee, args }, at);
         }
         plain(op, left, right, at)
     }
