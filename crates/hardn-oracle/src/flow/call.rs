@@ -5,7 +5,7 @@ use std::rc::Rc;
 use hardn_types::Language;
 
 use super::{
-    Flow,
+    Flow, pollution,
     sink::Demand,
     state::State,
     summary::Summary,
@@ -26,6 +26,8 @@ pub(super) struct Call<'p> {
     pub(super) paths: Vec<String>,
     /// The last component.
     pub(super) name: &'p str,
+    /// Entries of objects among the arguments, by their keys: `{secure: false}`, for languages without keywords.
+    pub(super) options: Vec<(String, &'p Expr<'p>, Value<'p>)>,
 }
 
 impl<'p> Call<'p> {
@@ -44,6 +46,11 @@ impl<'p> Call<'p> {
             }
             if name.is_none() {
                 position += 1;
+            }
+        }
+        for (key, expr, value) in &self.options {
+            if argument.names.iter().any(|known| known == key) {
+                out.push((*expr, value));
             }
         }
         out
@@ -99,17 +106,28 @@ impl<'p> Flow<'p, '_> {
             .hits(&paths.iter().map(String::as_str).collect::<Vec<_>>())
             .into_iter()
             .filter_map(|hit| if let Hit::Handler(handler) = hit { Some(handler) } else { None })
+            .filter(|handler| {
+                handler.text.as_ref().is_none_or(|pattern| {
+                    matches!(args.first().map(|arg| &arg.value.kind),
+                        Some(ExprKind::Str(text)) if pattern.0.is_match(text))
+                })
+            })
             .collect();
+        // In JavaScript the arguments beside a callback are mostly not what it is called with.
+        let by_receiver = self.has_objects();
         let mut inputs = Value::default();
         if let Some((_, value)) = &receiver {
             inputs.absorb(value);
         }
         let mut position = 0;
-        let args = args
+        let given_args = args;
+        let args: Vec<_> = args
             .iter()
             .map(|arg| {
-                let handler =
-                    handlers.iter().find(|handler| handler.argument.covers(position, arg.name));
+                let handler = handlers
+                    .iter()
+                    .find(|handler| handler.argument.covers(position, arg.name))
+                    .copied();
                 if arg.name.is_none() {
                     position += 1;
                 }
@@ -121,18 +139,28 @@ impl<'p> Flow<'p, '_> {
                 if let ExprKind::Closure { params, body } = &arg.value.peeled().kind {
                     let value = match handler {
                         Some(handler) => {
-                            let given: Vec<Value<'p>> =
-                                handler.params.iter().map(|path| Value::of_path(path)).collect();
+                            let given = self.given(handler, params.len(), &arg.value);
+                            self.closure(params, body, &given, state)
+                        }
+                        None if by_receiver
+                            && receiver.as_ref().is_some_and(|(_, value)| value.is_tainted()) =>
+                        {
+                            let given = vec![receiver_value(&receiver); params.len()];
                             self.closure(params, body, &given, state)
                         }
                         // Elements, results and the like of what it is called on.
-                        None if inputs.is_tainted() => {
+                        None if inputs.is_tainted() && !by_receiver => {
                             let given = vec![inputs.derived(); params.len()];
                             self.closure(params, body, &given, state)
                         }
                         None => self.closure(params, body, &[], state),
                     };
                     return (arg.name, &arg.value, value);
+                }
+                let object = matches!(arg.value.kind, ExprKind::Dict(_));
+                let outer = std::mem::take(&mut self.object_handlers);
+                if object {
+                    self.object_handlers.clone_from(&handlers);
                 }
                 let value = match arg.name {
                     Some(name) => {
@@ -142,11 +170,87 @@ impl<'p> Flow<'p, '_> {
                     }
                     None => self.eval_value(&arg.value, state),
                 };
+                self.object_handlers = outer;
                 inputs.absorb(&value);
                 (arg.name, &arg.value, value)
             })
             .collect();
-        Call { range: expr.range, receiver, args, paths, name }
+        let options = if self.has_objects() {
+            given_args.iter().flat_map(|arg| self.options(arg, state)).collect()
+        } else {
+            Vec::new()
+        };
+        Call { range: expr.range, receiver, args, paths, name, options }
+    }
+
+    /// Objects with keys take the place of keyword arguments.
+    pub(super) fn has_objects(&self) -> bool {
+        matches!(self.language, Language::JavaScript | Language::TypeScript)
+    }
+
+    /// The entries of an object that is an argument, one more level deep as `outer.inner`.
+    fn options(
+        &mut self,
+        arg: &'p Arg<'p>,
+        state: &mut State<'p>,
+    ) -> Vec<(String, &'p Expr<'p>, Value<'p>)> {
+        let expr = arg.value.peeled();
+        let mut out = Vec::new();
+        if let Some(place) = expr.place() {
+            let prefix = format!("{place}.");
+            let known = state.iter().chain(self.module.iter());
+            out.extend(known.filter_map(|(part, value)| {
+                let key = part.strip_prefix(&prefix)?;
+                Some((key.to_owned(), expr, value.clone()))
+            }));
+        }
+        entries(expr, "", &mut |key, value| out.push((key, value, Value::default())));
+        for (_, expr, value) in &mut out {
+            // Functions and objects are not run twice.
+            if !matches!(
+                expr.kind,
+                ExprKind::Closure { .. } | ExprKind::Dict(_) | ExprKind::Call { .. }
+            ) && value.text.is_none()
+                && value.constant.is_none()
+                && !value.is_tainted()
+                && value.path.is_none()
+            {
+                *value = self.eval_value(expr, state);
+            } else if let ExprKind::Call { callee, .. } = &expr.kind {
+                value.path =
+                    callee.dotted(&self.program.imports).map(|path| format!("{path}()").into());
+            }
+        }
+        out
+    }
+
+    /// Whether a text like this stands in the function at hand, or is imported.
+    fn stands_here(&self, pattern: &crate::rules::Pattern) -> bool {
+        self.program.imports.values().any(|path| pattern.0.is_match(path))
+            || self.program.functions.get(self.frame.number).is_some_and(|function| {
+                pollution::texts(&function.body, &|text| pattern.0.is_match(text))
+            })
+    }
+
+    /// What a handler's function is called with. One parameter more than expected is an error that comes first.
+    pub(super) fn given(
+        &self,
+        handler: &'p Handler,
+        n_params: usize,
+        at: &Expr<'p>,
+    ) -> Vec<Value<'p>> {
+        let known = handler
+            .params
+            .iter()
+            .map(|path| self.source_value(path, at).unwrap_or_else(|| Value::of_path(path)));
+        let error = (n_params == handler.params.len() + 1).then(Value::default);
+        error.into_iter().chain(known).collect()
+    }
+
+    /// The handler for functions under this key of an object that is an argument.
+    pub(super) fn object_handler(&self, key: &str) -> Option<&'p Handler> {
+        let mut known = self.object_handlers.iter();
+        known.find(|handler| handler.argument.names.iter().any(|name| name == key)).copied()
     }
 
     /// The function of this file that an expression names.
@@ -180,7 +284,18 @@ impl<'p> Flow<'p, '_> {
         let summary =
             own.and_then(|(number, method)| self.summary(number).map(|summary| (summary, method)));
 
+        let local = match &callee.kind {
+            ExprKind::Name(name) => state.get(name).and_then(|value| value.function),
+            _ => Some(callee.peeled()),
+        };
         let mut result = match &summary {
+            _ if let Some(ExprKind::Closure { params, body }) = local.map(|expr| &expr.kind)
+                && self.has_objects() =>
+            {
+                let given: Vec<Value<'p>> =
+                    call.args.iter().map(|(_, _, value)| value.clone()).collect();
+                self.closure(params, body, &given, state)
+            }
             Some((summary, method)) => self.apply_summary(&call, summary, *method),
             None if own.is_some() => Self::all_parts(&call),
             None => self.assumed_result(&call, &hits),
@@ -234,7 +349,11 @@ impl<'p> Flow<'p, '_> {
                 Hit::Call { rule, model } => {
                     let context =
                         model.context.as_ref().is_none_or(|context| self.in_context(context));
-                    if context && model.when.iter().all(|condition| self.holds(condition, &call)) {
+                    let excused = model.unless.as_ref().is_some_and(|text| self.stands_here(text));
+                    if context
+                        && !excused
+                        && model.when.iter().all(|condition| self.holds(condition, &call))
+                    {
                         self.alert_here(*rule, call.range);
                     }
                 }
@@ -647,6 +766,23 @@ impl<'p> Flow<'p, '_> {
             && let Some(place) = expr.peeled().place()
         {
             state.clean(&place, bits, value.clone());
+        }
+    }
+}
+
+fn receiver_value<'p>(receiver: &Option<(&'p Expr<'p>, Value<'p>)>) -> Value<'p> {
+    receiver.as_ref().map(|(_, value)| value.derived()).unwrap_or_default()
+}
+
+/// The entries of an object literal.
+fn entries<'p>(expr: &'p Expr<'p>, prefix: &str, add: &mut impl FnMut(String, &'p Expr<'p>)) {
+    let ExprKind::Dict(items) = &expr.kind else { return };
+    for (key, value) in items {
+        let Some(ExprKind::Str(key)) = key.as_ref().map(|key| &key.kind) else { continue };
+        let key = format!("{prefix}{key}");
+        add(key.clone(), value);
+        if prefix.is_empty() {
+            entries(value, &format!("{key}."), add);
         }
     }
 }

@@ -3,7 +3,7 @@
 use hardn_types::Language;
 
 use super::{
-    Flow, MAX_CLOSURE_DEPTH, constants,
+    Flow, MAX_CLOSURE_DEPTH, MAX_CLOSURE_RUNS, constants,
     state::State,
     summary::Summary,
     text,
@@ -47,7 +47,11 @@ impl<'p> Flow<'p, '_> {
                 }
                 value
             }
-            ExprKind::Closure { params, body } => self.closure(params, body, &[], state),
+            ExprKind::Closure { params, body } => {
+                let mut value = self.closure(params, body, &[], state);
+                value.function = Some(expr);
+                value
+            }
             ExprKind::New { args, .. } => {
                 for arg in args {
                     self.eval_value(&arg.value, state);
@@ -76,6 +80,13 @@ impl<'p> Flow<'p, '_> {
                         let part = self.eval_value(key, state);
                         name = part.full_text().map(str::to_owned);
                         value.absorb(&part);
+                    }
+                    if let (Some(name), ExprKind::Closure { params, body }) = (&name, &item.kind)
+                        && let Some(handler) = self.object_handler(name)
+                    {
+                        let given = self.given(handler, params.len(), item);
+                        self.closure(params, body, &given, state);
+                        continue;
                     }
                     let part = self.eval_value(item, state);
                     if let Some(name) = name {
@@ -204,9 +215,10 @@ impl<'p> Flow<'p, '_> {
         inputs: &[Value<'p>],
         state: &mut State<'p>,
     ) -> Value<'p> {
-        if self.closures >= MAX_CLOSURE_DEPTH {
+        if self.closures >= MAX_CLOSURE_DEPTH || self.closure_runs >= MAX_CLOSURE_RUNS {
             return Value::default();
         }
+        self.closure_runs += 1;
         let mut inner = state.clone();
         for (at, param) in params.iter().enumerate() {
             let value = match inputs.get(at) {
@@ -286,7 +298,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// A name or attribute that is a source.
-    fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
+    pub(super) fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
         let source = self.index.value_source(path, self.frame.name)?;
         let (origin, what) = if source.local {
             (Origin::Local, "this machine")
@@ -335,10 +347,15 @@ impl<'p> Flow<'p, '_> {
             return Value::of_constant(Constant::Int(number));
         }
         let value = self.eval_value(base, state);
+        if name == "length" && self.has_objects() {
+            return Value::default();
+        }
         let path = value.path.as_ref().map(|path| format!("{path}.{name}"));
         let mut result = value.derived();
         if let Some(path) = path {
-            if result.atoms().is_empty()
+            let declared = !matches!(self.language, Language::Python | Language::C | Language::Cpp);
+            if (result.atoms().is_empty()
+                || declared && result.atoms().iter().all(|atom| atom.origin < Origin::Local))
                 && let Some(source) = self.source_value(&path, expr)
             {
                 return source;
@@ -575,7 +592,13 @@ impl<'p> Flow<'p, '_> {
                     for (key, item) in entries {
                         if let Some(ExprKind::Str(key)) = key.as_ref().map(|key| &key.kind) {
                             let part = self.eval_value(item, state);
-                            state.set(&format!("{place}[{key}]"), part);
+                            let field = match self.language {
+                                Language::JavaScript | Language::TypeScript => {
+                                    format!("{place}.{key}")
+                                }
+                                _ => format!("{place}[{key}]"),
+                            };
+                            state.set(&field, part);
                         }
                     }
                 }

@@ -4,6 +4,7 @@ mod call;
 mod constants;
 mod eval;
 mod guard;
+mod pollution;
 mod ruby;
 mod sink;
 mod state;
@@ -24,7 +25,7 @@ use crate::{
     engine::Mode,
     ir::{BinaryOp, Expr, ExprKind, Function, Program, Range, Stmt, Type},
     report::Report,
-    rules::Index,
+    rules::{Handler, Index, MemoryCheck},
     walk::{self, Domain},
 };
 
@@ -33,6 +34,9 @@ const MAX_CALL_DEPTH: usize = 12;
 
 /// Closures within closures.
 const MAX_CLOSURE_DEPTH: usize = 8;
+
+/// Runs of closures in one file: those that are called run once for each call.
+const MAX_CLOSURE_RUNS: usize = 4000;
 
 /// Runs the analysis over every function of a program.
 pub(crate) fn analyse<'p>(
@@ -56,6 +60,8 @@ pub(crate) fn analyse<'p>(
         frame: Frame::default(),
         depth: 0,
         closures: 0,
+        closure_runs: 0,
+        object_handlers: Vec::new(),
         handled: BTreeMap::new(),
         repr_bits: index.cleaned_by("repr"),
     };
@@ -66,6 +72,12 @@ pub(crate) fn analyse<'p>(
     }
     for number in 1..program.functions.len() {
         flow.summary(number);
+    }
+    let check = index.checks.iter().find(|(check, _)| *check == MemoryCheck::PrototypePollution);
+    if let Some((_, rule)) = check {
+        for range in pollution::places(program) {
+            flow.alert_here(*rule, range);
+        }
     }
 }
 
@@ -80,6 +92,8 @@ struct Frame<'p> {
     entry: bool,
     /// In snippet mode its parameters are sources.
     open: bool,
+    /// Other programs may call it: rules for libraries count its parameters in both modes.
+    exported: bool,
     /// The variable an assignment is for, while its value is evaluated.
     target: Option<String>,
     summary: Summary<'p>,
@@ -103,6 +117,9 @@ struct Flow<'p, 'r> {
     depth: usize,
     /// Closures around the current statement.
     closures: usize,
+    closure_runs: usize,
+    /// What the call around an object does with functions in it.
+    object_handlers: Vec<&'p Handler>,
     /// Functions that were registered as handlers, and what each of their parameters is.
     handled: BTreeMap<usize, &'p [String]>,
     /// Rules that a value shown by `repr` cannot hurt.
@@ -151,7 +168,8 @@ impl<'p> Flow<'p, '_> {
         for (at, param) in function.params.iter().enumerate() {
             let mut value = self.param_value(function, at, entry);
             if let Some(path) = self.handled.get(&number).and_then(|paths| paths.get(at)) {
-                value = Value::of_path(path);
+                value =
+                    self.remote_param(path, param.range).unwrap_or_else(|| Value::of_path(path));
             }
             if !param.name.is_empty() {
                 state.set(param.name, value);
@@ -164,6 +182,10 @@ impl<'p> Flow<'p, '_> {
             params: function.params.iter().map(|param| param.name).collect(),
             entry,
             open: self.snippet() && !self.called.contains(&number),
+            exported: function
+                .decorators
+                .iter()
+                .any(|decorator| matches!(decorator.kind, ExprKind::Name("export"))),
             target: None,
             summary: Summary::new(function.params.len()),
         };
@@ -208,6 +230,12 @@ impl<'p> Flow<'p, '_> {
         if plain {
             return Value::default();
         }
+        if !matches!(self.language, Language::Python | Language::C | Language::Cpp)
+            && !param.ty.name.is_empty()
+            && let Some(value) = self.remote_param(path, param.range)
+        {
+            return value;
+        }
         let trace = Trace::start(param.range, format!("`{}` comes from the caller", param.name));
         // A `main` has no caller inside the program.
         let main = function.name == "main" && self.language != Language::Python;
@@ -227,6 +255,14 @@ impl<'p> Flow<'p, '_> {
             Origin::Parameter(at as u8)
         };
         Value::of_atom(Atom::new(origin, trace)).with_path(path)
+    }
+
+    /// A parameter whose kind makes it a source.
+    fn remote_param(&self, path: &str, range: Range) -> Option<Value<'p>> {
+        self.index.value_source(path, "").is_some_and(|source| !source.local).then(|| {
+            let trace = Trace::start(range, format!("`{path}` comes from outside the program"));
+            Value::of_atom(Atom::new(Origin::Remote, trace)).with_path(path)
+        })
     }
 
     /// What a class leaves in its fields: its body, then its constructor.

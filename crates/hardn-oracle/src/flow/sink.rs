@@ -136,6 +136,11 @@ impl<'p> Flow<'p, '_> {
         }
         match atom.origin {
             Origin::Remote => true,
+            Origin::Parameter(_)
+                if self.frame.exported && self.index.rules[demand.rule].file.library =>
+            {
+                !demand.needs_built || atom.built
+            }
             Origin::Parameter(_) if !self.snippet() => {
                 demand.parameters.is_some_and(|built| !built || atom.built)
             }

@@ -131,9 +131,11 @@ pub(crate) struct Value<'p> {
     pub(crate) test: Option<&'p Expr<'p>>,
     /// The variable it was copied from.
     pub(crate) alias: Option<Rc<str>>,
+    /// The function it is.
+    pub(crate) function: Option<&'p Expr<'p>>,
 }
 
-impl Value<'_> {
+impl<'p> Value<'p> {
     pub(crate) fn of_text(text: &str) -> Self {
         Self { text: Some(Rc::from(text)), ..Self::default() }
     }
@@ -244,7 +246,7 @@ impl Value<'_> {
     }
 
     /// Either this value or the other.
-    pub(crate) fn join(&mut self, other: &Self) {
+    pub(crate) fn join(&mut self, other: &Value<'p>) {
         self.absorb(other);
         if self.text != other.text {
             // Either text may reach a sink; the longer one says more.
@@ -270,6 +272,7 @@ impl Value<'_> {
         if self.alias != other.alias {
             self.alias = None;
         }
+        self.function = self.function.or(other.function);
     }
 }
 

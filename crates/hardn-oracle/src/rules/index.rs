@@ -21,13 +21,35 @@ const MAX_FLOW_RULES: usize = 128;
 #[derive(Debug)]
 pub(crate) enum Hit {
     /// `clean`: the rules it does not count for.
-    Source { source: Source, clean: u128, mark: u32 },
-    Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
-    Sanitizer { bits: u128, sanitizer: Sanitizer },
-    Guard { bits: u128, guard: Guard, mark: u32 },
+    Source {
+        source: Source,
+        clean: u128,
+        mark: u32,
+    },
+    Sink {
+        rule: usize,
+        sink: Box<Sink>,
+        except: Vec<PathPattern>,
+        mark: u32,
+    },
+    Sanitizer {
+        bits: u128,
+        sanitizer: Sanitizer,
+    },
+    Guard {
+        bits: u128,
+        guard: Guard,
+        mark: u32,
+    },
     Handler(Handler),
-    Propagator { propagator: Propagator, mark: u32 },
-    Call { rule: usize, model: CallModel },
+    Propagator {
+        propagator: Propagator,
+        mark: u32,
+    },
+    Call {
+        rule: usize,
+        model: CallModel,
+    },
 }
 
 #[derive(Debug)]
@@ -138,7 +160,11 @@ impl Index {
     fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
         for source in &file.sources {
-            let clean = if source.only { !bits } else { 0 };
+            let clean = match source {
+                Source { harmless: true, .. } => u128::MAX,
+                Source { only: true, .. } => !bits,
+                _ => 0,
+            };
             let value = ValueSource { within: source.within.clone(), local: source.local, clean };
             let models = source.value.iter().map(|text| (PathPattern::new(text), value.clone()));
             self.values.extend(models);
@@ -252,15 +278,16 @@ impl Index {
         self.decorators.iter().any(|pattern| pattern.matches(path))
     }
 
-    /// Whether a name or attribute is a source in a function of this name.
-    pub(crate) fn value_source(&self, path: &str, function: &str) -> Option<&ValueSource> {
+    /// Whether a name or attribute is a source in a function of this name; with several, the harm of all.
+    pub(crate) fn value_source(&self, path: &str, function: &str) -> Option<ValueSource> {
         let fits = |source: &ValueSource| {
             source.within.as_ref().is_none_or(|within| within.0.is_match(function))
         };
         self.values
             .iter()
-            .find(|(pattern, source)| pattern.matches(path) && fits(source))
-            .map(|(_, value)| value)
+            .filter(|(pattern, source)| pattern.matches(path) && fits(source))
+            .map(|(_, source)| source.clone())
+            .reduce(|first, other| ValueSource { clean: first.clean & other.clean, ..first })
     }
 }
 

@@ -45,6 +45,9 @@ pub(crate) struct RuleFile {
     /// In faithful mode, parameters count as well: what libraries are handed. With `built`, once joined to other text.
     #[serde(default)]
     pub(crate) parameters: bool,
+    /// In faithful mode, parameters of functions that the file exports count as well.
+    #[serde(default)]
+    pub(crate) library: bool,
     #[serde(default)]
     pub(crate) sources: Vec<Source>,
     #[serde(default)]
@@ -100,6 +103,8 @@ pub(crate) enum MemoryCheck {
     UseAfterFree,
     DoubleFree,
     OutOfBoundsWrite,
+    /// A deep copy or assignment by path that follows any key, `__proto__` too.
+    PrototypePollution,
     OutOfBoundsRead,
     IntegerOverflow,
 }
@@ -239,6 +244,9 @@ pub(crate) struct Source {
     /// Only this rule minds it: a predictable number, a setting that is too old. It counts in both modes.
     #[serde(default)]
     pub(crate) only: bool,
+    /// Harmless to every rule, though it is part of something that is a source.
+    #[serde(default)]
+    pub(crate) harmless: bool,
     /// What a call gives carries this mark, which sinks may ask for.
     #[serde(default)]
     pub(crate) mark: Option<String>,
@@ -282,8 +290,11 @@ pub(crate) enum SettingOperator {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Handler {
     pub(crate) call: Vec<String>,
-    /// Where the functions are.
+    /// Where the functions are: arguments, or entries of an object that is an argument.
     pub(crate) argument: Argument,
+    /// The first argument must be a text like this, such as the name of an event.
+    #[serde(default)]
+    pub(crate) text: Option<Pattern>,
     /// The path that stands for each of their parameters, in order; rules know them by it.
     pub(crate) params: Vec<String>,
 }
@@ -439,6 +450,9 @@ pub(crate) struct CallModel {
     pub(crate) call: Vec<String>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
+    /// Harmless if a text like this stands in the same function, or is imported.
+    #[serde(default)]
+    pub(crate) unless: Option<Pattern>,
     /// The function, or the variable the result goes to, must be named like this.
     #[serde(default)]
     pub(crate) context: Option<Pattern>,
