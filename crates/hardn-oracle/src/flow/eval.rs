@@ -10,7 +10,7 @@ use super::{
     value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value, concat},
 };
 use crate::{
-    ir::{BinaryOp, Expr, ExprKind, Param, Stmt},
+    ir::{Arg, BinaryOp, Expr, ExprKind, Param, Stmt},
     walk,
 };
 
@@ -286,14 +286,16 @@ impl<'p> Flow<'p, '_> {
 
     /// A name or attribute that is a source.
     fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
-        let local = self.index.value_source(path)?;
+        let (local, clean) = self.index.source_of_value(path)?;
         let (origin, what) = if local {
             (Origin::Local, "this machine")
         } else {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(expr.range, format!("`{path}` comes from {what}"));
-        Some(Value::of_atom(Atom::new(origin, trace)).with_path(path))
+        let mut atom = Atom::new(origin, trace);
+        atom.clean = clean;
+        Some(Value::of_atom(atom).with_path(path))
     }
 
     fn attribute(
@@ -322,9 +324,16 @@ impl<'p> Flow<'p, '_> {
             {
                 return value.clone();
             }
-            return self
-                .unknown(expr.range, &format!("`self.{name}`"))
-                .with_path(&format!("self.{name}"));
+            let path = match self.language {
+                Language::Go => self.member_path(class, name),
+                _ => format!("self.{name}"),
+            };
+            if self.language == Language::Go
+                && let Some(source) = self.source_value(&path, expr)
+            {
+                return source;
+            }
+            return self.unknown(expr.range, &format!("`self.{name}`")).with_path(&path);
         }
         if let Some(value) = place.as_deref().and_then(|place| self.module.get(place)) {
             return value.clone();
@@ -333,10 +342,15 @@ impl<'p> Flow<'p, '_> {
             return Value::of_constant(Constant::Int(number));
         }
         let value = self.eval_value(base, state);
-        let path = value.path.as_ref().map(|path| format!("{path}.{name}"));
+        let path = value.path.as_ref().map(|path| match self.language {
+            Language::Go => self.member_path(path, name),
+            _ => format!("{path}.{name}"),
+        });
         let mut result = value.derived();
         if let Some(path) = path {
-            if result.atoms().is_empty()
+            // A parameter's own taint says less than what its type says of the field.
+            let remote = result.atoms().iter().any(|atom| atom.origin == Origin::Remote);
+            if (result.atoms().is_empty() || (self.language == Language::Go && !remote))
                 && let Some(source) = self.source_value(&path, expr)
             {
                 return source;
@@ -364,6 +378,12 @@ impl<'p> Flow<'p, '_> {
         }
         let value = self.eval_value(base, state);
         let mut result = value.derived();
+        if self.language == Language::Go {
+            result.path = match index.kind {
+                ExprKind::Slice(_) => value.path.clone(),
+                _ => value.path.as_ref().map(|path| element_path(path)),
+            };
+        }
         if matches!(index.kind, ExprKind::Slice(_)) {
             // A slice keeps what kind of thing it was cut from.
             result.sequence = value.sequence;
@@ -543,6 +563,9 @@ impl<'p> Flow<'p, '_> {
                     }
                     return;
                 }
+                if self.language == Language::Go && source.is_some() {
+                    return self.assign_results(parts, source, &value, state);
+                }
                 for part in parts {
                     self.assign_from(part, None, value.derived(), state);
                 }
@@ -560,6 +583,12 @@ impl<'p> Flow<'p, '_> {
                 }
                 let Some(place) = place else { return };
                 state.set(&place, value);
+                if self.language == Language::Go
+                    && let Some(ExprKind::Construct { callee, args }) =
+                        source.map(|source| &source.kind)
+                {
+                    self.assign_fields(&place, callee, args, state);
+                }
                 if let Some(ExprKind::Dict(entries)) = source.map(|source| &source.kind) {
                     for (key, item) in entries {
                         if let Some(ExprKind::Str(key)) = key.as_ref().map(|key| &key.kind) {
@@ -572,6 +601,72 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
+    /// Several results of one call: the first is what it is about, the last says whether all went well.
+    fn assign_results(
+        &mut self,
+        parts: &'p [Expr<'p>],
+        source: Option<&'p Expr<'p>>,
+        value: &Value<'p>,
+        state: &mut State<'p>,
+    ) {
+        for (at, part) in parts.iter().enumerate() {
+            let mut result =
+                if at > 0 && at + 1 == parts.len() { Value::default() } else { value.derived() };
+            if at == 0 {
+                result.path.clone_from(&value.path);
+                result.sequence = value.sequence;
+                result.test = source.filter(|source| is_test(source));
+            } else if at + 1 < parts.len() {
+                result.path = value.path.as_ref().map(|path| format!("{path}#{at}").into());
+            }
+            self.assign_from(part, None, result, state);
+        }
+    }
+
+    /// The fields a struct literal fills.
+    fn assign_fields(
+        &mut self,
+        place: &str,
+        callee: &'p Expr<'p>,
+        args: &'p [Arg<'p>],
+        state: &mut State<'p>,
+    ) {
+        if let ExprKind::Name(name) = &callee.kind
+            && let Some(fields) = self.program.structs.get(name)
+        {
+            for (field, ty) in fields {
+                let empty = Value::default().with_path(&ty.name);
+                state.set(&format!("{place}.{field}"), empty);
+            }
+        }
+        for arg in args {
+            if let Some(name) = arg.name {
+                let part = self.eval_value(&arg.value, state);
+                state.set(&format!("{place}.{name}"), part);
+            }
+        }
+    }
+
+    /// The path of a member of something of this path: where the file says the type, the type's.
+    pub(super) fn member_path(&self, path: &str, name: &str) -> String {
+        let mut path = path;
+        for _ in 0..4 {
+            let Some(fields) = self.program.structs.get(path) else { break };
+            if let Some(ty) = fields.get(name).filter(|ty| !ty.name.is_empty()) {
+                return ty.name.to_string();
+            }
+            // What an embedded type has, the struct has too.
+            let embedded = fields.iter().find(|(field, ty)| {
+                ty.name.rsplit('.').next() == Some(**field) && ty.name.as_ref() != path
+            });
+            match embedded {
+                Some((_, ty)) => path = &ty.name,
+                None => break,
+            }
+        }
+        format!("{path}.{name}")
+    }
+
     /// Binds a loop's target to an element.
     pub(super) fn bind_element(
         &mut self,
@@ -581,6 +676,9 @@ impl<'p> Flow<'p, '_> {
         state: &mut State<'p>,
     ) {
         let mut element = whole.derived();
+        if self.language == Language::Go {
+            element.path = whole.path.as_ref().map(|path| element_path(path));
+        }
         element.alias = iterable.peeled().place().filter(|_| element.is_tainted()).map(Into::into);
         match &target.kind {
             ExprKind::Tuple(parts) | ExprKind::List(parts) => {
@@ -614,6 +712,14 @@ pub(super) fn last_name(expr: &Expr<'_>) -> Option<String> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// The path of an element: a list of a known type holds values of that type.
+fn element_path(path: &str) -> std::rc::Rc<str> {
+    match path.strip_prefix("[]") {
+        Some(element) => element.into(),
+        None => format!("{path}[]").into(),
     }
 }
 

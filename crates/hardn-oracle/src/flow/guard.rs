@@ -181,6 +181,11 @@ impl<'p> Flow<'p, '_> {
                         _ => {}
                     }
                 }
+                let below = match op {
+                    BinaryOp::Lt | BinaryOp::Le => left,
+                    _ => right,
+                };
+                self.clean_expr(below, self.index.bounded, &mut state);
                 // A character within a range of characters.
                 for (side, other) in [(left, &second), (right, &first)] {
                     let letter = matches!(other.constant, Some(Constant::Int(32..=127)))

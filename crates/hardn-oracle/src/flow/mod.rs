@@ -194,6 +194,9 @@ impl<'p> Flow<'p, '_> {
             }
             _ => is_plain_type(&param.ty.name),
         };
+        if is_self && self.language == Language::Go {
+            return Value::of_path(param.path());
+        }
         if is_self || at > usize::from(u8::MAX) {
             return Value::default();
         }
@@ -300,7 +303,11 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         state: &mut State<'p>,
     ) {
         let Some(init) = init else {
-            state.set(name, Value::default());
+            let value = match self.language {
+                Language::Go if !ty.name.is_empty() => Value::default().with_path(&ty.name),
+                _ => Value::default(),
+            };
+            state.set(name, value);
             return;
         };
         let mut value = self.eval_for(name, init, state);

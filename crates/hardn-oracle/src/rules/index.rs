@@ -9,7 +9,7 @@ use super::{
     path::{PathPattern, last},
     schema::{
         AttributeModel, CallModel, Guard, Handler, Kind, LiteralModel, MemoryCheck, Propagator,
-        Sanitizer, Sink, Source,
+        ResultModel, Sanitizer, Sink, Source,
     },
 };
 use crate::{OracleError, Result};
@@ -20,12 +20,13 @@ const MAX_FLOW_RULES: usize = 128;
 /// What a call turned out to be.
 #[derive(Debug)]
 pub(crate) enum Hit {
-    Source(Source),
+    Source { source: Source, clean: u128 },
+    Result(ResultModel),
     Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
     Sanitizer { bits: u128, sanitizer: Sanitizer },
     Guard { bits: u128, guard: Guard, mark: u32 },
     Handler(Handler),
-    Propagator { propagator: Propagator, mark: u32 },
+    Propagator { propagator: Propagator, mark: u32, clean: u128 },
     Call { rule: usize, model: CallModel },
 }
 
@@ -51,7 +52,9 @@ pub(crate) struct Index {
     pub(crate) contains: Vec<(u128, Vec<String>)>,
     /// Memory checks and the rules that stand for them.
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
-    values: Vec<(PathPattern, bool)>,
+    /// Rules that mind a number without a bound.
+    pub(crate) bounded: u128,
+    values: Vec<(PathPattern, bool, u128)>,
     decorators: Vec<PathPattern>,
     hits: Vec<Hit>,
     by_name: HashMap<String, Vec<Model>>,
@@ -75,6 +78,7 @@ impl Index {
             assigned: Vec::new(),
             contains: Vec::new(),
             checks: Vec::new(),
+            bounded: 0,
             values: Vec::new(),
             decorators: Vec::new(),
             hits: Vec::new(),
@@ -112,10 +116,12 @@ impl Index {
     fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
         for source in &file.sources {
-            self.values
-                .extend(source.value.iter().map(|text| (PathPattern::new(text), source.local)));
+            let clean = if source.own { !bits } else { 0 };
+            self.values.extend(
+                source.value.iter().map(|text| (PathPattern::new(text), source.local, clean)),
+            );
             self.decorators.extend(source.decorated.iter().map(|text| PathPattern::new(text)));
-            self.add_hit(&source.call, Hit::Source(source.clone()));
+            self.add_hit(&source.call, Hit::Source { source: source.clone(), clean });
         }
         for sink in &file.sinks {
             if sink.returned {
@@ -135,10 +141,16 @@ impl Index {
         for handler in &file.handlers {
             self.add_hit(&handler.call, Hit::Handler(handler.clone()));
         }
+        for result in &file.results {
+            self.add_hit(&result.call, Hit::Result(result.clone()));
+        }
         for sanitizer in &file.sanitizers {
             self.add_hit(&sanitizer.call, Hit::Sanitizer { bits, sanitizer: sanitizer.clone() });
         }
         for guard in &file.guards {
+            if guard.bounded {
+                self.bounded |= bits;
+            }
             if !guard.contains.is_empty() {
                 self.contains.push((bits, guard.contains.clone()));
             }
@@ -147,9 +159,10 @@ impl Index {
         }
         for propagator in &file.propagators {
             let mark = propagator.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
+            let clean = if propagator.own { !bits } else { 0 };
             self.add_hit(
                 &propagator.call,
-                Hit::Propagator { propagator: propagator.clone(), mark },
+                Hit::Propagator { propagator: propagator.clone(), mark, clean },
             );
         }
         for model in &file.calls {
@@ -213,7 +226,15 @@ impl Index {
 
     /// Whether a name or attribute is a source: `Some(local)`.
     pub(crate) fn value_source(&self, path: &str) -> Option<bool> {
-        self.values.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, local)| *local)
+        self.source_of_value(path).map(|(local, _)| local)
+    }
+
+    /// The same with the rules that do not mind it.
+    pub(crate) fn source_of_value(&self, path: &str) -> Option<(bool, u128)> {
+        self.values
+            .iter()
+            .find(|(pattern, ..)| pattern.matches(path))
+            .map(|(_, local, clean)| (*local, *clean))
     }
 }
 

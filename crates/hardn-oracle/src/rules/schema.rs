@@ -46,6 +46,8 @@ pub(crate) struct RuleFile {
     #[serde(default)]
     pub(crate) handlers: Vec<Handler>,
     #[serde(default)]
+    pub(crate) results: Vec<ResultModel>,
+    #[serde(default)]
     pub(crate) sanitizers: Vec<Sanitizer>,
     #[serde(default)]
     pub(crate) guards: Vec<Guard>,
@@ -224,6 +226,25 @@ pub(crate) struct Source {
     /// Not a remote source, but one of this machine: only snippet mode counts it.
     #[serde(default)]
     pub(crate) local: bool,
+    /// Only this rule minds such data.
+    #[serde(default)]
+    pub(crate) own: bool,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+}
+
+/// A call whose result is of a known type: the path rules know it by.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResultModel {
+    pub(crate) call: Vec<String>,
+    #[serde(rename = "type")]
+    pub(crate) path: String,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+    /// Not the result, but this argument is of the type from now on; of a receiver, the variable it starts with.
+    #[serde(default)]
+    pub(crate) of: Option<Argument>,
 }
 
 /// A call that takes functions and calls them with values of known kinds, such as a router.
@@ -283,6 +304,9 @@ pub(crate) struct Sink {
     /// Values assigned to such a name or attribute.
     #[serde(default)]
     pub(crate) assigned: Vec<String>,
+    /// Arguments after one of these texts do no harm.
+    #[serde(default)]
+    pub(crate) until: Vec<String>,
     /// Returned values are a sink.
     #[serde(default)]
     pub(crate) returned: bool,
@@ -342,6 +366,9 @@ pub(crate) struct Guard {
     /// Only in this mode.
     #[serde(default)]
     pub(crate) mode: Option<Mode>,
+    /// A number found to be below another is clean.
+    #[serde(default)]
+    pub(crate) bounded: bool,
     /// `"x" in subject` is false: the subject is clean.
     #[serde(default)]
     pub(crate) contains: Vec<String>,
@@ -373,6 +400,9 @@ pub(crate) struct Propagator {
     /// The argument that is a printf format for the arguments after it.
     #[serde(default)]
     pub(crate) format: Option<Argument>,
+    /// Only this rule follows data through the call.
+    #[serde(default)]
+    pub(crate) own: bool,
 }
 
 /// A call that is wrong wherever it stands.
