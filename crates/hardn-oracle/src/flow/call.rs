@@ -125,7 +125,11 @@ impl<'p> Flow<'p, '_> {
                     let value = match handler {
                         Some(handler) => {
                             let given: Vec<Value<'p>> =
-                                handler.params.iter().map(|path| Value::of_path(path)).collect();
+                                handler
+                                    .params
+                                    .iter()
+                                    .map(|path| self.handed(path, expr.range))
+                                    .collect();
                             self.closure(params, body, &given, state)
                         }
                         // Elements, results and the like of what it is called on.
@@ -150,6 +154,17 @@ impl<'p> Flow<'p, '_> {
             })
             .collect();
         Call { range: expr.range, receiver, args, paths, name }
+    }
+
+    /// What a handler is called with.
+    fn handed(&self, path: &str, range: Range) -> Value<'p> {
+        let Some((local, clean)) = self.index.source_of_value(path) else {
+            return Value::of_path(path);
+        };
+        let origin = if local { Origin::Local } else { Origin::Remote };
+        let mut atom = Atom::new(origin, Trace::start(range, format!("`{path}` is handed over")));
+        atom.clean = clean;
+        Value::of_atom(atom).with_path(path)
     }
 
     /// The function of this file that an expression names.
@@ -235,7 +250,17 @@ impl<'p> Flow<'p, '_> {
                         }
                         for argument in &sink.argument {
                             for (expr, value) in call.select(argument) {
-                                if stopped(sink, &call, expr, value) {
+                                if stopped(sink, &call, expr, value)
+                                    || sink.prefix.as_ref().is_some_and(|prefix| {
+                                        !prefix.0.is_match(value.text.as_deref().unwrap_or(HOLE_TEXT))
+                                    })
+                                {
+                                    continue;
+                                }
+                                if sink.joined {
+                                    let mut joined = value.clone();
+                                    joined.retain(|atom| atom.built && atom.marks & mark == *mark);
+                                    self.check_sink(demand, sink, expr, &joined);
                                     continue;
                                 }
                                 if *mark != 0 {
@@ -252,7 +277,9 @@ impl<'p> Flow<'p, '_> {
                 Hit::Call { rule, model } => {
                     let context =
                         model.context.as_ref().is_none_or(|context| self.in_context(context));
-                    if context && model.when.iter().all(|condition| self.holds(condition, &call)) {
+                    if context
+                        && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
+                        && model.when.iter().all(|condition| self.holds(condition, &call)) {
                         self.alert_here(*rule, call.range);
                     }
                 }

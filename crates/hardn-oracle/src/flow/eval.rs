@@ -14,6 +14,9 @@ use crate::{
     walk,
 };
 
+/// The path of a function that returns `nil` whatever it is given.
+const NIL_FUNCTION: &str = "nil()";
+
 impl<'p> Flow<'p, '_> {
     pub(super) fn eval_value(&mut self, expr: &'p Expr<'p>, state: &mut State<'p>) -> Value<'p> {
         match &expr.kind {
@@ -42,7 +45,10 @@ impl<'p> Flow<'p, '_> {
             ExprKind::Call { callee, args } => self.call(expr, callee, args, state),
             ExprKind::Construct { callee, args } => {
                 let mut value = self.call(expr, callee, args, state);
-                if let Some(path) = callee.dotted(&self.program.imports) {
+                // A rule may know the type better.
+                let typed = self.language == Language::Go
+                    && value.path.as_ref().is_some_and(|path| !path.ends_with("()"));
+                if !typed && let Some(path) = callee.dotted(&self.program.imports) {
                     value.path = Some(path.into());
                 }
                 value
@@ -229,7 +235,10 @@ impl<'p> Flow<'p, '_> {
             }
             state.join(end);
         }
-        own.returned.unwrap_or_default().derived()
+        let returned = own.returned.unwrap_or_default();
+        let nothing = self.language == Language::Go && returned.constant == Some(Constant::Null);
+        let value = returned.derived();
+        if nothing { value.with_path(NIL_FUNCTION) } else { value }
     }
 
     /// The value of an expression that is assigned to a variable of this name.
@@ -269,6 +278,13 @@ impl<'p> Flow<'p, '_> {
         }
         if let Some(value) = self.source_value(name, expr) {
             return value;
+        }
+        if self.language == Language::Go
+            && let Some([number]) = self.by_name.get(name).map(Vec::as_slice)
+            && let Some(summary) = self.summary(*number)
+            && summary.returned.as_ref().is_some_and(|value| value.constant == Some(Constant::Null))
+        {
+            return Value::of_path(NIL_FUNCTION);
         }
         let known = self.by_name.contains_key(name)
             || self.program.classes.contains_key(name)
@@ -355,6 +371,7 @@ impl<'p> Flow<'p, '_> {
             {
                 return source;
             }
+            result.clean(self.index.clean_of_value(&path));
             result.path = Some(path.into());
         }
         result
@@ -367,7 +384,7 @@ impl<'p> Flow<'p, '_> {
         index: &'p Expr<'p>,
         state: &mut State<'p>,
     ) -> Value<'p> {
-        self.eval_value(index, state);
+        let chosen = self.eval_value(index, state);
         if let Some(value) = expr.place().as_deref().and_then(|place| state.get(place)) {
             return value.clone();
         }
@@ -387,6 +404,13 @@ impl<'p> Flow<'p, '_> {
         if matches!(index.kind, ExprKind::Slice(_)) {
             // A slice keeps what kind of thing it was cut from.
             result.sequence = value.sequence;
+        }
+        let chooses = self.index.chooses;
+        if chooses != 0 && chosen.is_tainted() {
+            let mut chosen = chosen.derived();
+            chosen.retain(|atom| atom.clean & chooses != chooses);
+            chosen.change(|atom| atom.clean |= !chooses);
+            result.absorb(&chosen);
         }
         result
     }
@@ -528,6 +552,12 @@ impl<'p> Flow<'p, '_> {
                 value
             }
             BinaryOp::Sub if self.language != Language::Python => first.derived(),
+            BinaryOp::Mul if self.language == Language::Go => {
+                let mut value = first.derived();
+                value.absorb(second);
+                value.change(|atom| atom.built = true);
+                value
+            }
             BinaryOp::Mul if first.text.is_some() || second.text.is_some() => Value::default(),
             BinaryOp::BitOr => {
                 let mut value = first.derived();

@@ -1,6 +1,7 @@
 //! Taint, constants and call patterns: one abstract interpretation per function, with summaries inside a file.
 
 mod call;
+mod compared;
 mod constants;
 mod eval;
 mod guard;
@@ -59,6 +60,7 @@ pub(crate) fn analyse<'p>(
         repr_bits: index.cleaned_by("repr"),
     };
     flow.collect();
+    flow.check_compared();
     flow.function(0);
     for class in program.classes.keys() {
         flow.class_fields(class);

@@ -91,6 +91,23 @@ impl<'p> Flow<'p, '_> {
         self.check_sink(demand, sink, first, &value);
     }
 
+    /// Whether neither the name of the function or variable nor what the function calls speaks against an alert.
+    pub(super) fn allowed_here(
+        &self,
+        outside: Option<&crate::rules::Pattern>,
+        unless_calls: &[String],
+    ) -> bool {
+        if outside.is_some_and(|outside| self.in_context(outside)) {
+            return false;
+        }
+        if unless_calls.is_empty() {
+            return true;
+        }
+        let mut names = std::collections::BTreeSet::new();
+        super::called_names(&self.program.functions[self.frame.number].body, &mut names);
+        !unless_calls.iter().any(|name| names.contains(name.as_str()))
+    }
+
     pub(super) fn in_context(&self, context: &crate::rules::Pattern) -> bool {
         context.0.is_match(self.frame.name)
             || self.frame.target.as_ref().is_some_and(|target| context.0.is_match(target))
@@ -236,6 +253,11 @@ impl<'p> Flow<'p, '_> {
         for (rule, patterns, model) in &index.attributes {
             if patterns.iter().any(|pattern| pattern.matches(&path))
                 && model.is.iter().any(|literal| self.equals(literal, expr, value))
+                && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
+                && !model
+                    .outside
+                    .as_ref()
+                    .is_some_and(|names| target.root().is_some_and(|root| names.0.is_match(root)))
             {
                 self.alert_here(*rule, expr.range);
             }

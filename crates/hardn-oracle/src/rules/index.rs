@@ -8,7 +8,7 @@ use super::{
     load::Rule,
     path::{PathPattern, last},
     schema::{
-        AttributeModel, CallModel, Guard, Handler, Kind, LiteralModel, MemoryCheck, Propagator,
+        AttributeModel, CallModel, ComparedModel, Guard, Handler, Kind, LiteralModel, MemoryCheck, Propagator,
         ResultModel, Sanitizer, Sink, Source,
     },
 };
@@ -54,6 +54,10 @@ pub(crate) struct Index {
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
     /// Rules that mind a number without a bound.
     pub(crate) bounded: u128,
+    /// Rules that mind which element was picked.
+    pub(crate) chooses: u128,
+    pub(crate) compared: Vec<(usize, ComparedModel)>,
+    clean_values: Vec<(PathPattern, u128)>,
     values: Vec<(PathPattern, bool, u128)>,
     decorators: Vec<PathPattern>,
     hits: Vec<Hit>,
@@ -79,6 +83,9 @@ impl Index {
             contains: Vec::new(),
             checks: Vec::new(),
             bounded: 0,
+            chooses: 0,
+            compared: Vec::new(),
+            clean_values: Vec::new(),
             values: Vec::new(),
             decorators: Vec::new(),
             hits: Vec::new(),
@@ -116,6 +123,9 @@ impl Index {
     fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
         for source in &file.sources {
+            if source.chooses {
+                self.chooses |= bits;
+            }
             let clean = if source.own { !bits } else { 0 };
             self.values.extend(
                 source.value.iter().map(|text| (PathPattern::new(text), source.local, clean)),
@@ -145,6 +155,8 @@ impl Index {
             self.add_hit(&result.call, Hit::Result(result.clone()));
         }
         for sanitizer in &file.sanitizers {
+            self.clean_values
+                .extend(sanitizer.value.iter().map(|text| (PathPattern::new(text), bits)));
             self.add_hit(&sanitizer.call, Hit::Sanitizer { bits, sanitizer: sanitizer.clone() });
         }
         for guard in &file.guards {
@@ -169,6 +181,7 @@ impl Index {
             self.add_hit(&model.call, Hit::Call { rule: number, model: model.clone() });
         }
         self.literals.extend(file.literals.iter().map(|model| (number, model.clone())));
+        self.compared.extend(file.compared.iter().map(|model| (number, model.clone())));
         for model in &file.attributes {
             let patterns = model.attribute.iter().map(|text| PathPattern::new(text)).collect();
             self.attributes.push((number, patterns, model.clone()));
@@ -233,8 +246,17 @@ impl Index {
     pub(crate) fn source_of_value(&self, path: &str) -> Option<(bool, u128)> {
         self.values
             .iter()
-            .find(|(pattern, ..)| pattern.matches(path))
+            .filter(|(pattern, ..)| pattern.matches(path))
             .map(|(_, local, clean)| (*local, *clean))
+            .reduce(|a, b| (a.0, a.1 & b.1))
+    }
+
+    /// The rules an attribute of this path is clean of.
+    pub(crate) fn clean_of_value(&self, path: &str) -> u128 {
+        self.clean_values
+            .iter()
+            .filter(|(pattern, _)| pattern.matches(path))
+            .fold(0, |bits, (_, more)| bits | more)
     }
 }
 

@@ -60,6 +60,8 @@ pub(crate) struct RuleFile {
     #[serde(default)]
     pub(crate) attributes: Vec<AttributeModel>,
     #[serde(default)]
+    pub(crate) compared: Vec<ComparedModel>,
+    #[serde(default)]
     pub(crate) check: Option<MemoryCheck>,
     /// Calls that the memory check treats as its origin: allocators, lookups, releases.
     #[serde(default)]
@@ -229,8 +231,21 @@ pub(crate) struct Source {
     /// Only this rule minds such data.
     #[serde(default)]
     pub(crate) own: bool,
+    /// An element that was picked with it counts as well.
+    #[serde(default)]
+    pub(crate) chooses: bool,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
+}
+
+/// Texts that are compared with together: a function that compares with one and forgets another.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ComparedModel {
+    /// What the function compares with.
+    pub(crate) has: Pattern,
+    /// One of these is missing.
+    pub(crate) lacks: Vec<Pattern>,
 }
 
 /// A call whose result is of a known type: the path rules know it by.
@@ -304,6 +319,12 @@ pub(crate) struct Sink {
     /// Values assigned to such a name or attribute.
     #[serde(default)]
     pub(crate) assigned: Vec<String>,
+    /// The text must match as far as it is known; where nothing is, it reads as U+0001.
+    #[serde(default)]
+    pub(crate) prefix: Option<Pattern>,
+    /// Only values that were joined or added to count, in either mode.
+    #[serde(default)]
+    pub(crate) joined: bool,
     /// Arguments after one of these texts do no harm.
     #[serde(default)]
     pub(crate) until: Vec<String>,
@@ -319,7 +340,11 @@ pub(crate) struct Sink {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sanitizer {
+    #[serde(default)]
     pub(crate) call: Vec<String>,
+    /// Attributes that are clean whatever they are taken from.
+    #[serde(default)]
+    pub(crate) value: Vec<String>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
 }
@@ -415,6 +440,12 @@ pub(crate) struct CallModel {
     /// The function, or the variable the result goes to, must be named like this.
     #[serde(default)]
     pub(crate) context: Option<Pattern>,
+    /// The function, or the variable the result goes to, must not be named like this.
+    #[serde(default)]
+    pub(crate) outside: Option<Pattern>,
+    /// The function must not call anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
 }
 
 /// A text constant that goes where it should not.
@@ -440,4 +471,10 @@ pub(crate) struct LiteralModel {
 pub(crate) struct AttributeModel {
     pub(crate) attribute: Vec<String>,
     pub(crate) is: Vec<Literal>,
+    /// The function, or the variable, must not be named like this.
+    #[serde(default)]
+    pub(crate) outside: Option<Pattern>,
+    /// The function must not call anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
 }
