@@ -218,7 +218,8 @@ impl<'p> Flow<'p, '_> {
                 Hit::Source { source, clean }
                     if source.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
-                    Self::apply_source(&call, source, *clean, &mut result, state);
+                    let clean = if *clean == 0 { self.index.closed } else { *clean };
+                    Self::apply_source(&call, source, clean, &mut result, state);
                 }
                 Hit::Result(model)
                     if model.when.iter().all(|condition| self.holds(condition, &call)) =>
@@ -242,7 +243,11 @@ impl<'p> Flow<'p, '_> {
                         .paths
                         .iter()
                         .any(|path| except.iter().any(|pattern| pattern.matches(path)));
-                    if !excepted && sink.when.iter().all(|condition| self.holds(condition, &call)) {
+                    let lacking = sink.unless_calls.is_empty() || {
+                        let called = self.all_called();
+                        !sink.unless_calls.iter().any(|name| called.contains(name.as_str()))
+                    };
+                    if !excepted && lacking && sink.when.iter().all(|condition| self.holds(condition, &call)) {
                         let demand = self.demand(*rule, sink);
                         if let Some(format) = &sink.format {
                             self.check_formatted(demand, sink, format, &call);
@@ -547,7 +552,7 @@ impl<'p> Flow<'p, '_> {
         let value = Value::of_atom(atom);
         match &source.fills {
             // What several rules mind of one call, each for itself, adds up.
-            None if clean != 0 => {
+            None if source.own => {
                 result.absorb(&value);
             }
             None => *result = value,
@@ -710,6 +715,7 @@ impl<'p> Flow<'p, '_> {
                 needs_built: sink.needs_built && !sink.built,
                 unknown: sink.unknown,
                 base: sink.base,
+                at_source: sink.at_source,
             };
             self.taint_reaches(demand, sink.range, &value);
         }

@@ -671,7 +671,7 @@ impl<'p> Flow<'p, '_> {
         }
         for arg in args {
             if let Some(name) = arg.name {
-                let part = self.eval_value(&arg.value, state);
+                let part = self.eval_for(place, &arg.value, state);
                 state.set(&format!("{place}.{name}"), part);
             }
         }

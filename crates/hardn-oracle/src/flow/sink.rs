@@ -22,6 +22,8 @@ pub(super) struct Demand {
     pub(super) needs_built: bool,
     pub(super) unknown: bool,
     pub(super) base: bool,
+    /// The alert stands where the data comes from.
+    pub(super) at_source: bool,
 }
 
 impl<'p> Flow<'p, '_> {
@@ -32,6 +34,7 @@ impl<'p> Flow<'p, '_> {
             needs_built: sink.built.unwrap_or(file.built),
             unknown: sink.unknown.unwrap_or(file.unknown),
             base: sink.base,
+            at_source: sink.at_source,
         }
     }
 
@@ -91,6 +94,15 @@ impl<'p> Flow<'p, '_> {
         self.check_sink(demand, sink, first, &value);
     }
 
+    /// The names of everything the file calls.
+    pub(super) fn all_called(&self) -> std::collections::BTreeSet<&'p str> {
+        let mut names = std::collections::BTreeSet::new();
+        for function in &self.program.functions {
+            super::called_names(&function.body, &mut names);
+        }
+        names
+    }
+
     /// Whether neither the name of the function or variable nor what the function calls speaks against an alert.
     pub(super) fn allowed_here(
         &self,
@@ -130,6 +142,7 @@ impl<'p> Flow<'p, '_> {
                     needs_built: demand.needs_built,
                     unknown: demand.unknown,
                     base: demand.base || !atom.leading,
+                    at_source: demand.at_source,
                 });
             }
             if self.counts(atom, demand) && worst.is_none_or(|known| atom.origin > known.origin) {
@@ -138,6 +151,7 @@ impl<'p> Flow<'p, '_> {
         }
         if let Some(atom) = worst {
             let trace = atom.trace.step(range, "reaches this place".to_owned());
+            let range = if demand.at_source { trace.root() } else { range };
             self.alert(demand.rule, range, None, &trace);
         }
     }
@@ -146,6 +160,9 @@ impl<'p> Flow<'p, '_> {
         match atom.origin {
             Origin::Remote => true,
             _ if !self.snippet() => false,
+            _ if self.index.closed & (1u128.checked_shl(demand.rule as u32).unwrap_or(0)) != 0 => {
+                false
+            }
             Origin::Parameter(_) if !self.frame.open => false,
             Origin::Unknown if !demand.unknown => false,
             _ => (!demand.needs_built || atom.built) && (demand.base || !atom.leading),

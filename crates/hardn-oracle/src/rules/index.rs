@@ -54,6 +54,8 @@ pub(crate) struct Index {
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
     /// Rules that mind a number without a bound.
     pub(crate) bounded: u128,
+    /// Rules that mind only data from sources of their own.
+    pub(crate) closed: u128,
     /// Rules that mind which element was picked.
     pub(crate) chooses: u128,
     pub(crate) compared: Vec<(usize, ComparedModel)>,
@@ -83,6 +85,7 @@ impl Index {
             contains: Vec::new(),
             checks: Vec::new(),
             bounded: 0,
+            closed: 0,
             chooses: 0,
             compared: Vec::new(),
             clean_values: Vec::new(),
@@ -122,6 +125,9 @@ impl Index {
 
     fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
+        if !file.sources.is_empty() && file.sources.iter().all(|source| source.own) {
+            self.closed |= bits;
+        }
         for source in &file.sources {
             if source.chooses {
                 self.chooses |= bits;
@@ -249,6 +255,7 @@ impl Index {
             .filter(|(pattern, ..)| pattern.matches(path))
             .map(|(_, local, clean)| (*local, *clean))
             .reduce(|a, b| (a.0, a.1 & b.1))
+            .map(|(local, clean)| (local, if clean == 0 { self.closed } else { clean }))
     }
 
     /// The rules an attribute of this path is clean of.

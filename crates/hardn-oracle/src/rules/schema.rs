@@ -325,6 +325,12 @@ pub(crate) struct Sink {
     /// Only values that were joined or added to count, in either mode.
     #[serde(default)]
     pub(crate) joined: bool,
+    /// Nothing in the file calls anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
+    /// The alert stands where the data comes from.
+    #[serde(default)]
+    pub(crate) at_source: bool,
     /// Arguments after one of these texts do no harm.
     #[serde(default)]
     pub(crate) until: Vec<String>,
