@@ -10,11 +10,11 @@ use super::{
     state::State,
     summary::Summary,
     text,
-    value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value, concat},
+    value::{Atom, Constant, HOLE, HOLE_TEXT, Origin, Trace, Value, concat},
 };
 use crate::{
     ir::{Arg, Expr, ExprKind, Range},
-    rules::{Argument, Condition, Handler, Hit, Holds, Index},
+    rules::{Argument, Condition, Handler, Hit, Holds, Index, ResultModel, Sink},
 };
 
 /// A call with its parts evaluated.
@@ -89,7 +89,10 @@ impl<'p> Flow<'p, '_> {
                 let value = self.eval_value(base, state);
                 paths.extend(callee.dotted(&self.program.imports));
                 if let Some(path) = &value.path {
-                    let resolved = format!("{path}.{method}");
+                    let resolved = match self.language {
+                        Language::Go => self.member_path(path, method),
+                        _ => format!("{path}.{method}"),
+                    };
                     if !paths.contains(&resolved) {
                         paths.push(resolved);
                     }
@@ -280,7 +283,9 @@ impl<'p> Flow<'p, '_> {
     ) -> Value<'p> {
         let call = self.prepare(expr, callee, args, state);
         let hits = self.hits(&call);
-        let own = self.callee(callee, args.len());
+        let own = self
+            .callee(callee, args.len())
+            .filter(|(number, _)| self.fits_receiver(*number, &call, &hits));
         let summary =
             own.and_then(|(number, method)| self.summary(number).map(|summary| (summary, method)));
 
@@ -288,6 +293,10 @@ impl<'p> Flow<'p, '_> {
             ExprKind::Name(name) => state.get(name).and_then(|value| value.function),
             _ => Some(callee.peeled()),
         };
+        // A struct holds what its fields hold.
+        let literal = self.language == Language::Go
+            && own.is_none()
+            && matches!(expr.kind, ExprKind::Construct { .. });
         let mut result = match &summary {
             _ if let Some(ExprKind::Closure { params, body }) = local.map(|expr| &expr.kind)
                 && self.has_objects() =>
@@ -296,6 +305,7 @@ impl<'p> Flow<'p, '_> {
                     call.args.iter().map(|(_, _, value)| value.clone()).collect();
                 self.closure(params, body, &given, state)
             }
+            None if literal => Self::all_parts(&call),
             Some((summary, method)) => self.apply_summary(&call, summary, *method),
             None if own.is_some() => Self::all_parts(&call),
             None => self.assumed_result(&call, &hits),
@@ -309,6 +319,11 @@ impl<'p> Flow<'p, '_> {
                     if source.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
                     Self::apply_source(&call, source, (*clean, *mark), &mut result, state);
+                }
+                Hit::Result(model)
+                    if model.when.iter().all(|condition| self.holds(condition, &call)) =>
+                {
+                    Self::apply_type(&call, model, &mut result, state);
                 }
                 Hit::Sanitizer { bits, sanitizer }
                     if sanitizer.when.iter().all(|condition| self.holds(condition, &call)) =>
@@ -327,7 +342,14 @@ impl<'p> Flow<'p, '_> {
                         .paths
                         .iter()
                         .any(|path| except.iter().any(|pattern| pattern.matches(path)));
-                    if !excepted && sink.when.iter().all(|condition| self.holds(condition, &call)) {
+                    let lacking = sink.unless_calls.is_empty() || {
+                        let called = self.all_called();
+                        !sink.unless_calls.iter().any(|name| called.contains(name.as_str()))
+                    };
+                    if !excepted
+                        && lacking
+                        && sink.when.iter().all(|condition| self.holds(condition, &call))
+                    {
                         let demand = self.demand(*rule, sink);
                         if let Some(format) = &sink.format {
                             self.check_formatted(demand, sink, format, &call);
@@ -335,6 +357,21 @@ impl<'p> Flow<'p, '_> {
                         }
                         for argument in &sink.argument {
                             for (expr, value) in call.select(argument) {
+                                if stopped(sink, &call, expr, value)
+                                    || sink.prefix.as_ref().is_some_and(|prefix| {
+                                        !prefix
+                                            .0
+                                            .is_match(value.text.as_deref().unwrap_or(HOLE_TEXT))
+                                    })
+                                {
+                                    continue;
+                                }
+                                if sink.joined {
+                                    let mut joined = value.clone();
+                                    joined.retain(|atom| atom.built && atom.marks & mark == *mark);
+                                    self.check_sink(demand, sink, expr, &joined);
+                                    continue;
+                                }
                                 if *mark != 0 {
                                     let mut marked = value.clone();
                                     marked.retain(|atom| atom.marks & mark != 0);
@@ -352,6 +389,7 @@ impl<'p> Flow<'p, '_> {
                     let excused = model.unless.as_ref().is_some_and(|text| self.stands_here(text));
                     if context
                         && !excused
+                        && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
                         && model.when.iter().all(|condition| self.holds(condition, &call))
                     {
                         self.alert_here(*rule, call.range);
@@ -366,11 +404,37 @@ impl<'p> Flow<'p, '_> {
             let _ = number;
         }
         if result.path.is_none()
+            && self.language == Language::Go
+            && let Some((number, _)) = own
+        {
+            let returns = &self.program.functions[number].returns.name;
+            result.path = Some(returns.as_ref().into()).filter(|_| !returns.is_empty());
+        }
+        if result.path.is_none()
+            && let Some(path) = call.paths.last().filter(|_| self.language == Language::Go)
+        {
+            result.path = Some(format!("{path}()").into());
+        }
+        if result.path.is_none()
             && let Some(path) = call.paths.first()
         {
             result.path = Some(format!("{path}()").into());
         }
         result
+    }
+
+    /// Methods of the file are only called on values of their type, as far as types are known.
+    fn fits_receiver(&self, number: usize, call: &Call<'p>, hits: &[&Hit]) -> bool {
+        let Some(class) = self.program.functions[number].class else { return true };
+        if self.language != Language::Go {
+            return true;
+        }
+        let path = call.receiver.as_ref().and_then(|(_, value)| value.path.as_deref());
+        match path {
+            Some("self") => self.frame.class == Some(class),
+            Some(path) if self.program.structs.contains_key(path) => path == class,
+            _ => hits.is_empty(),
+        }
     }
 
     pub(super) fn all_parts(call: &Call<'p>) -> Value<'p> {
@@ -511,7 +575,8 @@ impl<'p> Flow<'p, '_> {
         result: &mut Value<'p>,
         state: &mut State<'p>,
     ) {
-        let Hit::Propagator { propagator, mark } = hit else { return };
+        let Hit::Propagator { propagator, mark, clean } = hit else { return };
+        let clean = *clean;
         let everything = Argument { receiver: true, from: Some(0), ..Argument::default() };
         let parts: Vec<Value<'p>> = if let Some(format) = &propagator.format {
             let pattern =
@@ -554,9 +619,11 @@ impl<'p> Flow<'p, '_> {
         let name = call.name;
         value.change(|atom| {
             atom.marks |= mark;
+            atom.clean |= clean;
             atom.trace = atom.trace.step(range, format!("passes through `{name}`"));
         });
         match &propagator.into {
+            None if clean != 0 => result.absorb(&value),
             None => *result = value,
             Some(into) => {
                 for (target, before) in call.select(into) {
@@ -603,6 +670,29 @@ impl<'p> Flow<'p, '_> {
                         state.set(&place, value.clone());
                     }
                 }
+            }
+        }
+    }
+
+    /// The type of a result or argument, by the path rules know it by.
+    fn apply_type(
+        call: &Call<'p>,
+        model: &ResultModel,
+        result: &mut Value<'p>,
+        state: &mut State<'p>,
+    ) {
+        let Some(of) = &model.of else {
+            result.path = Some(model.path.as_str().into());
+            return;
+        };
+        for (target, value) in call.select(of) {
+            let place = match &target.kind {
+                ExprKind::Call { callee, .. } => callee.root().map(str::to_owned),
+                _ => filled_place(target),
+            };
+            if let Some(place) = place {
+                let known = state.get(&place).unwrap_or(value).clone();
+                state.set(&place, known.with_path(&model.path));
             }
         }
     }
@@ -734,6 +824,7 @@ impl<'p> Flow<'p, '_> {
                 unknown: sink.unknown,
                 base: sink.base,
                 parameters: None,
+                at_source: sink.at_source,
             };
             self.taint_reaches(demand, sink.range, &value);
         }
@@ -806,6 +897,18 @@ pub(super) fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool
         _ => false,
     };
     here || expr.children().into_iter().any(|child| mentions(child, pattern))
+}
+
+/// Whether one of the sink's last words stands before this argument, or in a list before what is not known of it.
+fn stopped<'p>(sink: &Sink, call: &Call<'p>, expr: &Expr<'p>, value: &Value<'p>) -> bool {
+    if sink.until.is_empty() {
+        return false;
+    }
+    let stops = |word: &str| sink.until.iter().any(|stop| stop == word);
+    let before = call.args.iter().take_while(|(_, arg, _)| !std::ptr::eq(*arg, expr));
+    let mut words = value.text.as_deref().unwrap_or("").split(' ');
+    before.into_iter().any(|(_, _, value)| value.full_text().is_some_and(stops))
+        || (value.sequence && words.by_ref().take_while(|word| !word.contains(HOLE)).any(stops))
 }
 
 /// The variable behind `buf`, `&buf`, `buf + n`, `&buf[n]`.

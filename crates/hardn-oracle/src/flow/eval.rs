@@ -10,9 +10,12 @@ use super::{
     value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value, concat},
 };
 use crate::{
-    ir::{BinaryOp, Expr, ExprKind, Param, Stmt},
+    ir::{Arg, BinaryOp, Expr, ExprKind, Param, Stmt},
     walk,
 };
+
+/// The path of a function that returns `nil` whatever it is given.
+const NIL_FUNCTION: &str = "nil()";
 
 impl<'p> Flow<'p, '_> {
     pub(super) fn eval_value(&mut self, expr: &'p Expr<'p>, state: &mut State<'p>) -> Value<'p> {
@@ -42,7 +45,10 @@ impl<'p> Flow<'p, '_> {
             ExprKind::Call { callee, args } => self.call(expr, callee, args, state),
             ExprKind::Construct { callee, args } => {
                 let mut value = self.call(expr, callee, args, state);
-                if let Some(path) = callee.dotted(&self.program.imports) {
+                // A rule may know the type better.
+                let typed = self.language == Language::Go
+                    && value.path.as_ref().is_some_and(|path| !path.ends_with("()"));
+                if !typed && let Some(path) = callee.dotted(&self.program.imports) {
                     value.path = Some(path.into());
                 }
                 value
@@ -242,7 +248,10 @@ impl<'p> Flow<'p, '_> {
             }
             state.join(end);
         }
-        own.returned.unwrap_or_default().derived()
+        let returned = own.returned.unwrap_or_default();
+        let nothing = self.language == Language::Go && returned.constant == Some(Constant::Null);
+        let value = returned.derived();
+        if nothing { value.with_path(NIL_FUNCTION) } else { value }
     }
 
     /// The value of an expression that is assigned to a variable of this name.
@@ -282,6 +291,13 @@ impl<'p> Flow<'p, '_> {
         }
         if let Some(value) = self.source_value(name, expr) {
             return value;
+        }
+        if self.language == Language::Go
+            && let Some([number]) = self.by_name.get(name).map(Vec::as_slice)
+            && let Some(summary) = self.summary(*number)
+            && summary.returned.as_ref().is_some_and(|value| value.constant == Some(Constant::Null))
+        {
+            return Value::of_path(NIL_FUNCTION);
         }
         let known = self.by_name.contains_key(name)
             || self.program.classes.contains_key(name)
@@ -336,9 +352,16 @@ impl<'p> Flow<'p, '_> {
             {
                 return value.clone();
             }
-            return self
-                .unknown(expr.range, &format!("`self.{name}`"))
-                .with_path(&format!("self.{name}"));
+            let path = match self.language {
+                Language::Go => self.member_path(class, name),
+                _ => format!("self.{name}"),
+            };
+            if self.language == Language::Go
+                && let Some(source) = self.source_value(&path, expr)
+            {
+                return source;
+            }
+            return self.unknown(expr.range, &format!("`self.{name}`")).with_path(&path);
         }
         if let Some(value) = place.as_deref().and_then(|place| self.module.get(place)) {
             return value.clone();
@@ -350,9 +373,13 @@ impl<'p> Flow<'p, '_> {
         if name == "length" && self.has_objects() {
             return Value::default();
         }
-        let path = value.path.as_ref().map(|path| format!("{path}.{name}"));
+        let path = value.path.as_ref().map(|path| match self.language {
+            Language::Go => self.member_path(path, name),
+            _ => format!("{path}.{name}"),
+        });
         let mut result = value.derived();
         if let Some(path) = path {
+            // A parameter's own taint says less than what its type says of the field.
             let declared = !matches!(self.language, Language::Python | Language::C | Language::Cpp);
             if (result.atoms().is_empty()
                 || declared && result.atoms().iter().all(|atom| atom.origin < Origin::Local))
@@ -360,6 +387,7 @@ impl<'p> Flow<'p, '_> {
             {
                 return source;
             }
+            result.clean(self.index.clean_of_value(&path));
             result.path = Some(path.into());
         }
         result
@@ -389,9 +417,22 @@ impl<'p> Flow<'p, '_> {
             }
         }
         let mut result = value.derived();
+        if self.language == Language::Go {
+            result.path = match index.kind {
+                ExprKind::Slice(_) => value.path.clone(),
+                _ => value.path.as_ref().map(|path| element_path(path)),
+            };
+        }
         if matches!(index.kind, ExprKind::Slice(_)) {
             // A slice keeps what kind of thing it was cut from.
             result.sequence = value.sequence;
+        }
+        let chooses = self.index.chooses;
+        if chooses != 0 && position.is_tainted() {
+            let mut position = position.derived();
+            position.retain(|atom| atom.clean & chooses != chooses);
+            position.change(|atom| atom.clean |= !chooses);
+            result.absorb(&position);
         }
         result
     }
@@ -536,6 +577,12 @@ impl<'p> Flow<'p, '_> {
                 value
             }
             BinaryOp::Sub if self.language != Language::Python => first.derived(),
+            BinaryOp::Mul if self.language == Language::Go => {
+                let mut value = first.derived();
+                value.absorb(second);
+                value.change(|atom| atom.built = true);
+                value
+            }
             BinaryOp::Mul if first.text.is_some() || second.text.is_some() => Value::default(),
             BinaryOp::BitOr => {
                 let mut value = first.derived();
@@ -571,6 +618,9 @@ impl<'p> Flow<'p, '_> {
                     }
                     return;
                 }
+                if self.language == Language::Go && source.is_some() {
+                    return self.assign_results(parts, source, &value, state);
+                }
                 for part in parts {
                     self.assign_from(part, None, value.derived(), state);
                 }
@@ -588,6 +638,12 @@ impl<'p> Flow<'p, '_> {
                 }
                 let Some(place) = place else { return };
                 state.set(&place, value);
+                if self.language == Language::Go
+                    && let Some(ExprKind::Construct { callee, args }) =
+                        source.map(|source| &source.kind)
+                {
+                    self.assign_fields(&place, callee, args, state);
+                }
                 if let Some(ExprKind::Dict(entries)) = source.map(|source| &source.kind) {
                     for (key, item) in entries {
                         if let Some(ExprKind::Str(key)) = key.as_ref().map(|key| &key.kind) {
@@ -606,6 +662,72 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
+    /// Several results of one call: the first is what it is about, the last says whether all went well.
+    fn assign_results(
+        &mut self,
+        parts: &'p [Expr<'p>],
+        source: Option<&'p Expr<'p>>,
+        value: &Value<'p>,
+        state: &mut State<'p>,
+    ) {
+        for (at, part) in parts.iter().enumerate() {
+            let mut result =
+                if at > 0 && at + 1 == parts.len() { Value::default() } else { value.derived() };
+            if at == 0 {
+                result.path.clone_from(&value.path);
+                result.sequence = value.sequence;
+                result.test = source.filter(|source| is_test(source));
+            } else if at + 1 < parts.len() {
+                result.path = value.path.as_ref().map(|path| format!("{path}#{at}").into());
+            }
+            self.assign_from(part, None, result, state);
+        }
+    }
+
+    /// The fields a struct literal fills.
+    fn assign_fields(
+        &mut self,
+        place: &str,
+        callee: &'p Expr<'p>,
+        args: &'p [Arg<'p>],
+        state: &mut State<'p>,
+    ) {
+        if let ExprKind::Name(name) = &callee.kind
+            && let Some(fields) = self.program.structs.get(name)
+        {
+            for (field, ty) in fields {
+                let empty = Value::default().with_path(&ty.name);
+                state.set(&format!("{place}.{field}"), empty);
+            }
+        }
+        for arg in args {
+            if let Some(name) = arg.name {
+                let part = self.eval_for(place, &arg.value, state);
+                state.set(&format!("{place}.{name}"), part);
+            }
+        }
+    }
+
+    /// The path of a member of something of this path: where the file says the type, the type's.
+    pub(super) fn member_path(&self, path: &str, name: &str) -> String {
+        let mut path = path;
+        for _ in 0..4 {
+            let Some(fields) = self.program.structs.get(path) else { break };
+            if let Some(ty) = fields.get(name).filter(|ty| !ty.name.is_empty()) {
+                return ty.name.to_string();
+            }
+            // What an embedded type has, the struct has too.
+            let embedded = fields.iter().find(|(field, ty)| {
+                ty.name.rsplit('.').next() == Some(**field) && ty.name.as_ref() != path
+            });
+            match embedded {
+                Some((_, ty)) => path = &ty.name,
+                None => break,
+            }
+        }
+        format!("{path}.{name}")
+    }
+
     /// Binds a loop's target to an element.
     pub(super) fn bind_element(
         &mut self,
@@ -615,6 +737,9 @@ impl<'p> Flow<'p, '_> {
         state: &mut State<'p>,
     ) {
         let mut element = whole.derived();
+        if self.language == Language::Go {
+            element.path = whole.path.as_ref().map(|path| element_path(path));
+        }
         element.alias = iterable.peeled().place().filter(|_| element.is_tainted()).map(Into::into);
         match &target.kind {
             ExprKind::Tuple(parts) | ExprKind::List(parts) => {
@@ -648,6 +773,14 @@ pub(super) fn last_name(expr: &Expr<'_>) -> Option<String> {
             _ => None,
         },
         _ => None,
+    }
+}
+
+/// The path of an element: a list of a known type holds values of that type.
+fn element_path(path: &str) -> std::rc::Rc<str> {
+    match path.strip_prefix("[]") {
+        Some(element) => element.into(),
+        None => format!("{path}[]").into(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Taint, constants and call patterns: one abstract interpretation per function, with summaries inside a file.
 
 mod call;
+mod compared;
 mod constants;
 mod eval;
 mod guard;
@@ -66,6 +67,7 @@ pub(crate) fn analyse<'p>(
         repr_bits: index.cleaned_by("repr"),
     };
     flow.collect();
+    flow.check_compared();
     flow.function(0);
     for class in program.classes.keys() {
         flow.class_fields(class);
@@ -220,6 +222,9 @@ impl<'p> Flow<'p, '_> {
             }
             _ => is_plain_type(&param.ty.name),
         };
+        if is_self && self.language == Language::Go {
+            return Value::of_path(param.path());
+        }
         if is_self || at > usize::from(u8::MAX) {
             return Value::default();
         }
@@ -344,7 +349,11 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         state: &mut State<'p>,
     ) {
         let Some(init) = init else {
-            state.set(name, Value::default());
+            let value = match self.language {
+                Language::Go if !ty.name.is_empty() => Value::default().with_path(&ty.name),
+                _ => Value::default(),
+            };
+            state.set(name, value);
             return;
         };
         let mut value = self.eval_for(name, init, state);

@@ -26,6 +26,8 @@ pub(super) struct Demand {
     pub(super) base: bool,
     /// In faithful mode, parameters count: `Some(true)` once they were joined to other text.
     pub(super) parameters: Option<bool>,
+    /// The alert stands where the data comes from.
+    pub(super) at_source: bool,
 }
 
 impl<'p> Flow<'p, '_> {
@@ -37,6 +39,7 @@ impl<'p> Flow<'p, '_> {
             unknown: sink.unknown.unwrap_or(file.unknown),
             base: sink.base,
             parameters: file.parameters.then_some(file.built),
+            at_source: sink.at_source,
         }
     }
 
@@ -96,6 +99,32 @@ impl<'p> Flow<'p, '_> {
         self.check_sink(demand, sink, first, &value);
     }
 
+    /// The names of everything the file calls.
+    pub(super) fn all_called(&self) -> std::collections::BTreeSet<&'p str> {
+        let mut names = std::collections::BTreeSet::new();
+        for function in &self.program.functions {
+            super::called_names(&function.body, &mut names);
+        }
+        names
+    }
+
+    /// Whether neither the name of the function or variable nor what the function calls speaks against an alert.
+    pub(super) fn allowed_here(
+        &self,
+        outside: Option<&crate::rules::Pattern>,
+        unless_calls: &[String],
+    ) -> bool {
+        if outside.is_some_and(|outside| self.in_context(outside)) {
+            return false;
+        }
+        if unless_calls.is_empty() {
+            return true;
+        }
+        let mut names = std::collections::BTreeSet::new();
+        super::called_names(&self.program.functions[self.frame.number].body, &mut names);
+        !unless_calls.iter().any(|name| names.contains(name.as_str()))
+    }
+
     pub(super) fn in_context(&self, context: &crate::rules::Pattern) -> bool {
         context.0.is_match(self.frame.name)
             || self.frame.target.as_ref().is_some_and(|target| context.0.is_match(target))
@@ -118,6 +147,7 @@ impl<'p> Flow<'p, '_> {
                     needs_built: demand.needs_built,
                     unknown: demand.unknown,
                     base: demand.base || !atom.leading,
+                    at_source: demand.at_source,
                 });
             }
             if self.counts(atom, demand) && worst.is_none_or(|known| atom.origin > known.origin) {
@@ -126,6 +156,7 @@ impl<'p> Flow<'p, '_> {
         }
         if let Some(atom) = worst {
             let trace = atom.trace.step(range, "reaches this place".to_owned());
+            let range = if demand.at_source { trace.root() } else { range };
             self.alert(demand.rule, range, None, &trace);
         }
     }
@@ -323,6 +354,11 @@ impl<'p> Flow<'p, '_> {
         for (rule, patterns, model) in &index.attributes {
             if patterns.iter().any(|pattern| pattern.matches(&path))
                 && model.is.iter().any(|literal| self.equals(literal, expr, value))
+                && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
+                && !model
+                    .outside
+                    .as_ref()
+                    .is_some_and(|names| target.root().is_some_and(|root| names.0.is_match(root)))
             {
                 self.alert_here(*rule, expr.range);
             }

@@ -8,8 +8,9 @@ use super::{
     load::Rule,
     path::{PathPattern, last},
     schema::{
-        AttributeModel, CallModel, ContainsModel, Guard, Handler, Kind, LiteralModel, MemoryCheck,
-        Pattern, Propagator, Sanitizer, Setting, Sink, Source,
+        AttributeModel, CallModel, ComparedModel, ContainsModel, Guard, Handler, Kind,
+        LiteralModel, MemoryCheck, Pattern, Propagator, ResultModel, Sanitizer, Setting, Sink,
+        Source,
     },
 };
 use crate::{OracleError, Result};
@@ -26,6 +27,7 @@ pub(crate) enum Hit {
         clean: u128,
         mark: u32,
     },
+    Result(ResultModel),
     Sink {
         rule: usize,
         sink: Box<Sink>,
@@ -45,6 +47,7 @@ pub(crate) enum Hit {
     Propagator {
         propagator: Propagator,
         mark: u32,
+        clean: u128,
     },
     Call {
         rule: usize,
@@ -97,6 +100,12 @@ pub(crate) struct Index {
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
     /// Assignments that taint or clean their object.
     pub(crate) settings: Vec<SettingModel>,
+    /// Rules that mind a number without a bound.
+    pub(crate) bounded: u128,
+    /// Rules that mind which element was picked.
+    pub(crate) chooses: u128,
+    pub(crate) compared: Vec<(usize, ComparedModel)>,
+    clean_values: Vec<(PathPattern, u128)>,
     values: Vec<(PathPattern, ValueSource)>,
     decorators: Vec<PathPattern>,
     hits: Vec<Hit>,
@@ -123,6 +132,10 @@ impl Index {
             tests: Vec::new(),
             checks: Vec::new(),
             settings: Vec::new(),
+            bounded: 0,
+            chooses: 0,
+            compared: Vec::new(),
+            clean_values: Vec::new(),
             values: Vec::new(),
             decorators: Vec::new(),
             hits: Vec::new(),
@@ -160,6 +173,9 @@ impl Index {
     fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
         for source in &file.sources {
+            if source.chooses {
+                self.chooses |= bits;
+            }
             let clean = match source {
                 Source { harmless: true, .. } => u128::MAX,
                 Source { only: true, .. } => !bits,
@@ -191,10 +207,18 @@ impl Index {
         for handler in &file.handlers {
             self.add_hit(&handler.call, Hit::Handler(handler.clone()));
         }
+        for result in &file.results {
+            self.add_hit(&result.call, Hit::Result(result.clone()));
+        }
         for sanitizer in &file.sanitizers {
+            self.clean_values
+                .extend(sanitizer.value.iter().map(|text| (PathPattern::new(text), bits)));
             self.add_hit(&sanitizer.call, Hit::Sanitizer { bits, sanitizer: sanitizer.clone() });
         }
         for guard in &file.guards {
+            if guard.bounded {
+                self.bounded |= bits;
+            }
             if !guard.contains.is_empty() {
                 self.contains.push((bits, guard.contains.clone()));
             }
@@ -204,9 +228,10 @@ impl Index {
         }
         for propagator in &file.propagators {
             let mark = propagator.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
+            let clean = if propagator.only { !bits } else { 0 };
             self.add_hit(
                 &propagator.call,
-                Hit::Propagator { propagator: propagator.clone(), mark },
+                Hit::Propagator { propagator: propagator.clone(), mark, clean },
             );
         }
         for model in &file.calls {
@@ -214,6 +239,7 @@ impl Index {
         }
         self.literals.extend(file.literals.iter().map(|model| (number, model.clone())));
         self.tests.extend(file.contains.iter().map(|model| (number, model.clone())));
+        self.compared.extend(file.compared.iter().map(|model| (number, model.clone())));
         for model in &file.attributes {
             let patterns = model.attribute.iter().map(|text| PathPattern::new(text)).collect();
             self.attributes.push((number, patterns, model.clone()));
@@ -288,6 +314,14 @@ impl Index {
             .filter(|(pattern, source)| pattern.matches(path) && fits(source))
             .map(|(_, source)| source.clone())
             .reduce(|first, other| ValueSource { clean: first.clean & other.clean, ..first })
+    }
+
+    /// The rules an attribute of this path is clean of.
+    pub(crate) fn clean_of_value(&self, path: &str) -> u128 {
+        self.clean_values
+            .iter()
+            .filter(|(pattern, _)| pattern.matches(path))
+            .fold(0, |bits, (_, more)| bits | more)
     }
 }
 

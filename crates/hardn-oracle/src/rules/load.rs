@@ -209,7 +209,8 @@ fn read_rule(id: String, text: &str) -> Result<Rule> {
             if file.calls.is_empty()
                 && file.literals.is_empty()
                 && file.attributes.is_empty()
-                && file.contains.is_empty() =>
+                && file.contains.is_empty()
+                && file.compared.is_empty() =>
         {
             Some("calls")
         }

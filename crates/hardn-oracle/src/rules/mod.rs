@@ -11,6 +11,6 @@ pub use load::{Rule, RuleInfo, RuleSet};
 pub(crate) use path::glob;
 pub use samples::{SampleFailure, SampleReport};
 pub(crate) use schema::{
-    Argument, Condition, Guard, Handler, Holds, Literal, MemoryCheck, Pattern, SettingOperator,
-    Shape, Sink, Source,
+    Argument, Condition, Guard, Handler, Holds, Literal, MemoryCheck, Pattern, ResultModel,
+    SettingOperator, Shape, Sink, Source,
 };

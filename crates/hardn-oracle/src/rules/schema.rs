@@ -55,6 +55,8 @@ pub(crate) struct RuleFile {
     #[serde(default)]
     pub(crate) handlers: Vec<Handler>,
     #[serde(default)]
+    pub(crate) results: Vec<ResultModel>,
+    #[serde(default)]
     pub(crate) sanitizers: Vec<Sanitizer>,
     #[serde(default)]
     pub(crate) guards: Vec<Guard>,
@@ -68,6 +70,8 @@ pub(crate) struct RuleFile {
     pub(crate) attributes: Vec<AttributeModel>,
     #[serde(default)]
     pub(crate) contains: Vec<ContainsModel>,
+    #[serde(default)]
+    pub(crate) compared: Vec<ComparedModel>,
     #[serde(default)]
     pub(crate) check: Option<MemoryCheck>,
     /// Calls that the memory check treats as its origin: allocators, lookups, releases.
@@ -250,6 +254,9 @@ pub(crate) struct Source {
     /// What a call gives carries this mark, which sinks may ask for.
     #[serde(default)]
     pub(crate) mark: Option<String>,
+    /// An element that was picked with it counts as well.
+    #[serde(default)]
+    pub(crate) chooses: bool,
     /// Names and attributes count only in functions with such a name.
     #[serde(default)]
     pub(crate) within: Option<Pattern>,
@@ -283,6 +290,30 @@ pub(crate) enum SettingOperator {
     Or,
     #[serde(rename = "&=")]
     And,
+}
+
+/// Texts that are compared with together: a function that compares with one and forgets another.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ComparedModel {
+    /// What the function compares with.
+    pub(crate) has: Pattern,
+    /// One of these is missing.
+    pub(crate) lacks: Vec<Pattern>,
+}
+
+/// A call whose result is of a known type: the path rules know it by.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResultModel {
+    pub(crate) call: Vec<String>,
+    #[serde(rename = "type")]
+    pub(crate) path: String,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+    /// Not the result, but this argument is of the type from now on; of a receiver, the variable it starts with.
+    #[serde(default)]
+    pub(crate) of: Option<Argument>,
 }
 
 /// A call that takes functions and calls them with values of known kinds, such as a router.
@@ -345,6 +376,21 @@ pub(crate) struct Sink {
     /// Values assigned to such a name or attribute.
     #[serde(default)]
     pub(crate) assigned: Vec<String>,
+    /// The text must match as far as it is known; where nothing is, it reads as U+0001.
+    #[serde(default)]
+    pub(crate) prefix: Option<Pattern>,
+    /// Only values that were joined or added to count, in either mode.
+    #[serde(default)]
+    pub(crate) joined: bool,
+    /// Nothing in the file calls anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
+    /// The alert stands where the data comes from.
+    #[serde(default)]
+    pub(crate) at_source: bool,
+    /// Arguments after one of these texts do no harm.
+    #[serde(default)]
+    pub(crate) until: Vec<String>,
     /// Returned values are a sink.
     #[serde(default)]
     pub(crate) returned: bool,
@@ -360,7 +406,11 @@ pub(crate) struct Sink {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sanitizer {
+    #[serde(default)]
     pub(crate) call: Vec<String>,
+    /// Attributes that are clean whatever they are taken from.
+    #[serde(default)]
+    pub(crate) value: Vec<String>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
 }
@@ -410,6 +460,9 @@ pub(crate) struct Guard {
     /// Objects with such a setting are clean.
     #[serde(default)]
     pub(crate) set: Vec<Setting>,
+    /// A number found to be below another is clean.
+    #[serde(default)]
+    pub(crate) bounded: bool,
     /// `"x" in subject` is false: the subject is clean.
     #[serde(default)]
     pub(crate) contains: Vec<String>,
@@ -441,6 +494,9 @@ pub(crate) struct Propagator {
     /// The argument that is a printf format for the arguments after it.
     #[serde(default)]
     pub(crate) format: Option<Argument>,
+    /// Only this rule follows data through the call.
+    #[serde(default)]
+    pub(crate) only: bool,
 }
 
 /// A call that is wrong wherever it stands.
@@ -456,6 +512,12 @@ pub(crate) struct CallModel {
     /// The function, or the variable the result goes to, must be named like this.
     #[serde(default)]
     pub(crate) context: Option<Pattern>,
+    /// The function, or the variable the result goes to, must not be named like this.
+    #[serde(default)]
+    pub(crate) outside: Option<Pattern>,
+    /// The function must not call anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
 }
 
 /// A text constant that goes where it should not.
@@ -489,4 +551,10 @@ pub(crate) struct ContainsModel {
 pub(crate) struct AttributeModel {
     pub(crate) attribute: Vec<String>,
     pub(crate) is: Vec<Literal>,
+    /// The function, or the variable, must not be named like this.
+    #[serde(default)]
+    pub(crate) outside: Option<Pattern>,
+    /// The function must not call anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
 }
