@@ -124,12 +124,11 @@ impl<'p> Flow<'p, '_> {
                 if let ExprKind::Closure { params, body } = &arg.value.peeled().kind {
                     let value = match handler {
                         Some(handler) => {
-                            let given: Vec<Value<'p>> =
-                                handler
-                                    .params
-                                    .iter()
-                                    .map(|path| self.handed(path, expr.range))
-                                    .collect();
+                            let given: Vec<Value<'p>> = handler
+                                .params
+                                .iter()
+                                .map(|path| self.handed(path, expr.range))
+                                .collect();
                             self.closure(params, body, &given, state)
                         }
                         // Elements, results and the like of what it is called on.
@@ -247,7 +246,10 @@ impl<'p> Flow<'p, '_> {
                         let called = self.all_called();
                         !sink.unless_calls.iter().any(|name| called.contains(name.as_str()))
                     };
-                    if !excepted && lacking && sink.when.iter().all(|condition| self.holds(condition, &call)) {
+                    if !excepted
+                        && lacking
+                        && sink.when.iter().all(|condition| self.holds(condition, &call))
+                    {
                         let demand = self.demand(*rule, sink);
                         if let Some(format) = &sink.format {
                             self.check_formatted(demand, sink, format, &call);
@@ -257,7 +259,9 @@ impl<'p> Flow<'p, '_> {
                             for (expr, value) in call.select(argument) {
                                 if stopped(sink, &call, expr, value)
                                     || sink.prefix.as_ref().is_some_and(|prefix| {
-                                        !prefix.0.is_match(value.text.as_deref().unwrap_or(HOLE_TEXT))
+                                        !prefix
+                                            .0
+                                            .is_match(value.text.as_deref().unwrap_or(HOLE_TEXT))
                                     })
                                 {
                                     continue;
@@ -284,7 +288,8 @@ impl<'p> Flow<'p, '_> {
                         model.context.as_ref().is_none_or(|context| self.in_context(context));
                     if context
                         && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
-                        && model.when.iter().all(|condition| self.holds(condition, &call)) {
+                        && model.when.iter().all(|condition| self.holds(condition, &call))
+                    {
                         self.alert_here(*rule, call.range);
                     }
                 }
@@ -503,6 +508,8 @@ impl<'p> Flow<'p, '_> {
                 value.absorb(&part);
             }
         }
+        // What is filled stays of its type.
+        let typed = self.language == Language::Go;
         let range = call.range;
         let mark = *mark;
         let name = call.name;
@@ -527,6 +534,9 @@ impl<'p> Flow<'p, '_> {
                         new.text = Some(words.join(" ").trim_start().into());
                     } else if propagator.adds {
                         new = concat(&[before.clone(), value.clone()]);
+                    }
+                    if typed {
+                        new.path.clone_from(&before.path);
                     }
                     state.set(&place, new);
                 }
@@ -557,9 +567,17 @@ impl<'p> Flow<'p, '_> {
             }
             None => *result = value,
             Some(fills) => {
-                for (target, _) in call.select(fills) {
+                for (target, before) in call.select(fills) {
                     if let Some(place) = filled_place(target) {
-                        state.set(&place, value.clone());
+                        let mut value = value.clone();
+                        value.path.clone_from(&before.path);
+                        // Several rules may mind the same call, each for itself.
+                        if let Some(known) = state.get(&place)
+                            && known.atoms().iter().any(|atom| atom.trace.root() == call.range)
+                        {
+                            value.absorb(known);
+                        }
+                        state.set(&place, value);
                     }
                 }
             }

@@ -8,8 +8,8 @@ use super::{
     load::Rule,
     path::{PathPattern, last},
     schema::{
-        AttributeModel, CallModel, ComparedModel, Guard, Handler, Kind, LiteralModel, MemoryCheck, Propagator,
-        ResultModel, Sanitizer, Sink, Source,
+        AttributeModel, CallModel, ComparedModel, Guard, Handler, Kind, LiteralModel, MemoryCheck,
+        Propagator, ResultModel, Sanitizer, Sink, Source,
     },
 };
 use crate::{OracleError, Result};
@@ -60,6 +60,7 @@ pub(crate) struct Index {
     pub(crate) chooses: u128,
     pub(crate) compared: Vec<(usize, ComparedModel)>,
     clean_values: Vec<(PathPattern, u128)>,
+    typed_values: Vec<(PathPattern, String)>,
     values: Vec<(PathPattern, bool, u128)>,
     decorators: Vec<PathPattern>,
     hits: Vec<Hit>,
@@ -89,6 +90,7 @@ impl Index {
             chooses: 0,
             compared: Vec::new(),
             clean_values: Vec::new(),
+            typed_values: Vec::new(),
             values: Vec::new(),
             decorators: Vec::new(),
             hits: Vec::new(),
@@ -158,6 +160,9 @@ impl Index {
             self.add_hit(&handler.call, Hit::Handler(handler.clone()));
         }
         for result in &file.results {
+            self.typed_values.extend(
+                result.value.iter().map(|text| (PathPattern::new(text), result.path.clone())),
+            );
             self.add_hit(&result.call, Hit::Result(result.clone()));
         }
         for sanitizer in &file.sanitizers {
@@ -256,6 +261,14 @@ impl Index {
             .map(|(_, local, clean)| (*local, *clean))
             .reduce(|a, b| (a.0, a.1 & b.1))
             .map(|(local, clean)| (local, if clean == 0 { self.closed } else { clean }))
+    }
+
+    /// The type of an attribute of this path.
+    pub(crate) fn type_of_value(&self, path: &str) -> Option<&str> {
+        self.typed_values
+            .iter()
+            .find(|(pattern, _)| pattern.matches(path))
+            .map(|(_, name)| name.as_str())
     }
 
     /// The rules an attribute of this path is clean of.
