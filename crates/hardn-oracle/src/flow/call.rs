@@ -191,6 +191,14 @@ impl<'p> Flow<'p, '_> {
         args: &'p [Arg<'p>],
         state: &mut State<'p>,
     ) -> Value<'p> {
+        if self.language == Language::Go
+            && let ExprKind::Closure { params, body } = &callee.peeled().kind
+        {
+            // A function that is called where it stands.
+            let inputs: Vec<Value<'p>> =
+                args.iter().map(|arg| self.eval_value(&arg.value, state)).collect();
+            return self.closure(params, body, &inputs, state);
+        }
         let call = self.prepare(expr, callee, args, state);
         let hits = self.hits(&call);
         let own = self
