@@ -281,6 +281,14 @@ impl<'p> Flow<'p, '_> {
         args: &'p [Arg<'p>],
         state: &mut State<'p>,
     ) -> Value<'p> {
+        if self.language == Language::Go
+            && let ExprKind::Closure { params, body } = &callee.peeled().kind
+        {
+            // A function that is called where it stands.
+            let inputs: Vec<Value<'p>> =
+                args.iter().map(|arg| self.eval_value(&arg.value, state)).collect();
+            return self.closure(params, body, &inputs, state);
+        }
         let call = self.prepare(expr, callee, args, state);
         let hits = self.hits(&call);
         let own = self
@@ -614,6 +622,8 @@ impl<'p> Flow<'p, '_> {
                 value.absorb(&part);
             }
         }
+        // What is filled stays of its type.
+        let typed = self.language == Language::Go;
         let range = call.range;
         let mark = *mark;
         let name = call.name;
@@ -638,6 +648,9 @@ impl<'p> Flow<'p, '_> {
                         new.text = Some(words.join(" ").trim_start().into());
                     } else if propagator.adds {
                         new = concat(&[before.clone(), value.clone()]);
+                    }
+                    if typed {
+                        new.path.clone_from(&before.path);
                     }
                     state.set(&place, new);
                 }
@@ -665,9 +678,17 @@ impl<'p> Flow<'p, '_> {
             None if clean != 0 => result.absorb(&value),
             None => *result = value,
             Some(fills) => {
-                for (target, _) in call.select(fills) {
+                for (target, before) in call.select(fills) {
                     if let Some(place) = filled_place(target) {
-                        state.set(&place, value.clone());
+                        let mut value = value.clone();
+                        value.path.clone_from(&before.path);
+                        // Several rules may mind the same call, each for itself.
+                        if let Some(known) = state.get(&place)
+                            && known.atoms().iter().any(|atom| atom.trace.root() == call.range)
+                        {
+                            value.absorb(known);
+                        }
+                        state.set(&place, value);
                     }
                 }
             }

@@ -5,7 +5,7 @@ use hardn_types::Language;
 use super::Flow;
 use crate::ir::{BinaryOp, Expr, ExprKind, Range, Stmt, StmtKind};
 
-impl<'p> Flow<'p, '_> {
+impl Flow<'_, '_> {
     /// Alerts for functions that compare with one text and not with all that belong to it.
     pub(super) fn check_compared(&mut self) {
         if self.index.compared.is_empty() || self.language == Language::C {

@@ -388,7 +388,8 @@ impl<'p> Flow<'p, '_> {
                 return source;
             }
             result.clean(self.index.clean_of_value(&path));
-            result.path = Some(path.into());
+            result.path =
+                Some(self.index.type_of_value(&path).map_or(path.as_str(), |name| name).into());
         }
         result
     }

@@ -189,7 +189,7 @@ impl<'p> Flow<'p, '_> {
                         _ => (right, &first),
                     };
                     let strict = matches!(op, BinaryOp::Gt | BinaryOp::Lt);
-                    self.at_least(side, bound, strict, &mut state);
+                    Self::at_least(side, bound, strict, &mut state);
                 }
                 let below = match op {
                     BinaryOp::Lt | BinaryOp::Le => left,
@@ -211,13 +211,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// A variable that passed a test is at least the number it was compared with.
-    fn at_least(
-        &mut self,
-        side: &'p Expr<'p>,
-        bound: &Value<'p>,
-        strict: bool,
-        state: &mut State<'p>,
-    ) {
+    fn at_least(side: &Expr<'p>, bound: &Value<'p>, strict: bool, state: &mut State<'p>) {
         let Some(Constant::Int(bound)) = bound.constant else { return };
         let Some(place) = side.peeled().place() else { return };
         let bound = bound.saturating_add(i64::from(strict));

@@ -106,6 +106,7 @@ pub(crate) struct Index {
     pub(crate) chooses: u128,
     pub(crate) compared: Vec<(usize, ComparedModel)>,
     clean_values: Vec<(PathPattern, u128)>,
+    typed_values: Vec<(PathPattern, String)>,
     values: Vec<(PathPattern, ValueSource)>,
     decorators: Vec<PathPattern>,
     hits: Vec<Hit>,
@@ -136,6 +137,7 @@ impl Index {
             chooses: 0,
             compared: Vec::new(),
             clean_values: Vec::new(),
+            typed_values: Vec::new(),
             values: Vec::new(),
             decorators: Vec::new(),
             hits: Vec::new(),
@@ -208,6 +210,9 @@ impl Index {
             self.add_hit(&handler.call, Hit::Handler(handler.clone()));
         }
         for result in &file.results {
+            self.typed_values.extend(
+                result.value.iter().map(|text| (PathPattern::new(text), result.path.clone())),
+            );
             self.add_hit(&result.call, Hit::Result(result.clone()));
         }
         for sanitizer in &file.sanitizers {
@@ -314,6 +319,14 @@ impl Index {
             .filter(|(pattern, source)| pattern.matches(path) && fits(source))
             .map(|(_, source)| source.clone())
             .reduce(|first, other| ValueSource { clean: first.clean & other.clean, ..first })
+    }
+
+    /// The type of an attribute of this path.
+    pub(crate) fn type_of_value(&self, path: &str) -> Option<&str> {
+        self.typed_values
+            .iter()
+            .find(|(pattern, _)| pattern.matches(path))
+            .map(|(_, name)| name.as_str())
     }
 
     /// The rules an attribute of this path is clean of.

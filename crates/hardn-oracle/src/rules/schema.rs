@@ -306,7 +306,11 @@ pub(crate) struct ComparedModel {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResultModel {
+    #[serde(default)]
     pub(crate) call: Vec<String>,
+    /// Attributes of the type.
+    #[serde(default)]
+    pub(crate) value: Vec<String>,
     #[serde(rename = "type")]
     pub(crate) path: String,
     #[serde(default)]
