@@ -13,7 +13,7 @@ use super::{
     value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value, concat},
 };
 use crate::{
-    ir::{Arg, Expr, ExprKind, Range},
+    ir::{Arg, Expr, ExprKind, Range, Stmt},
     rules::{Argument, Condition, Handler, Hit, Holds, Index},
 };
 
@@ -525,7 +525,10 @@ impl<'p> Flow<'p, '_> {
             && condition.bits.is_none_or(|bits| number.is_some_and(|number| number & bits != 0))
             && condition.below.is_none_or(|limit| number.is_some_and(|number| number < limit))
             && condition.constant.is_none_or(|wanted| wanted == is_constant)
-            && condition.mentions.as_ref().is_none_or(|pattern| mentions(expr, pattern))
+            && condition.mentions.as_ref().is_none_or(|pattern| {
+                mentions(expr, pattern)
+                    || (self.language == Language::Ruby && mentioned_in_block(expr, pattern))
+            })
     }
 
     /// The argument that goes to each parameter of a function of the file.
@@ -664,6 +667,12 @@ fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
         _ => false,
     };
     here || expr.children().into_iter().any(|child| mentions(child, pattern))
+}
+
+/// Whether a name like this stands in a block that is handed over.
+fn mentioned_in_block(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+    let ExprKind::Closure { body, .. } = &expr.kind else { return false };
+    body.iter().flat_map(Stmt::exprs).any(|part| mentions(part, pattern))
 }
 
 /// The variable behind `buf`, `&buf`, `buf + n`, `&buf[n]`.

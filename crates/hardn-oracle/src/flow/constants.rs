@@ -1,4 +1,4 @@
-//! Numbers and texts that system headers and Python's `stat` and `os` give to names.
+//! Numbers and texts that system headers, Python's `stat` and `os` and Ruby's XML parsers give to names.
 
 /// The value of a well-known text.
 pub(super) fn text(path: &str) -> Option<&'static str> {
@@ -16,10 +16,16 @@ pub(super) fn text(path: &str) -> Option<&'static str> {
 
 /// The value of a well-known constant.
 pub(super) fn number(name: &str) -> Option<i64> {
-    if !name.starts_with("S_I") {
+    if !name.starts_with("S_I") && !name.starts_with("NO") && !name.starts_with("DTD") {
         return None;
     }
     Some(match name {
+        // Options of XML parsers in Ruby.
+        "NOENT" => 2,
+        "DTDLOAD" => 4,
+        "DTDATTR" => 8,
+        "DTDVALID" => 16,
+        "NONET" => 2048,
         "S_ISUID" => 0o4000,
         "S_ISGID" => 0o2000,
         "S_IRWXU" => 0o700,

@@ -54,15 +54,6 @@ impl<'a> Lowering<'a, '_> {
         for (number, child) in children.into_iter().enumerate() {
             match child.kind() {
                 "pair" => self.pair(child, &mut out),
-                "hash" if number == last && number > 0 => {
-                    for entry in named(child) {
-                        if entry.kind() == "pair" {
-                            self.pair(entry, &mut out);
-                        } else {
-                            out.push(Arg { name: None, value: self.expr(entry) });
-                        }
-                    }
-                }
                 "hash" if number == last => {
                     for entry in named(child) {
                         if entry.kind() == "pair" {

@@ -457,13 +457,15 @@ impl<'a, 't> Lowering<'a, 't> {
             "true" => ExprKind::Bool(true),
             "false" => ExprKind::Bool(false),
             "nil" => ExprKind::Null,
-            "string" | "chained_string" | "bare_string" | "simple_symbol" | "delimited_symbol"
-            | "bare_symbol" | "hash_key_symbol" | "character" | "heredoc_beginning"
-            | "heredoc_body" | "file" | "encoding" => self.string(node),
-            "subshell" => {
+            "subshell" | "heredoc_beginning"
+                if node.kind() == "subshell" || self.source.text(node).contains('`') =>
+            {
                 let text = Expr::new(self.string(node), at);
                 return called("%x", vec![Arg { name: None, value: text }], at);
             }
+            "string" | "chained_string" | "bare_string" | "simple_symbol" | "delimited_symbol"
+            | "bare_symbol" | "hash_key_symbol" | "character" | "heredoc_beginning"
+            | "heredoc_body" | "file" | "encoding" => self.string(node),
             "regex" => return self.regex(node),
             "call" => return self.call(node),
             "element_reference" => return self.element(node),
