@@ -450,6 +450,9 @@ impl<'p> Flow<'p, '_> {
                     } else if propagator.adds {
                         new = concat(&[before.clone(), value.clone()]);
                     }
+                    if self.language == Language::Ruby {
+                        new.path.clone_from(&before.path);
+                    }
                     state.set(&place, new);
                 }
             }
