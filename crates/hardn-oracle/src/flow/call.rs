@@ -26,6 +26,8 @@ pub(super) struct Call<'p> {
     pub(super) paths: Vec<String>,
     /// The last component.
     pub(super) name: &'p str,
+    /// Ruby: the entries of a hash in a variable that is given last, which stand for keywords.
+    pub(super) options: Vec<(String, Value<'p>)>,
 }
 
 impl<'p> Call<'p> {
@@ -105,7 +107,7 @@ impl<'p> Flow<'p, '_> {
             inputs.absorb(value);
         }
         let mut position = 0;
-        let args = args
+        let args: Vec<_> = args
             .iter()
             .map(|arg| {
                 let handler =
@@ -146,7 +148,28 @@ impl<'p> Flow<'p, '_> {
                 (arg.name, &arg.value, value)
             })
             .collect();
-        Call { range: expr.range, receiver, args, paths, name }
+        let options = self.options(&args, state);
+        Call { range: expr.range, receiver, args, paths, name, options }
+    }
+
+    fn options(
+        &self,
+        args: &[(Option<&'p str>, &'p Expr<'p>, Value<'p>)],
+        state: &State<'p>,
+    ) -> Vec<(String, Value<'p>)> {
+        let Some((_, Expr { kind: ExprKind::Name(name), .. }, _)) =
+            args.iter().rfind(|(name, ..)| name.is_none())
+        else {
+            return Vec::new();
+        };
+        if self.language != Language::Ruby {
+            return Vec::new();
+        }
+        let entries = state.iter().filter_map(|(place, value)| {
+            let key = place.strip_prefix(*name)?.strip_prefix('[')?.strip_suffix(']')?;
+            Some((key.to_owned(), value.clone()))
+        });
+        entries.collect()
     }
 
     /// The function of this file that an expression names.
@@ -487,7 +510,14 @@ impl<'p> Flow<'p, '_> {
 
     /// Whether a rule's condition holds of a call.
     pub(super) fn holds(&self, condition: &Condition, call: &Call<'p>) -> bool {
-        let selected = call.select(&condition.argument);
+        let mut selected = call.select(&condition.argument);
+        if selected.is_empty()
+            && let Some((_, last, _)) = call.args.last()
+        {
+            let named =
+                call.options.iter().filter(|(key, _)| condition.argument.names.contains(key));
+            selected.extend(named.map(|(_, value)| (*last, value)));
+        }
         if selected.is_empty() {
             let spread =
                 call.args.iter().any(|(_, expr, _)| matches!(expr.kind, ExprKind::Star(_)));
@@ -652,7 +682,7 @@ impl<'p> Flow<'p, '_> {
 }
 
 /// Whether a name like this stands anywhere in an expression, but for what a call only measures or conceals.
-fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+pub(super) fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
     let here = match &expr.kind {
         ExprKind::Name(name) | ExprKind::Attribute { name, .. } => pattern.0.is_match(name),
         ExprKind::Call { callee, .. } => {

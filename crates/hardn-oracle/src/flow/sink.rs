@@ -4,7 +4,7 @@ use hardn_types::Language;
 
 use super::{
     Flow,
-    call::Call,
+    call::{Call, mentions},
     state::State,
     summary::ParamSink,
     text,
@@ -254,7 +254,8 @@ impl<'p> Flow<'p, '_> {
         let Some(path) = path else { return };
         for (rule, patterns, model) in &index.attributes {
             if patterns.iter().any(|pattern| pattern.matches(&path))
-                && model.is.iter().any(|literal| self.equals(literal, expr, value))
+                && (model.is.iter().any(|literal| self.equals(literal, expr, value))
+                    || model.mentions.as_ref().is_some_and(|pattern| mentions(expr, pattern)))
             {
                 self.alert_here(*rule, expr.range);
             }

@@ -418,5 +418,9 @@ pub(crate) struct LiteralModel {
 #[serde(deny_unknown_fields)]
 pub(crate) struct AttributeModel {
     pub(crate) attribute: Vec<String>,
+    #[serde(default)]
     pub(crate) is: Vec<Literal>,
+    /// A name like this stands in the value.
+    #[serde(default)]
+    pub(crate) mentions: Option<Pattern>,
 }
