@@ -19,6 +19,9 @@ use crate::ir::{
     Type,
 };
 
+/// What frameworks call the request and its parts: as good as variables, so that checks of their elements hold.
+const REQUEST: &[&str] = &["params", "cookies", "request", "session", "headers"];
+
 pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
     let mut lowering = Lowering {
         source: Source { code },
@@ -27,6 +30,7 @@ pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
         depth: 0,
         locals: BTreeSet::new(),
         fields: BTreeSet::new(),
+        methods: BTreeSet::new(),
         heredocs: BTreeMap::new(),
         in_loop: false,
     };
@@ -48,6 +52,8 @@ struct Lowering<'a, 't> {
     locals: BTreeSet<&'a str>,
     /// Readers that classes declare for their fields.
     fields: BTreeSet<&'a str>,
+    /// Methods of the file.
+    methods: BTreeSet<&'a str>,
     /// Where a here-document begins to the text that follows further down.
     heredocs: BTreeMap<usize, Node<'t>>,
     /// Directly inside a `while`, `until` or `for`, not in a block within it.
@@ -63,6 +69,9 @@ impl<'a, 't> Lowering<'a, 't> {
             match node.kind() {
                 "heredoc_beginning" => begins.push(node.start_byte()),
                 "heredoc_body" => bodies.push(node),
+                "method" => {
+                    self.methods.insert(self.source.field(node, "name"));
+                }
                 "call" => {
                     let method = self.source.field(node, "method");
                     if matches!(method, "attr_reader" | "attr_accessor")
@@ -586,6 +595,8 @@ impl<'a, 't> Lowering<'a, 't> {
             Expr::new(ExprKind::Name(name), at)
         } else if self.fields.contains(name) && self.class.is_some() {
             Expr::new(field_of_self(name, at), at)
+        } else if REQUEST.contains(&name) && !self.methods.contains(name) {
+            Expr::new(ExprKind::Name(name), at)
         } else {
             called(name, Vec::new(), at)
         }
