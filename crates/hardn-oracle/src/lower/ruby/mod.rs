@@ -256,8 +256,7 @@ impl<'a, 't> Lowering<'a, 't> {
             }
             "case" | "case_match" => self.case(node),
             "return" => StmtKind::Return(self.given(node)),
-            "next" if !self.in_loop => StmtKind::Return(self.given(node)),
-            "break" if !self.in_loop => StmtKind::Return(self.given(node)),
+            "next" | "break" if !self.in_loop => StmtKind::Return(self.given(node)),
             "next" | "redo" | "retry" => StmtKind::Continue,
             "break" => StmtKind::Break,
             "binary" if leaves(node) => {
@@ -538,7 +537,7 @@ impl<'a, 't> Lowering<'a, 't> {
                 otherwise: self.boxed(node, "alternative"),
             },
             "assignment" => {
-                let target = self.target(node);
+                let target = Box::new(self.target(node));
                 ExprKind::Assign { op: None, target, value: self.boxed(node, "right") }
             }
             "operator_assignment" => self.operator_assignment(node),
@@ -654,12 +653,12 @@ impl<'a, 't> Lowering<'a, 't> {
     }
 
     /// What is assigned to: `x.name = value` sets an attribute, a bare word is a variable.
-    fn target(&mut self, node: Node<'_>) -> Box<Expr<'a>> {
+    fn target(&mut self, node: Node<'_>) -> Expr<'a> {
         let Some(left) = node.child_by_field_name("left") else {
-            return Box::new(unknown(node, Vec::new()));
+            return unknown(node, Vec::new());
         };
         let at = range(left);
-        Box::new(match left.kind() {
+        match left.kind() {
             "identifier" => Expr::new(ExprKind::Name(self.source.text(left)), at),
             "call" if left.child_by_field_name("receiver").is_some() => {
                 let base = self.boxed(left, "receiver");
@@ -667,11 +666,11 @@ impl<'a, 't> Lowering<'a, 't> {
                 Expr::new(ExprKind::Attribute { base, name, arrow: false }, at)
             }
             _ => self.expr(left),
-        })
+        }
     }
 
     fn operator_assignment(&mut self, node: Node<'_>) -> ExprKind<'a> {
-        let target = self.target(node);
+        let target = Box::new(self.target(node));
         let value = self.boxed(node, "right");
         let operator = self.source.field(node, "operator");
         let op = match operator.trim_end_matches('=') {
