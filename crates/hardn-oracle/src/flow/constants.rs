@@ -16,16 +16,10 @@ pub(super) fn text(path: &str) -> Option<&'static str> {
 
 /// The value of a well-known constant.
 pub(super) fn number(name: &str) -> Option<i64> {
-    if !name.starts_with("S_I") && !name.starts_with("NO") && !name.starts_with("DTD") {
-        return None;
+    if !name.starts_with("S_I") {
+        return parser_option(name);
     }
     Some(match name {
-        // Options of XML parsers in Ruby.
-        "NOENT" => 2,
-        "DTDLOAD" => 4,
-        "DTDATTR" => 8,
-        "DTDVALID" => 16,
-        "NONET" => 2048,
         "S_ISUID" => 0o4000,
         "S_ISGID" => 0o2000,
         "S_IRWXU" => 0o700,
@@ -40,6 +34,18 @@ pub(super) fn number(name: &str) -> Option<i64> {
         "S_IROTH" => 0o004,
         "S_IWOTH" => 0o002,
         "S_IXOTH" => 0o001,
+        _ => return None,
+    })
+}
+
+/// Options of Ruby's XML parsers.
+fn parser_option(name: &str) -> Option<i64> {
+    Some(match name {
+        "NOENT" => 2,
+        "DTDLOAD" => 4,
+        "DTDATTR" => 8,
+        "DTDVALID" => 16,
+        "NONET" => 2048,
         _ => return None,
     })
 }
