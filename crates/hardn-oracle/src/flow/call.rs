@@ -13,7 +13,7 @@ use super::{
     value::{Atom, Constant, HOLE, HOLE_TEXT, Origin, Trace, Value, concat},
 };
 use crate::{
-    ir::{Arg, Expr, ExprKind, Range},
+    ir::{Arg, Expr, ExprKind, Range, Stmt},
     rules::{Argument, Condition, Handler, Hit, Holds, Index, ResultModel, Sink},
 };
 
@@ -26,7 +26,8 @@ pub(super) struct Call<'p> {
     pub(super) paths: Vec<String>,
     /// The last component.
     pub(super) name: &'p str,
-    /// Entries of objects among the arguments, by their keys: `{secure: false}`, for languages without keywords.
+    /// Entries of objects among the arguments, by their keys: `{secure: false}`, for languages without keywords; of a
+    /// hash in a variable that is given last, for Ruby.
     pub(super) options: Vec<(String, &'p Expr<'p>, Value<'p>)>,
 }
 
@@ -178,10 +179,12 @@ impl<'p> Flow<'p, '_> {
                 (arg.name, &arg.value, value)
             })
             .collect();
-        let options = if self.has_objects() {
-            given_args.iter().flat_map(|arg| self.options(arg, state)).collect()
-        } else {
-            Vec::new()
+        let options = match self.language {
+            Language::Ruby => Self::hash_entries(&args, state),
+            _ if self.has_objects() => {
+                given_args.iter().flat_map(|arg| self.options(arg, state)).collect()
+            }
+            _ => Vec::new(),
         };
         Call { range: expr.range, receiver, args, paths, name, options }
     }
@@ -189,6 +192,22 @@ impl<'p> Flow<'p, '_> {
     /// Objects with keys take the place of keyword arguments.
     pub(super) fn has_objects(&self) -> bool {
         matches!(self.language, Language::JavaScript | Language::TypeScript)
+    }
+
+    /// Ruby: the entries of a hash in a variable that is the last argument.
+    fn hash_entries(
+        args: &[(Option<&'p str>, &'p Expr<'p>, Value<'p>)],
+        state: &State<'p>,
+    ) -> Vec<(String, &'p Expr<'p>, Value<'p>)> {
+        let last = args.iter().rfind(|(name, ..)| name.is_none());
+        let Some((_, expr @ Expr { kind: ExprKind::Name(name), .. }, _)) = last else {
+            return Vec::new();
+        };
+        let entries = state.iter().filter_map(|(place, value)| {
+            let key = place.strip_prefix(*name)?.strip_prefix('[')?.strip_suffix(']')?;
+            Some((key.to_owned(), *expr, value.clone()))
+        });
+        entries.collect()
     }
 
     /// The entries of an object that is an argument, one more level deep as `outer.inner`.
@@ -649,7 +668,7 @@ impl<'p> Flow<'p, '_> {
                     } else if propagator.adds {
                         new = concat(&[before.clone(), value.clone()]);
                     }
-                    if typed {
+                    if typed || self.language == Language::Ruby {
                         new.path.clone_from(&before.path);
                     }
                     state.set(&place, new);
@@ -761,7 +780,10 @@ impl<'p> Flow<'p, '_> {
             && condition.bits.is_none_or(|bits| number.is_some_and(|number| number & bits != 0))
             && condition.below.is_none_or(|limit| number.is_some_and(|number| number < limit))
             && condition.constant.is_none_or(|wanted| wanted == is_constant)
-            && condition.mentions.as_ref().is_none_or(|pattern| mentions(expr, pattern))
+            && condition.mentions.as_ref().is_none_or(|pattern| {
+                mentions(expr, pattern)
+                    || (self.language == Language::Ruby && mentioned_in_block(expr, pattern))
+            })
     }
 
     /// The argument that goes to each parameter of a function of the file.
@@ -930,6 +952,12 @@ fn stopped<'p>(sink: &Sink, call: &Call<'p>, expr: &Expr<'p>, value: &Value<'p>)
     let mut words = value.text.as_deref().unwrap_or("").split(' ');
     before.into_iter().any(|(_, _, value)| value.full_text().is_some_and(stops))
         || (value.sequence && words.by_ref().take_while(|word| !word.contains(HOLE)).any(stops))
+}
+
+/// Whether a name like this stands in a block that is handed over.
+fn mentioned_in_block(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+    let ExprKind::Closure { body, .. } = &expr.kind else { return false };
+    body.iter().flat_map(Stmt::exprs).any(|part| mentions(part, pattern))
 }
 
 /// The variable behind `buf`, `&buf`, `buf + n`, `&buf[n]`.

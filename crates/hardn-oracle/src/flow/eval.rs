@@ -237,9 +237,16 @@ impl<'p> Flow<'p, '_> {
         // What it returns and checks says nothing of the function around it.
         let outer = std::mem::take(&mut self.frame.summary);
         self.frame.summary = Summary::new(self.frame.params.len());
+        let outer_end = self.closure_end.take();
         self.closures += 1;
-        let end = walk::run(self, body, inner);
+        let mut end = walk::run(self, body, inner);
         self.closures -= 1;
+        if let Some(returned) = std::mem::replace(&mut self.closure_end, outer_end) {
+            match &mut end {
+                Some(end) => end.join(returned),
+                none => *none = Some(returned),
+            }
+        }
         let own = std::mem::replace(&mut self.frame.summary, outer);
         self.frame.summary.sinks.extend(own.sinks);
         if let Some(mut end) = end {

@@ -63,6 +63,7 @@ pub(crate) fn analyse<'p>(
         closures: 0,
         closure_runs: 0,
         object_handlers: Vec::new(),
+        closure_end: None,
         handled: BTreeMap::new(),
         repr_bits: index.cleaned_by("repr"),
     };
@@ -122,6 +123,8 @@ struct Flow<'p, 'r> {
     closure_runs: usize,
     /// What the call around an object does with functions in it.
     object_handlers: Vec<&'p Handler>,
+    /// What the closure being run leaves behind where it returns.
+    closure_end: Option<State<'p>>,
     /// Functions that were registered as handlers, and what each of their parameters is.
     handled: BTreeMap<usize, &'p [String]>,
     /// Rules that a value shown by `repr` cannot hurt.
@@ -393,6 +396,12 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         let _ = range;
         self.frame.summary.add_return(&result);
         self.leave(state);
+        if self.closures > 0 {
+            match &mut self.closure_end {
+                Some(end) => end.join(state.clone()),
+                none => *none = Some(state.clone()),
+            }
+        }
     }
 
     fn raises(&mut self, value: Option<&'p Expr<'p>>, state: &mut State<'p>) {

@@ -1,5 +1,7 @@
 //! What is assumed of calls in Ruby that no rule and no method of the file explains.
 
+use crate::ir::ExprKind;
+
 use super::{
     Flow,
     call::Call,
@@ -60,6 +62,10 @@ const SAME_TEXT: &[&str] = &[
     "tap",
 ];
 
+/// Methods whose result is what their block gives.
+const MAPS: &[&str] =
+    &["map", "collect", "flat_map", "filter_map", "map!", "collect!", "to_h", "sum"];
+
 impl<'p> Flow<'p, '_> {
     pub(super) fn ruby_result(&mut self, call: &Call<'p>, explained: bool) -> Value<'p> {
         let block = call.args.iter().find(|(name, ..)| *name == Some("&block"));
@@ -91,8 +97,12 @@ impl<'p> Flow<'p, '_> {
         }
         let mut value = receiver.derived();
         value.sequence = receiver.sequence && !matches!(call.name, "first" | "last" | "[]");
-        if let Some((_, _, result)) = block {
-            value.absorb(result);
+        if let Some((_, expr, result)) = block {
+            if MAPS.contains(&call.name) && matches!(expr.kind, ExprKind::Closure { .. }) {
+                value = Value { sequence: true, ..result.derived() };
+            } else {
+                value.absorb(result);
+            }
         }
         if self.snippet() {
             for (_, _, part) in &call.args {

@@ -353,7 +353,8 @@ impl<'p> Flow<'p, '_> {
         let Some(path) = path else { return };
         for (rule, patterns, model) in &index.attributes {
             if patterns.iter().any(|pattern| pattern.matches(&path))
-                && model.is.iter().any(|literal| self.equals(literal, expr, value))
+                && (model.is.iter().any(|literal| self.equals(literal, expr, value))
+                    || model.mentions.as_ref().is_some_and(|pattern| mentions(expr, pattern)))
                 && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
                 && !model
                     .outside

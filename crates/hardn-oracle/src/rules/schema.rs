@@ -554,6 +554,7 @@ pub(crate) struct ContainsModel {
 #[serde(deny_unknown_fields)]
 pub(crate) struct AttributeModel {
     pub(crate) attribute: Vec<String>,
+    #[serde(default)]
     pub(crate) is: Vec<Literal>,
     /// The function, or the variable, must not be named like this.
     #[serde(default)]
@@ -561,4 +562,7 @@ pub(crate) struct AttributeModel {
     /// The function must not call anything of these names.
     #[serde(default)]
     pub(crate) unless_calls: Vec<String>,
+    /// A name like this stands in the value.
+    #[serde(default)]
+    pub(crate) mentions: Option<Pattern>,
 }

@@ -1,5 +1,7 @@
 //! The oracle from outside: small programs, broken input, and what must not change a verdict.
 
+mod ruby;
+
 use std::collections::BTreeSet;
 
 use hardn_oracle::{Mode, Oracle};

@@ -6,7 +6,7 @@ use tree_sitter::Node;
 
 use super::{Lowering, called, method_called, returning};
 use crate::{
-    ir::{Arg, Expr, ExprKind, Param, Type},
+    ir::{Arg, Expr, ExprKind, Param, Stmt, StmtKind, Type},
     lower::{named, range},
 };
 
@@ -52,15 +52,6 @@ impl<'a> Lowering<'a, '_> {
         for (number, child) in children.into_iter().enumerate() {
             match child.kind() {
                 "pair" => self.pair(child, &mut out),
-                "hash" if number == last && number > 0 => {
-                    for entry in named(child) {
-                        if entry.kind() == "pair" {
-                            self.pair(entry, &mut out);
-                        } else {
-                            out.push(Arg { name: None, value: self.expr(entry) });
-                        }
-                    }
-                }
                 "hash" if number == last => {
                     for entry in named(child) {
                         if entry.kind() == "pair" {
@@ -71,8 +62,13 @@ impl<'a> Lowering<'a, '_> {
                     }
                 }
                 "block_argument" => {
-                    if child.named_child(0).is_some() {
-                        out.push(Arg { name: Some(BLOCK), value: self.expr(child) });
+                    if let Some(inner) = child.named_child(0) {
+                        let value = if inner.kind() == "simple_symbol" {
+                            self.method_as_block(inner)
+                        } else {
+                            self.expr(inner)
+                        };
+                        out.push(Arg { name: Some(BLOCK), value });
                     }
                 }
                 "heredoc_body" => {}
@@ -228,6 +224,17 @@ impl<'a> Lowering<'a, '_> {
         }
         self.in_loop = outer_loop;
         Expr::new(ExprKind::Closure { params, body }, range(node))
+    }
+
+    /// `&:name` calls a method of what it is given.
+    fn method_as_block(&self, node: Node<'_>) -> Expr<'a> {
+        let at = range(node);
+        let name = self.source.text(node).trim_start_matches(':');
+        let element = Expr::new(ExprKind::Name("_1"), at);
+        let result = method_called(element, name, Vec::new(), at);
+        let body = vec![Stmt { kind: StmtKind::Return(Some(result)), range: at }];
+        let param = Param { name: "_1", ty: Type::default(), default: None, range: at };
+        Expr::new(ExprKind::Closure { params: vec![param], body }, at)
     }
 
     /// Whether a word stands directly under a block, as its nameless parameter does.

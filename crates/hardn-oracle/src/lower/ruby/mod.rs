@@ -19,6 +19,9 @@ use crate::ir::{
     Type,
 };
 
+/// What frameworks call the request and its parts: as good as variables, so that checks of their elements hold.
+const REQUEST: &[&str] = &["params", "cookies", "request", "session", "headers"];
+
 pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
     let mut lowering = Lowering {
         source: Source { code },
@@ -27,6 +30,7 @@ pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
         depth: 0,
         locals: BTreeSet::new(),
         fields: BTreeSet::new(),
+        methods: BTreeSet::new(),
         heredocs: BTreeMap::new(),
         in_loop: false,
     };
@@ -48,6 +52,8 @@ struct Lowering<'a, 't> {
     locals: BTreeSet<&'a str>,
     /// Readers that classes declare for their fields.
     fields: BTreeSet<&'a str>,
+    /// Methods of the file.
+    methods: BTreeSet<&'a str>,
     /// Where a here-document begins to the text that follows further down.
     heredocs: BTreeMap<usize, Node<'t>>,
     /// Directly inside a `while`, `until` or `for`, not in a block within it.
@@ -63,6 +69,9 @@ impl<'a, 't> Lowering<'a, 't> {
             match node.kind() {
                 "heredoc_beginning" => begins.push(node.start_byte()),
                 "heredoc_body" => bodies.push(node),
+                "method" => {
+                    self.methods.insert(self.source.field(node, "name"));
+                }
                 "call" => {
                     let method = self.source.field(node, "method");
                     if matches!(method, "attr_reader" | "attr_accessor")
@@ -247,8 +256,7 @@ impl<'a, 't> Lowering<'a, 't> {
             }
             "case" | "case_match" => self.case(node),
             "return" => StmtKind::Return(self.given(node)),
-            "next" if !self.in_loop => StmtKind::Return(self.given(node)),
-            "break" if !self.in_loop => StmtKind::Return(self.given(node)),
+            "next" | "break" if !self.in_loop => StmtKind::Return(self.given(node)),
             "next" | "redo" | "retry" => StmtKind::Continue,
             "break" => StmtKind::Break,
             "binary" if leaves(node) => {
@@ -257,6 +265,11 @@ impl<'a, 't> Lowering<'a, 't> {
                 let mut last = Vec::new();
                 if let Some(right) = node.child_by_field_name("right") {
                     self.statement(right, &mut last);
+                }
+                if says_done(&test) {
+                    out.push(Stmt { kind: StmtKind::Expr(test), range: at });
+                    out.extend(last);
+                    return;
                 }
                 let and = matches!(self.source.field(node, "operator"), "and" | "&&");
                 let (then, otherwise) = if and { (last, Vec::new()) } else { (Vec::new(), last) };
@@ -464,13 +477,15 @@ impl<'a, 't> Lowering<'a, 't> {
             "true" => ExprKind::Bool(true),
             "false" => ExprKind::Bool(false),
             "nil" => ExprKind::Null,
-            "string" | "chained_string" | "bare_string" | "simple_symbol" | "delimited_symbol"
-            | "bare_symbol" | "hash_key_symbol" | "character" | "heredoc_beginning"
-            | "heredoc_body" | "file" | "encoding" => self.string(node),
-            "subshell" => {
+            "subshell" | "heredoc_beginning"
+                if node.kind() == "subshell" || self.source.text(node).contains('`') =>
+            {
                 let text = Expr::new(self.string(node), at);
                 return called("%x", vec![Arg { name: None, value: text }], at);
             }
+            "string" | "chained_string" | "bare_string" | "simple_symbol" | "delimited_symbol"
+            | "bare_symbol" | "hash_key_symbol" | "character" | "heredoc_beginning"
+            | "heredoc_body" | "file" | "encoding" => self.string(node),
             "regex" => return self.regex(node),
             "call" => return self.call(node),
             "element_reference" => return self.element(node),
@@ -522,7 +537,7 @@ impl<'a, 't> Lowering<'a, 't> {
                 otherwise: self.boxed(node, "alternative"),
             },
             "assignment" => {
-                let target = self.target(node);
+                let target = Box::new(self.target(node));
                 ExprKind::Assign { op: None, target, value: self.boxed(node, "right") }
             }
             "operator_assignment" => self.operator_assignment(node),
@@ -579,6 +594,8 @@ impl<'a, 't> Lowering<'a, 't> {
             Expr::new(ExprKind::Name(name), at)
         } else if self.fields.contains(name) && self.class.is_some() {
             Expr::new(field_of_self(name, at), at)
+        } else if REQUEST.contains(&name) && !self.methods.contains(name) {
+            Expr::new(ExprKind::Name(name), at)
         } else {
             called(name, Vec::new(), at)
         }
@@ -636,12 +653,12 @@ impl<'a, 't> Lowering<'a, 't> {
     }
 
     /// What is assigned to: `x.name = value` sets an attribute, a bare word is a variable.
-    fn target(&mut self, node: Node<'_>) -> Box<Expr<'a>> {
+    fn target(&mut self, node: Node<'_>) -> Expr<'a> {
         let Some(left) = node.child_by_field_name("left") else {
-            return Box::new(unknown(node, Vec::new()));
+            return unknown(node, Vec::new());
         };
         let at = range(left);
-        Box::new(match left.kind() {
+        match left.kind() {
             "identifier" => Expr::new(ExprKind::Name(self.source.text(left)), at),
             "call" if left.child_by_field_name("receiver").is_some() => {
                 let base = self.boxed(left, "receiver");
@@ -649,11 +666,11 @@ impl<'a, 't> Lowering<'a, 't> {
                 Expr::new(ExprKind::Attribute { base, name, arrow: false }, at)
             }
             _ => self.expr(left),
-        })
+        }
     }
 
     fn operator_assignment(&mut self, node: Node<'_>) -> ExprKind<'a> {
-        let target = self.target(node);
+        let target = Box::new(self.target(node));
         let value = self.boxed(node, "right");
         let operator = self.source.field(node, "operator");
         let op = match operator.trim_end_matches('=') {
@@ -712,6 +729,12 @@ fn leaves(node: Node<'_>) -> bool {
     let operator = node.child_by_field_name("operator").map_or("", |node| node.kind());
     matches!(operator, "and" | "or" | "&&" | "||")
         && matches!(right.kind(), "return" | "next" | "break")
+}
+
+/// A call that answers the request: what follows `and` is always done.
+fn says_done(test: &Expr<'_>) -> bool {
+    matches!(&test.kind, ExprKind::Call { callee, .. }
+        if matches!(callee.kind, ExprKind::Name("render" | "redirect_to" | "head" | "send_file" | "puts")))
 }
 
 fn looped<'a>(

@@ -15,9 +15,8 @@ impl<'a> Lowering<'a, '_> {
         let text = self.source.text(node);
         match node.kind() {
             "simple_symbol" => return ExprKind::Str(Cow::Borrowed(text.trim_start_matches(':'))),
-            "hash_key_symbol" => return ExprKind::Str(Cow::Borrowed(text)),
+            "hash_key_symbol" | "file" | "encoding" => return ExprKind::Str(Cow::Borrowed(text)),
             "character" => return ExprKind::Str(Cow::Borrowed(text.trim_start_matches('?'))),
-            "file" | "encoding" => return ExprKind::Str(Cow::Borrowed(text)),
             "heredoc_beginning" => {
                 return match self.heredocs.get(&node.start_byte()).copied() {
                     Some(body) => self.parts(body, text.contains('\'')),
