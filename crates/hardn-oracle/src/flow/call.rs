@@ -171,6 +171,7 @@ impl<'p> Flow<'p, '_> {
                     None => self.eval_value(&arg.value, state),
                 };
                 self.object_handlers = outer;
+                let value = if by_receiver { self.with_parts(&arg.value, value, state) } else { value };
                 inputs.absorb(&value);
                 (arg.name, &arg.value, value)
             })
@@ -181,6 +182,20 @@ impl<'p> Flow<'p, '_> {
             Vec::new()
         };
         Call { range: expr.range, receiver, args, paths, name, options }
+    }
+
+    /// An object with what was put into its fields.
+    fn with_parts(&self, expr: &Expr<'p>, value: Value<'p>, state: &State<'p>) -> Value<'p> {
+        let Some(place) = expr.peeled().place() else { return value };
+        let prefix = format!("{place}.");
+        let mut value = value;
+        for (part, held) in state.iter() {
+            if held.is_tainted() && part.starts_with(&prefix) {
+                value.absorb(held);
+                value.sequence = true;
+            }
+        }
+        value
     }
 
     /// Objects with keys take the place of keyword arguments.
@@ -546,7 +561,14 @@ impl<'p> Flow<'p, '_> {
             atom.marks |= mark;
             atom.trace = atom.trace.step(range, format!("passes through `{name}`"));
         });
+        if propagator.same {
+            value.path = parts.first().and_then(|part| part.path.clone());
+        }
+        if propagator.only {
+            value.change(|atom| atom.clean |= propagator.clean);
+        }
         match &propagator.into {
+            None if propagator.only => result.absorb(&value),
             None => *result = value,
             Some(into) => {
                 for (target, before) in call.select(into) {
@@ -582,7 +604,7 @@ impl<'p> Flow<'p, '_> {
         let trace = Trace::start(call.range, format!("`{}` reads from {what}", call.name));
         let value = Value::of_atom(Atom { clean: source.clean, ..Atom::new(origin, trace) });
         match &source.fills {
-            None if source.clean != 0 => result.absorb(&value),
+            None if source.only => result.absorb(&value),
             None => *result = value,
             Some(fills) => {
                 for (target, _) in call.select(fills) {

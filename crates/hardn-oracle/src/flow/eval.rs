@@ -91,6 +91,9 @@ impl<'p> Flow<'p, '_> {
                     let part = self.eval_value(item, state);
                     if let Some(name) = name {
                         self.check_literal(&name, item);
+                        if self.has_objects() {
+                            self.check_entry(&name, item, &part);
+                        }
                     }
                     value.absorb(&part);
                 }

@@ -242,8 +242,17 @@ impl<'a> Lowering<'a> {
                 "member_expression" => self.source.field(left, "property"),
                 _ => "",
             };
-            let done = if self.inside == 0 && !name.is_empty() && is_function(right.kind()) {
+            let plugin = path.starts_with("$.fn.") || path.starts_with("jQuery.fn.");
+            let done = if (self.inside == 0 || plugin || exports && path != "module.exports")
+                && !name.is_empty()
+                && is_function(right.kind())
+            {
+                let outer = self.exporting;
+                self.exporting |= exports;
+                let inside = std::mem::take(&mut self.inside);
                 self.function(name, right, out);
+                self.inside = inside;
+                self.exporting = outer;
                 true
             } else if right.kind() == "class" && self.inside == 0 {
                 let own = self.source.field(right, "name");
@@ -422,12 +431,15 @@ impl<'a> Lowering<'a> {
         if let Some(handler) = node.child_by_field_name("handler") {
             let mut block = Vec::new();
             if let Some(param) = handler.child_by_field_name("parameter") {
-                let kind = StmtKind::Declare {
-                    name: self.source.text(param),
-                    ty: Type::default(),
-                    init: None,
-                };
-                block.push(Stmt { kind, range: range(param) });
+                // What is thrown may tell of what the calls were given.
+                let at = range(param);
+                let mut args = Vec::new();
+                if let Some(body) = node.child_by_field_name("body") {
+                    self.thrown(body, &mut args);
+                }
+                let callee = Box::new(Expr::new(ExprKind::Name("caught"), at));
+                let value = Expr::new(ExprKind::Call { callee, args }, at);
+                self.bind(param, value, &mut block);
             }
             block.extend(self.body(handler, "body"));
             handlers.push(block);
@@ -437,6 +449,45 @@ impl<'a> Lowering<'a> {
             None => Vec::new(),
         };
         StmtKind::Try { body, handlers, otherwise: Vec::new(), finally }
+    }
+
+    /// Variables that are handed to calls in a block.
+    fn thrown(&mut self, block: Node<'_>, args: &mut Vec<Arg<'a>>) {
+        let mut stack = vec![block];
+        let mut budget = 2000;
+        while let Some(node) = stack.pop() {
+            budget -= 1;
+            if budget == 0 || args.len() >= 12 {
+                return;
+            }
+            if is_function(node.kind()) {
+                continue;
+            }
+            if node.kind() == "throw_statement"
+                || node.kind() == "arguments"
+                    && node.parent().is_some_and(|call| {
+                        let text = call
+                            .child_by_field_name("function")
+                            .map_or("", |callee| self.source.text(callee));
+                        call.kind() == "call_expression"
+                            && !text.starts_with("console.")
+                            && !text.starts_with("$")
+                            && !text.starts_with("log")
+                            && !text.contains("JSON.parse")
+                    })
+            {
+                for value in named(node) {
+                    if matches!(
+                        value.kind(),
+                        "identifier" | "member_expression" | "binary_expression" | "template_string" | "object"
+                    ) {
+                        let value = self.expr(value);
+                        args.push(Arg { name: None, value });
+                    }
+                }
+            }
+            stack.extend(named(node));
+        }
     }
 
     fn import(&mut self, node: Node<'_>) {
@@ -560,7 +611,14 @@ impl<'a> Lowering<'a> {
     fn add_function(&mut self, name: &'a str, node: Node<'_>) {
         let constructor = name == "constructor" && self.class.is_some();
         let class = self.class;
-        let (params, body) = self.params_and_body(node, constructor);
+        let (mut params, body) = self.params_and_body(node, constructor);
+        // A page's functions are given the request and the response in one object.
+        if matches!(name, "getServerSideProps" | "getInitialProps" | "getStaticProps")
+            && let Some(first) = params.first_mut()
+            && first.ty.name.is_empty()
+        {
+            first.ty.name = Cow::Borrowed("next.Context");
+        }
         let mut decorators = Vec::new();
         if self.exporting {
             decorators.push(Expr::new(ExprKind::Name(EXPORT), range(node)));
@@ -1003,6 +1061,9 @@ impl<'a> Lowering<'a> {
             }
             ExprKind::Attribute { name: "replace" | "replaceAll", .. } => {
                 let mut words = regexp::of_chain(&self.chain(node));
+                if self.is_repeated(node) {
+                    words = words.replace("multi-character", "");
+                }
                 if self.leaves_quotes(node) {
                     words.push_str(" attribute");
                 }
@@ -1127,6 +1188,21 @@ impl<'a> Lowering<'a> {
         Some(regexp::Step { pattern, is_regex, global, by })
     }
 
+    /// Inside a loop that ends when nothing is left to replace.
+    fn is_repeated(&self, node: Node<'_>) -> bool {
+        let mut current = node;
+        while let Some(parent) = current.parent() {
+            if matches!(parent.kind(), "while_statement" | "do_statement") {
+                return true;
+            }
+            if is_function(parent.kind()) || parent.kind() == "function_declaration" {
+                return false;
+            }
+            current = parent;
+        }
+        false
+    }
+
     /// `'="' + x.replace(/[<>]/g, ..) + '"'`: the quotes around an attribute's value are not replaced.
     fn leaves_quotes(&self, call: Node<'_>) -> bool {
         let Some(parent) = call.parent().filter(|parent| parent.kind() == "binary_expression")
@@ -1237,7 +1313,10 @@ impl<'a> Lowering<'a> {
             }
             let text = self.source.text(whole);
             if self.source.text(node).contains(".length")
-                && !["-1", ">= 0", ">=0", "> 0"].iter().any(|check| text.contains(check))
+                && !["-1", ">= 0", ">=0", "> 0", ".length >", ".length <"]
+                    .iter()
+                    .any(|check| text.contains(check))
+                && !one_letter(&left)
             {
                 return match with_name(left, "indexOf", "indexOfSuffix")
                     .or_else(|left| with_name(left, "lastIndexOf", "indexOfSuffix"))
@@ -1331,6 +1410,12 @@ fn quoted_end(literal: &str) -> Option<char> {
 
 fn plain<'a>(op: BinaryOp, left: Expr<'a>, right: Expr<'a>, at: Range) -> Expr<'a> {
     Expr::new(ExprKind::Binary { op, left: Box::new(left), right: Box::new(right) }, at)
+}
+
+/// A search for one character, which is there or is not at the end.
+fn one_letter(call: &Expr<'_>) -> bool {
+    matches!(&call.kind, ExprKind::Call { args, .. }
+        if matches!(args.first().map(|arg| &arg.value.kind), Some(ExprKind::Str(text)) if text.len() == 1))
 }
 
 fn negated(test: Expr<'_>, not: bool, at: Range) -> Expr<'_> {

@@ -52,6 +52,8 @@ pub(crate) struct Index {
     /// Memory checks and the rules that stand for them.
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
     values: Vec<(PathPattern, bool, u128)>,
+    /// Rules that only count their own sources.
+    pub(crate) own: u128,
     decorators: Vec<PathPattern>,
     hits: Vec<Hit>,
     by_name: HashMap<String, Vec<Model>>,
@@ -76,11 +78,19 @@ impl Index {
             contains: Vec::new(),
             checks: Vec::new(),
             values: Vec::new(),
+            own: 0,
             decorators: Vec::new(),
             hits: Vec::new(),
             by_name: HashMap::new(),
             globs: Vec::new(),
         };
+        for (number, rule) in rules.iter().enumerate().take(MAX_FLOW_RULES) {
+            let own = rule.file.sources.iter().any(|source| source.only)
+                || rule.file.propagators.iter().any(|propagator| propagator.only);
+            if own && rule.file.kind == Kind::Flow {
+                index.own |= 1 << number;
+            }
+        }
         let mut n_flow = 0;
         let mut marks: Vec<String> = Vec::new();
         for (number, rule) in rules.iter().enumerate() {
@@ -115,7 +125,8 @@ impl Index {
             let clean = match source {
                 Source { harmless: true, .. } => u128::MAX,
                 Source { only: true, .. } => !bits,
-                _ => 0,
+                // Rules that name their own sources look at no others.
+                _ => self.own,
             };
             let known = source.value.iter();
             self.values.extend(known.map(|text| (PathPattern::new(text), source.local, clean)));
@@ -152,10 +163,9 @@ impl Index {
         }
         for propagator in &file.propagators {
             let mark = propagator.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
-            self.add_hit(
-                &propagator.call,
-                Hit::Propagator { propagator: propagator.clone(), mark },
-            );
+            let clean = if propagator.only { !bits } else { 0 };
+            let propagator = Propagator { clean, ..propagator.clone() };
+            self.add_hit(&propagator.call.clone(), Hit::Propagator { propagator, mark });
         }
         for model in &file.calls {
             self.add_hit(&model.call, Hit::Call { rule: number, model: model.clone() });

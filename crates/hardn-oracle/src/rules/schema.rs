@@ -390,6 +390,15 @@ pub(crate) struct Propagator {
     /// The argument that is a printf format for the arguments after it.
     #[serde(default)]
     pub(crate) format: Option<Argument>,
+    /// The result stands for the argument: what is known of calls of the one holds of the other.
+    #[serde(default)]
+    pub(crate) same: bool,
+    /// What passes here is harmless to all other rules.
+    #[serde(default)]
+    pub(crate) only: bool,
+    /// The rules it is harmless to, worked out from `only`.
+    #[serde(skip)]
+    pub(crate) clean: u128,
 }
 
 /// A call that is wrong wherever it stands.
