@@ -374,8 +374,10 @@ impl<'p> Flow<'p, '_> {
             Self::after_checks(&call, summary, *method, state);
             let _ = number;
         }
+        // What the receiver is says more than what it is called here.
+        let known = if self.has_objects() { call.paths.last() } else { call.paths.first() };
         if result.path.is_none()
-            && let Some(path) = call.paths.first()
+            && let Some(path) = known
         {
             result.path = Some(format!("{path}()").into());
         }
