@@ -171,7 +171,8 @@ impl<'p> Flow<'p, '_> {
                     None => self.eval_value(&arg.value, state),
                 };
                 self.object_handlers = outer;
-                let value = if by_receiver { self.with_parts(&arg.value, value, state) } else { value };
+                let value =
+                    if by_receiver { self.with_parts(&arg.value, value, state) } else { value };
                 inputs.absorb(&value);
                 (arg.name, &arg.value, value)
             })
@@ -242,11 +243,9 @@ impl<'p> Flow<'p, '_> {
     /// Whether a text like this stands in the function at hand, or is imported.
     fn stands_here(&self, pattern: &crate::rules::Pattern) -> bool {
         self.program.imports.values().any(|path| pattern.0.is_match(path))
-            || self
-                .program
-                .functions
-                .get(self.frame.number)
-                .is_some_and(|function| pollution::texts(&function.body, &|text| pattern.0.is_match(text)))
+            || self.program.functions.get(self.frame.number).is_some_and(|function| {
+                pollution::texts(&function.body, &|text| pattern.0.is_match(text))
+            })
     }
 
     /// What a handler's function is called with. One parameter more than expected is an error that comes first.
@@ -256,9 +255,10 @@ impl<'p> Flow<'p, '_> {
         n_params: usize,
         at: &Expr<'p>,
     ) -> Vec<Value<'p>> {
-        let known = handler.params.iter().map(|path| {
-            self.source_value(path, at).unwrap_or_else(|| Value::of_path(path))
-        });
+        let known = handler
+            .params
+            .iter()
+            .map(|path| self.source_value(path, at).unwrap_or_else(|| Value::of_path(path)));
         let error = (n_params == handler.params.len() + 1).then(Value::default);
         error.into_iter().chain(known).collect()
     }
@@ -362,7 +362,10 @@ impl<'p> Flow<'p, '_> {
                     let context =
                         model.context.as_ref().is_none_or(|context| self.in_context(context));
                     let excused = model.unless.as_ref().is_some_and(|text| self.stands_here(text));
-                    if context && !excused && model.when.iter().all(|condition| self.holds(condition, &call)) {
+                    if context
+                        && !excused
+                        && model.when.iter().all(|condition| self.holds(condition, &call))
+                    {
                         self.alert_here(*rule, call.range);
                     }
                 }
@@ -394,6 +397,14 @@ impl<'p> Flow<'p, '_> {
 
     /// The result of a call nobody explains.
     fn assumed_result(&mut self, call: &Call<'p>, hits: &[&Hit]) -> Value<'p> {
+        if self.has_objects() && self.snippet() && hits.is_empty() {
+            // Nothing says what comes back.
+            let mut value = self.unknown(call.range, &format!("the result of `{}`", call.name));
+            if let Some((_, receiver)) = &call.receiver {
+                value.absorb(receiver);
+            }
+            return value;
+        }
         if self.language != Language::Python {
             return Value::default();
         }

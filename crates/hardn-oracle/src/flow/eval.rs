@@ -293,7 +293,7 @@ impl<'p> Flow<'p, '_> {
             || name.starts_with("__")
             // Constants and classes by convention.
             || name.chars().next().is_some_and(|c| c.is_uppercase() || c == '_')
-            || self.language != Language::Python;
+            || (self.language != Language::Python && !(self.has_objects() && !is_global(name)));
         let value =
             if known { Value::default() } else { self.unknown(expr.range, &format!("`{name}`")) };
         value.with_path(name)
@@ -642,6 +642,48 @@ pub(super) fn last_name(expr: &Expr<'_>) -> Option<String> {
         },
         _ => None,
     }
+}
+
+/// Names that stand for the page, the process or a library, not for data.
+fn is_global(name: &str) -> bool {
+    matches!(
+        name,
+        "$" | "jQuery"
+            | "document"
+            | "window"
+            | "console"
+            | "process"
+            | "require"
+            | "module"
+            | "exports"
+            | "navigator"
+            | "global"
+            | "globalThis"
+            | "arguments"
+            | "angular"
+            | "super"
+            | "import"
+            | "jsx"
+            | "fs"
+            | "path"
+            | "http"
+            | "https"
+            | "util"
+            | "os"
+            | "url"
+            | "crypto"
+            | "child_process"
+            | "localStorage"
+            | "sessionStorage"
+            | "history"
+            | "undefined"
+            | "event"
+            | "test"
+            | "describe"
+            | "it"
+            | "expect"
+            | "assert"
+    )
 }
 
 /// An expression whose outcome says something of its parts.

@@ -165,9 +165,8 @@ impl<'p> Flow<'p, '_> {
         for (at, param) in function.params.iter().enumerate() {
             let mut value = self.param_value(function, at, entry);
             if let Some(path) = self.handled.get(&number).and_then(|paths| paths.get(at)) {
-                value = self
-                    .remote_param(path, param.range)
-                    .unwrap_or_else(|| Value::of_path(path));
+                value =
+                    self.remote_param(path, param.range).unwrap_or_else(|| Value::of_path(path));
             }
             if !param.name.is_empty() {
                 state.set(param.name, value);

@@ -39,7 +39,8 @@ fn check(name: &str, body: &[Stmt<'_>], out: &mut Vec<Range>) {
     }
     for (object, key, range) in &facts.writes {
         let element = format!("{object}[{key}]");
-        let deep = facts.handed_on.contains(&element) || facts.steps.contains(&(object.clone(), key.clone()));
+        let deep = facts.handed_on.contains(&element)
+            || facts.steps.contains(&(object.clone(), key.clone()));
         if deep && !facts.own_keys.contains(object) {
             out.push(*range);
         }
@@ -67,7 +68,9 @@ impl Facts {
                 if let Some((object, key)) = element(target) {
                     self.writes.push((object, key, expr.range));
                 }
-                if let (Some(name), Some((object, key))) = (target.place(), element(last_value(value))) {
+                if let (Some(name), Some((object, key))) =
+                    (target.place(), element(last_value(value)))
+                {
                     if name == object {
                         self.steps.insert((object.clone(), key.clone()));
                     }
@@ -88,7 +91,9 @@ impl Facts {
                 }
                 if called == "call"
                     && let Some(place) = args.first().and_then(|arg| arg.value.place())
-                    && callee.dotted(&std::collections::BTreeMap::new()).is_some_and(|path| path.contains("hasOwnProperty"))
+                    && callee
+                        .dotted(&std::collections::BTreeMap::new())
+                        .is_some_and(|path| path.contains("hasOwnProperty"))
                 {
                     self.own_keys.insert(place);
                 }

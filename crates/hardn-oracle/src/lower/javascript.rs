@@ -181,17 +181,22 @@ impl<'a> Lowering<'a> {
             })),
             "switch_statement" => self.switch(node),
             "try_statement" => self.try_statement(node),
-            "with_statement" => {
-                StmtKind::With { items: Vec::new(), body: self.body(node, "body") }
-            }
+            "with_statement" => StmtKind::With { items: Vec::new(), body: self.body(node, "body") },
             "labeled_statement" => StmtKind::Block(self.body(node, "body")),
             "statement_block" | "program" => StmtKind::Block(self.block(node)),
             "internal_module" | "module" => StmtKind::Block(self.body(node, "body")),
             "break_statement" => StmtKind::Break,
             "continue_statement" => StmtKind::Continue,
-            "enum_declaration" | "interface_declaration" | "type_alias_declaration"
-            | "ambient_declaration" | "import_alias" | "function_signature" | "comment"
-            | "empty_statement" | "debugger_statement" | "hash_bang_line" => return,
+            "enum_declaration"
+            | "interface_declaration"
+            | "type_alias_declaration"
+            | "ambient_declaration"
+            | "import_alias"
+            | "function_signature"
+            | "comment"
+            | "empty_statement"
+            | "debugger_statement"
+            | "hash_bang_line" => return,
             _ => StmtKind::Expr(self.expr(node)),
         };
         out.push(Stmt { kind, range: range(node) });
@@ -231,8 +236,7 @@ impl<'a> Lowering<'a> {
                 if self.trusts_message(right) {
                     push_weakness("origin".to_owned(), range(right), &mut args);
                 }
-                let callee =
-                    Box::new(Expr::new(ExprKind::Name("addEventListener"), range(left)));
+                let callee = Box::new(Expr::new(ExprKind::Name("addEventListener"), range(left)));
                 let call = Expr::new(ExprKind::Call { callee, args }, range(node));
                 out.push(Stmt { kind: StmtKind::Expr(call), range: range(node) });
                 return;
@@ -317,8 +321,7 @@ impl<'a> Lowering<'a> {
                 for (number, child) in named(target).into_iter().enumerate() {
                     let base = Box::new(Expr::new(ExprKind::Name(whole), at));
                     if target.kind() == "array_pattern" {
-                        let index =
-                            Box::new(Expr::new(ExprKind::Int(number as i64), range(child)));
+                        let index = Box::new(Expr::new(ExprKind::Int(number as i64), range(child)));
                         let part = match child.kind() {
                             "rest_pattern" => *base,
                             _ => Expr::new(ExprKind::Subscript { base, index }, range(child)),
@@ -341,10 +344,8 @@ impl<'a> Lowering<'a> {
                     };
                     let (Some(key), Some(inner)) = (key, inner) else { continue };
                     let name = self.source.text(key).trim_matches(['"', '\'']);
-                    let part = Expr::new(
-                        ExprKind::Attribute { base, name, arrow: false },
-                        range(child),
-                    );
+                    let part =
+                        Expr::new(ExprKind::Attribute { base, name, arrow: false }, range(child));
                     self.bind(inner, part, out);
                 }
             }
@@ -393,7 +394,10 @@ impl<'a> Lowering<'a> {
         let iterable = if keys {
             let callee = Box::new(Expr::new(ExprKind::Name("for_in"), iterable.range));
             let at = iterable.range;
-            Expr::new(ExprKind::Call { callee, args: vec![Arg { name: None, value: iterable }] }, at)
+            Expr::new(
+                ExprKind::Call { callee, args: vec![Arg { name: None, value: iterable }] },
+                at,
+            )
         } else {
             iterable
         };
@@ -479,7 +483,11 @@ impl<'a> Lowering<'a> {
                 for value in named(node) {
                     if matches!(
                         value.kind(),
-                        "identifier" | "member_expression" | "binary_expression" | "template_string" | "object"
+                        "identifier"
+                            | "member_expression"
+                            | "binary_expression"
+                            | "template_string"
+                            | "object"
                     ) {
                         let value = self.expr(value);
                         args.push(Arg { name: None, value });
@@ -519,9 +527,7 @@ impl<'a> Lowering<'a> {
                     let alias = self.source.field(part, "alias");
                     let path =
                         if name == "default" { module.clone() } else { format!("{module}.{name}") };
-                    self.program
-                        .imports
-                        .insert(if alias.is_empty() { name } else { alias }, path);
+                    self.program.imports.insert(if alias.is_empty() { name } else { alias }, path);
                 }
                 _ => {}
             }
@@ -692,14 +698,34 @@ impl<'a> Lowering<'a> {
                 reads |= object == request
                     && matches!(
                         property,
-                        "query" | "params" | "body" | "headers" | "cookies" | "url" | "param"
-                            | "originalUrl" | "header" | "session" | "files"
+                        "query"
+                            | "params"
+                            | "body"
+                            | "headers"
+                            | "cookies"
+                            | "url"
+                            | "param"
+                            | "originalUrl"
+                            | "header"
+                            | "session"
+                            | "files"
                     );
                 answers |= object == response
                     && matches!(
                         property,
-                        "send" | "render" | "redirect" | "json" | "end" | "status" | "write"
-                            | "sendFile" | "setHeader" | "writeHead" | "cookie" | "set" | "type"
+                        "send"
+                            | "render"
+                            | "redirect"
+                            | "json"
+                            | "end"
+                            | "status"
+                            | "write"
+                            | "sendFile"
+                            | "setHeader"
+                            | "writeHead"
+                            | "cookie"
+                            | "set"
+                            | "type"
                     );
             }
             stack.extend(named(node));
@@ -1285,9 +1311,7 @@ impl<'a> Lowering<'a> {
         }
         // A check for a scheme can leave out others.
         if equal {
-            let scheme = |expr: &Expr<'_>| {
-                matches!(&expr.kind, ExprKind::Str(text) if matches!(text.as_ref(), "javascript:" | "javascript"))
-            };
+            let scheme = |expr: &Expr<'_>| matches!(&expr.kind, ExprKind::Str(text) if matches!(text.as_ref(), "javascript:" | "javascript"));
             if scheme(&left) != scheme(&right) {
                 let callee = Box::new(Expr::new(ExprKind::Name("scheme_is"), at));
                 let args =
@@ -1296,13 +1320,14 @@ impl<'a> Lowering<'a> {
                 return negated(test, op == BinaryOp::Ne, at);
             }
         }
-        let found = match (op, &right.kind) {
-            (BinaryOp::Ne | BinaryOp::Gt, ExprKind::Int(-1))
-            | (BinaryOp::Ge, ExprKind::Int(0)) => Some(true),
-            (BinaryOp::Eq | BinaryOp::Le, ExprKind::Int(-1))
-            | (BinaryOp::Lt, ExprKind::Int(0)) => Some(false),
-            _ => None,
-        };
+        let found =
+            match (op, &right.kind) {
+                (BinaryOp::Ne | BinaryOp::Gt, ExprKind::Int(-1))
+                | (BinaryOp::Ge, ExprKind::Int(0)) => Some(true),
+                (BinaryOp::Eq | BinaryOp::Le, ExprKind::Int(-1))
+                | (BinaryOp::Lt, ExprKind::Int(0)) => Some(false),
+                _ => None,
+            };
         // Where the suffix would start, were it there at all.
         if equal && matches!(right.kind, ExprKind::Binary { op: BinaryOp::Sub, .. }) {
             let mut whole = node;
@@ -1369,7 +1394,10 @@ impl<'a> Lowering<'a> {
         }
         if open != node {
             for child in named(node) {
-                if !matches!(child.kind(), "jsx_opening_element" | "jsx_closing_element" | "jsx_text") {
+                if !matches!(
+                    child.kind(),
+                    "jsx_opening_element" | "jsx_closing_element" | "jsx_text"
+                ) {
                     args.push(Arg { name: None, value: self.expr(child) });
                 }
             }
@@ -1423,11 +1451,7 @@ fn negated(test: Expr<'_>, not: bool, at: Range) -> Expr<'_> {
 }
 
 /// The call under another name, if it is a call of `old`; else the expression as it was.
-fn with_name<'a>(
-    mut expr: Expr<'a>,
-    old: &str,
-    new: &'static str,
-) -> Result<Expr<'a>, Expr<'a>> {
+fn with_name<'a>(mut expr: Expr<'a>, old: &str, new: &'static str) -> Result<Expr<'a>, Expr<'a>> {
     if let ExprKind::Call { callee, .. } = &mut expr.kind
         && let ExprKind::Name(name) | ExprKind::Attribute { name, .. } = &mut callee.kind
         && *name == old
@@ -1454,10 +1478,7 @@ fn type_name(expr: &Expr<'_>) -> Option<&'static str> {
 }
 
 fn is_function(kind: &str) -> bool {
-    matches!(
-        kind,
-        "function_expression" | "arrow_function" | "generator_function" | "function"
-    )
+    matches!(kind, "function_expression" | "arrow_function" | "generator_function" | "function")
 }
 
 /// The text between quotes.

@@ -16,9 +16,8 @@ static UNANCHORED: LazyLock<Option<Regex>> = LazyLock::new(|| {
 static OPEN_DOT: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"(?i)(^|[^\\.\])*+?}])\.([a-z0-9-]+\\?\.)*[a-z0-9-]+\\?\.(com|org|net|io|gov|edu|co|uk|de)(\b|$)|(?i)[a-z0-9-]\.(com|org|net|io|gov|edu)(\\?/|\$|$|\)|:)").ok()
 });
-static TAG: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r"(?is)<\(?script.*</?\\?/?\(?script|<!--.*--(!\?)?>").ok()
-});
+static TAG: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?is)<\(?script.*</?\\?/?\(?script|<!--.*--(!\?)?>").ok());
 static MULTI: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"(?i)<!--|<\(?\\?/?\(?(script|iframe|object|embed|style)|<\.\*cript|<[^\[\]()]*\[\^>\]|<\.[*+]\??>|<\\?/\?|\bon\\w\+|\.on\\w|\\s\*?on|\\\.\\\.|^\.\./|<\(\?!?|script.*>").ok()
 });
@@ -97,7 +96,9 @@ fn half_anchored(parts: &[String]) -> bool {
     let back = last.ends_with('$') && !parts[..parts.len() - 1].iter().any(|part| ends(part));
     let any_front = parts.iter().any(starts);
     let any_back = parts.iter().any(ends);
-    (front && !any_back) || (back && !any_front) || (front && back && parts.len() >= 2 && !ends(first) && !starts(last) && parts.len() > 2)
+    (front && !any_back)
+        || (back && !any_front)
+        || (front && back && parts.len() >= 2 && !ends(first) && !starts(last) && parts.len() > 2)
 }
 
 /// The insides of character classes.
@@ -148,8 +149,24 @@ pub(super) fn lost_escape(raw: &str) -> bool {
     while let Some(c) = chars.next() {
         if c == '\\'
             && let Some(next) = chars.next()
-            && (matches!(next, '.' | '*' | '+' | '?' | '(' | ')' | '[' | ']' | '{' | '}' | '|' | '^' | '$' | '/' | '-')
-                || next.is_ascii_alphabetic() && !matches!(next, 'n' | 'r' | 't' | 'b' | 'f' | 'v' | 'u' | 'x'))
+            && (matches!(
+                next,
+                '.' | '*'
+                    | '+'
+                    | '?'
+                    | '('
+                    | ')'
+                    | '['
+                    | ']'
+                    | '{'
+                    | '}'
+                    | '|'
+                    | '^'
+                    | '$'
+                    | '/'
+                    | '-'
+            ) || next.is_ascii_alphabetic()
+                && !matches!(next, 'n' | 'r' | 't' | 'b' | 'f' | 'v' | 'u' | 'x'))
         {
             return true;
         }
@@ -171,44 +188,100 @@ pub(super) struct Step<'a> {
 pub(super) fn of_chain(steps: &[Step<'_>]) -> String {
     let Some((step, before)) = steps.split_last() else { return String::new() };
     let mut out = Vec::new();
-    let plain: String = step.pattern.chars().filter(|c| !matches!(c, '(' | ')' | '[' | ']')).collect();
+    let plain: String =
+        step.pattern.chars().filter(|c| !matches!(c, '(' | ')' | '[' | ']')).collect();
     let bare = if step.is_regex { plain.replace('\\', "") } else { step.pattern.to_owned() };
     let meta = |text: &str| {
         let n = text.chars().count();
         (1..=2).contains(&n)
-            && text.chars().all(|c| matches!(c, '\'' | '"' | '<' | '>' | '&' | '`' | '|' | ';' | '$' | '*' | '{' | '}' | '[' | ']' | '%' | '/' | '.' | '\\' | '\n' | '(' | ')' | '#'))
+            && text.chars().all(|c| {
+                matches!(
+                    c,
+                    '\'' | '"'
+                        | '<'
+                        | '>'
+                        | '&'
+                        | '`'
+                        | '|'
+                        | ';'
+                        | '$'
+                        | '*'
+                        | '{'
+                        | '}'
+                        | '['
+                        | ']'
+                        | '%'
+                        | '/'
+                        | '.'
+                        | '\\'
+                        | '\n'
+                        | '('
+                        | ')'
+                        | '#'
+                )
+            })
             || matches!(text, "../" | "/..")
     };
     let one = if step.is_regex {
-        (meta(&bare) || matches!(step.pattern, "\\\\" | "\\n" | "\\r?\\n" | "\\.\\.\\/" | "\\.\\.")) && !step.pattern.starts_with("[^")
+        (meta(&bare) || matches!(step.pattern, "\\\\" | "\\n" | "\\r?\\n" | "\\.\\.\\/" | "\\.\\."))
+            && !step.pattern.starts_with("[^")
     } else {
         meta(&bare) || matches!(step.pattern, "\\n" | "\\\\" | "\\'" | "\\\"")
     };
     // Taking off what comes first is a thing of its own: `replace("#", "")`.
-    let strips = !step.is_regex && step.by.as_deref() == Some("") && matches!(step.pattern, "#" | "." | "/" | "$" | "%");
+    let strips = !step.is_regex
+        && step.by.as_deref() == Some("")
+        && matches!(step.pattern, "#" | "." | "/" | "$" | "%");
     if one && !step.global && !strips && step.by.is_some() {
         out.push("first-only");
     }
-    if step.is_regex && step.global && matches!(step.by.as_deref(), Some("" | " ")) && !step.pattern.starts_with('[') && fits(&MULTI, &step.pattern.replace("\\/", "/")) {
+    if step.is_regex
+        && step.global
+        && matches!(step.by.as_deref(), Some("" | " "))
+        && !step.pattern.starts_with('[')
+        && fits(&MULTI, &step.pattern.replace("\\/", "/"))
+    {
         out.push("multi-character");
     }
-    if step.is_regex && !step.global && step.by.as_deref() == Some("") && fits(&MULTI, &step.pattern.replace("\\/", "/")) && !step.pattern.starts_with('^') {
+    if step.is_regex
+        && !step.global
+        && step.by.as_deref() == Some("")
+        && fits(&MULTI, &step.pattern.replace("\\/", "/"))
+        && !step.pattern.starts_with('^')
+    {
         out.push("multi-character");
     }
     let escapes_quote = step.global
         && step.is_regex
         && matches!(bare.as_str(), "'" | "\"" | "`" | "$" | "\n" | "'\"" | "\"'" | "|")
         && step.by.as_deref().is_some_and(|by| by.starts_with('\\') && by != "\\n");
-    let backslash = |other: &Step<'_>| other.pattern.contains("\\\\") || (!other.is_regex && other.pattern == "\\");
+    let backslash = |other: &Step<'_>| {
+        other.pattern.contains("\\\\") || (!other.is_regex && other.pattern == "\\")
+    };
     if escapes_quote && !before.iter().any(backslash) && !backslash(step) {
         out.push("backslash");
     }
     let entity = |text: &str| text.starts_with('&') && text.ends_with(';');
-    let double = (bare == "&" && step.by.as_deref() == Some("&amp;")
-        && before.iter().any(|step| step.by.as_deref().is_some_and(entity)|| step.by.is_none() && step.pattern.contains(['"', '\'', '<'])))
-        || (entity(step.pattern) && step.pattern != "&amp;" && before.iter().any(|step| step.pattern == "&amp;"))
-        || (step.is_regex && step.pattern.starts_with("\\\\") && step.pattern.len() > 2 && before.iter().any(|step| matches!(step.pattern, "\\\\" | "\\\\\\\\") && step.by.as_deref() == Some("\\")))
-        || (step.pattern == "\\\\" && step.by.as_deref() == Some("\\\\") && before.iter().any(|step| step.by.as_deref().is_some_and(|by| by.starts_with('\\') && by.len() > 1)))
+    let double = (bare == "&"
+        && step.by.as_deref() == Some("&amp;")
+        && before.iter().any(|step| {
+            step.by.as_deref().is_some_and(entity)
+                || step.by.is_none() && step.pattern.contains(['"', '\'', '<'])
+        }))
+        || (entity(step.pattern)
+            && step.pattern != "&amp;"
+            && before.iter().any(|step| step.pattern == "&amp;"))
+        || (step.is_regex
+            && step.pattern.starts_with("\\\\")
+            && step.pattern.len() > 2
+            && before.iter().any(|step| {
+                matches!(step.pattern, "\\\\" | "\\\\\\\\") && step.by.as_deref() == Some("\\")
+            }))
+        || (step.pattern == "\\\\"
+            && step.by.as_deref() == Some("\\\\")
+            && before.iter().any(|step| {
+                step.by.as_deref().is_some_and(|by| by.starts_with('\\') && by.len() > 1)
+            }))
         || (step.pattern == "%" && step.by.as_deref() == Some("%25") && !before.is_empty());
     if double {
         out.push("double");
@@ -242,7 +315,12 @@ mod tests {
 
     #[test]
     fn weak_replacements_are_named() {
-        let step = |pattern, is_regex, global, by: &str| Step { pattern, is_regex, global, by: Some(by.to_owned()) };
+        let step = |pattern, is_regex, global, by: &str| Step {
+            pattern,
+            is_regex,
+            global,
+            by: Some(by.to_owned()),
+        };
         for (steps, expected) in [
             (vec![step("'", false, false, "")], "first-only"),
             (vec![step("'", true, true, "")], ""),
