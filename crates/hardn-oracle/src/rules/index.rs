@@ -85,8 +85,7 @@ impl Index {
             globs: Vec::new(),
         };
         for (number, rule) in rules.iter().enumerate().take(MAX_FLOW_RULES) {
-            let own = rule.file.sources.iter().any(|source| source.only)
-                || rule.file.propagators.iter().any(|propagator| propagator.only);
+            let own = rule.file.sources.iter().any(|source| source.only);
             if own && rule.file.kind == Kind::Flow {
                 index.own |= 1 << number;
             }
