@@ -106,6 +106,11 @@ impl<'p> Flow<'p, '_> {
             if atom.clean & bit != 0 {
                 continue;
             }
+            // Rules that name their own sources count no others: such taint is harmless elsewhere.
+            let own = self.index.own;
+            if own & bit != 0 && atom.clean | own != u128::MAX {
+                continue;
+            }
             if let Origin::Parameter(param) = atom.origin {
                 self.frame.summary.sinks.push(ParamSink {
                     param,
@@ -130,7 +135,6 @@ impl<'p> Flow<'p, '_> {
     fn counts(&self, atom: &Atom, demand: Demand) -> bool {
         match atom.origin {
             Origin::Remote => true,
-            _ if self.index.own.checked_shr(demand.rule as u32).unwrap_or(0) & 1 == 1 => false,
             Origin::Parameter(_)
                 if self.frame.exported && self.index.rules[demand.rule].file.library =>
             {

@@ -124,8 +124,7 @@ impl Index {
             let clean = match source {
                 Source { harmless: true, .. } => u128::MAX,
                 Source { only: true, .. } => !bits,
-                // Rules that name their own sources look at no others.
-                _ => self.own,
+                _ => 0,
             };
             let known = source.value.iter();
             self.values.extend(known.map(|text| (PathPattern::new(text), source.local, clean)));
