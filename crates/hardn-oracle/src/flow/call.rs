@@ -582,6 +582,8 @@ impl<'p> Flow<'p, '_> {
         }
         match &propagator.into {
             None if propagator.only => result.absorb(&value),
+            // `Object.entries(x)` is no `x.entries()`, though it looks like one.
+            None if self.has_objects() && result.is_tainted() && !value.is_tainted() => {}
             None => *result = value,
             Some(into) => {
                 for (target, before) in call.select(into) {
