@@ -145,7 +145,7 @@ impl<'p> Flow<'p, '_> {
                         None if by_receiver
                             && receiver.as_ref().is_some_and(|(_, value)| value.is_tainted()) =>
                         {
-                            let given = vec![receiver_value(&receiver); params.len()];
+                            let given = vec![receiver_value(receiver.as_ref()); params.len()];
                             self.closure(params, body, &given, state)
                         }
                         // Elements, results and the like of what it is called on.
@@ -172,7 +172,7 @@ impl<'p> Flow<'p, '_> {
                 };
                 self.object_handlers = outer;
                 let value =
-                    if by_receiver { self.with_parts(&arg.value, value, state) } else { value };
+                    if by_receiver { Self::with_parts(&arg.value, value, state) } else { value };
                 inputs.absorb(&value);
                 (arg.name, &arg.value, value)
             })
@@ -186,7 +186,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// An object with what was put into its fields.
-    fn with_parts(&self, expr: &Expr<'p>, value: Value<'p>, state: &State<'p>) -> Value<'p> {
+    fn with_parts(expr: &Expr<'p>, value: Value<'p>, state: &State<'p>) -> Value<'p> {
         let Some(place) = expr.peeled().place() else { return value };
         let prefix = format!("{place}.");
         let mut value = value;
@@ -793,8 +793,8 @@ impl<'p> Flow<'p, '_> {
     }
 }
 
-fn receiver_value<'p>(receiver: &Option<(&'p Expr<'p>, Value<'p>)>) -> Value<'p> {
-    receiver.as_ref().map(|(_, value)| value.derived()).unwrap_or_default()
+fn receiver_value<'p>(receiver: Option<&(&'p Expr<'p>, Value<'p>)>) -> Value<'p> {
+    receiver.map(|(_, value)| value.derived()).unwrap_or_default()
 }
 
 /// The entries of an object literal.

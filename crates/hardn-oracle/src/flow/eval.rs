@@ -293,7 +293,7 @@ impl<'p> Flow<'p, '_> {
             || name.starts_with("__")
             // Constants and classes by convention.
             || name.chars().next().is_some_and(|c| c.is_uppercase() || c == '_')
-            || (self.language != Language::Python && !(self.has_objects() && !is_global(name)));
+            || (self.language != Language::Python && (!self.has_objects() || is_global(name)));
         let value =
             if known { Value::default() } else { self.unknown(expr.range, &format!("`{name}`")) };
         value.with_path(name)

@@ -182,9 +182,10 @@ impl<'a> Lowering<'a> {
             "switch_statement" => self.switch(node),
             "try_statement" => self.try_statement(node),
             "with_statement" => StmtKind::With { items: Vec::new(), body: self.body(node, "body") },
-            "labeled_statement" => StmtKind::Block(self.body(node, "body")),
             "statement_block" | "program" => StmtKind::Block(self.block(node)),
-            "internal_module" | "module" => StmtKind::Block(self.body(node, "body")),
+            "labeled_statement" | "internal_module" | "module" => {
+                StmtKind::Block(self.body(node, "body"))
+            }
             "break_statement" => StmtKind::Break,
             "continue_statement" => StmtKind::Continue,
             "enum_declaration"
@@ -475,7 +476,7 @@ impl<'a> Lowering<'a> {
                             .map_or("", |callee| self.source.text(callee));
                         call.kind() == "call_expression"
                             && !text.starts_with("console.")
-                            && !text.starts_with("$")
+                            && !text.starts_with('$')
                             && !text.starts_with("log")
                             && !text.contains("JSON.parse")
                     })
@@ -855,7 +856,7 @@ impl<'a> Lowering<'a> {
                 arrow: false,
             },
             "subscript_expression" => self.subscript(node),
-            "call_expression" | "new_expression" if self.is_by_name(node) => {
+            "call_expression" | "new_expression" if Self::is_by_name(node) => {
                 return self.call_by_name(node);
             }
             "call_expression" => return self.call(node),
@@ -1087,7 +1088,7 @@ impl<'a> Lowering<'a> {
             }
             ExprKind::Attribute { name: "replace" | "replaceAll", .. } => {
                 let mut words = regexp::of_chain(&self.chain(node));
-                if self.is_repeated(node) {
+                if Self::is_repeated(node) {
                     words = words.replace("multi-character", "");
                 }
                 if self.leaves_quotes(node) {
@@ -1111,7 +1112,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// `object[name](..)` with a computed name.
-    fn is_by_name(&self, node: Node<'_>) -> bool {
+    fn is_by_name(node: Node<'_>) -> bool {
         let callee = node
             .child_by_field_name("function")
             .or_else(|| node.child_by_field_name("constructor"));
@@ -1215,7 +1216,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Inside a loop that ends when nothing is left to replace.
-    fn is_repeated(&self, node: Node<'_>) -> bool {
+    fn is_repeated(node: Node<'_>) -> bool {
         let mut current = node;
         while let Some(parent) = current.parent() {
             if matches!(parent.kind(), "while_statement" | "do_statement") {
@@ -1239,10 +1240,7 @@ impl<'a> Lowering<'a> {
             return false;
         };
         let before = self.source.text(left).trim_end();
-        let quote = match quoted_end(before) {
-            Some(quote) => quote,
-            None => return false,
-        };
+        let Some(quote) = quoted_end(before) else { return false };
         let steps = self.chain(call);
         steps.iter().any(|step| step.pattern.contains(['<', '>', '&']))
             && !steps.iter().any(|step| step.pattern.contains(quote))
@@ -1421,7 +1419,7 @@ fn push_assign<'a>(target: Expr<'a>, value: Expr<'a>, at: Range, out: &mut Vec<S
 }
 
 /// Words for rules, as an argument that no program gives.
-fn push_weakness<'a>(words: String, at: Range, args: &mut Vec<Arg<'a>>) {
+fn push_weakness(words: String, at: Range, args: &mut Vec<Arg<'_>>) {
     if !words.is_empty() {
         let value = Expr::new(ExprKind::Str(Cow::Owned(words)), at);
         args.push(Arg { name: Some("weakness"), value });

@@ -207,7 +207,7 @@ fn hostile_javascript_neither_panics_nor_hangs() {
     for code in [
         format!("x = {}1{};", "(".repeat(5000), ")".repeat(5000)),
         format!("x = {}", "[a, {b: ".repeat(3000)),
-        format!("{}", "a => ".repeat(3000)),
+        "a => ".repeat(3000),
         format!("f({})", "f(() => ".repeat(2000)),
         format!("const {} = x;", "{a: ".repeat(2000)),
         calls(60),
