@@ -149,7 +149,7 @@ impl<'p> Flow<'p, '_> {
                         None if by_receiver
                             && receiver.as_ref().is_some_and(|(_, value)| value.is_tainted()) =>
                         {
-                            let given = vec![receiver_value(&receiver); params.len()];
+                            let given = vec![receiver_value(receiver.as_ref()); params.len()];
                             self.closure(params, body, &given, state)
                         }
                         // Elements, results and the like of what it is called on.
@@ -175,6 +175,8 @@ impl<'p> Flow<'p, '_> {
                     None => self.eval_value(&arg.value, state),
                 };
                 self.object_handlers = outer;
+                let value =
+                    if by_receiver { Self::with_parts(&arg.value, value, state) } else { value };
                 inputs.absorb(&value);
                 (arg.name, &arg.value, value)
             })
@@ -187,6 +189,20 @@ impl<'p> Flow<'p, '_> {
             _ => Vec::new(),
         };
         Call { range: expr.range, receiver, args, paths, name, options }
+    }
+
+    /// An object with what was put into its fields.
+    fn with_parts(expr: &Expr<'p>, value: Value<'p>, state: &State<'p>) -> Value<'p> {
+        let Some(place) = expr.peeled().place() else { return value };
+        let prefix = format!("{place}.");
+        let mut value = value;
+        for (part, held) in state.iter() {
+            if held.is_tainted() && part.starts_with(&prefix) {
+                value.absorb(held);
+                value.sequence = true;
+            }
+        }
+        value
     }
 
     /// Objects with keys take the place of keyword arguments.
@@ -430,6 +446,9 @@ impl<'p> Flow<'p, '_> {
             Self::after_checks(&call, summary, *method, state);
             let _ = number;
         }
+        // What the receiver is says more than what it is called here.
+        let by_receiver = self.has_objects() || self.language == Language::Go;
+        let known = if by_receiver { call.paths.last() } else { call.paths.first() };
         if result.path.is_none()
             && self.language == Language::Go
             && let Some((number, _)) = own
@@ -438,12 +457,7 @@ impl<'p> Flow<'p, '_> {
             result.path = Some(returns.as_ref().into()).filter(|_| !returns.is_empty());
         }
         if result.path.is_none()
-            && let Some(path) = call.paths.last().filter(|_| self.language == Language::Go)
-        {
-            result.path = Some(format!("{path}()").into());
-        }
-        if result.path.is_none()
-            && let Some(path) = call.paths.first()
+            && let Some(path) = known
         {
             result.path = Some(format!("{path}()").into());
         }
@@ -476,6 +490,14 @@ impl<'p> Flow<'p, '_> {
     fn assumed_result(&mut self, call: &Call<'p>, hits: &[&Hit]) -> Value<'p> {
         if self.language == Language::Ruby {
             return self.ruby_result(call, !hits.is_empty());
+        }
+        if self.has_objects() && self.snippet() && hits.is_empty() {
+            // Nothing says what comes back.
+            let mut value = self.unknown(call.range, &format!("the result of `{}`", call.name));
+            if let Some((_, receiver)) = &call.receiver {
+                value.absorb(receiver);
+            }
+            return value;
         }
         if self.language != Language::Python {
             return Value::default();
@@ -651,8 +673,13 @@ impl<'p> Flow<'p, '_> {
             atom.clean |= clean;
             atom.trace = atom.trace.step(range, format!("passes through `{name}`"));
         });
+        if propagator.same {
+            value.path = parts.first().and_then(|part| part.path.clone());
+        }
         match &propagator.into {
             None if clean != 0 => result.absorb(&value),
+            // `Object.entries(x)` is no `x.entries()`, though it looks like one.
+            None if self.has_objects() && result.is_tainted() && !value.is_tainted() => {}
             None => *result = value,
             Some(into) => {
                 for (target, before) in call.select(into) {
@@ -904,8 +931,8 @@ impl<'p> Flow<'p, '_> {
     }
 }
 
-fn receiver_value<'p>(receiver: &Option<(&'p Expr<'p>, Value<'p>)>) -> Value<'p> {
-    receiver.as_ref().map(|(_, value)| value.derived()).unwrap_or_default()
+fn receiver_value<'p>(receiver: Option<&(&'p Expr<'p>, Value<'p>)>) -> Value<'p> {
+    receiver.map(|(_, value)| value.derived()).unwrap_or_default()
 }
 
 /// The entries of an object literal.

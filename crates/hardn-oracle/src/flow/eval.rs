@@ -97,6 +97,9 @@ impl<'p> Flow<'p, '_> {
                     let part = self.eval_value(item, state);
                     if let Some(name) = name {
                         self.check_literal(&name, item);
+                        if self.has_objects() {
+                            self.check_entry(&name, item, &part);
+                        }
                     }
                     value.absorb(&part);
                 }
@@ -314,7 +317,7 @@ impl<'p> Flow<'p, '_> {
             || name.starts_with("__")
             // Constants and classes by convention.
             || name.chars().next().is_some_and(|c| c.is_uppercase() || c == '_')
-            || self.language != Language::Python;
+            || (self.language != Language::Python && (!self.has_objects() || is_global(name)));
         let value =
             if known { Value::default() } else { self.unknown(expr.range, &format!("`{name}`")) };
         value.with_path(name)
@@ -790,6 +793,48 @@ fn element_path(path: &str) -> std::rc::Rc<str> {
         Some(element) => element.into(),
         None => format!("{path}[]").into(),
     }
+}
+
+/// Names that stand for the page, the process or a library, not for data.
+fn is_global(name: &str) -> bool {
+    matches!(
+        name,
+        "$" | "jQuery"
+            | "document"
+            | "window"
+            | "console"
+            | "process"
+            | "require"
+            | "module"
+            | "exports"
+            | "navigator"
+            | "global"
+            | "globalThis"
+            | "arguments"
+            | "angular"
+            | "super"
+            | "import"
+            | "jsx"
+            | "fs"
+            | "path"
+            | "http"
+            | "https"
+            | "util"
+            | "os"
+            | "url"
+            | "crypto"
+            | "child_process"
+            | "localStorage"
+            | "sessionStorage"
+            | "history"
+            | "undefined"
+            | "event"
+            | "test"
+            | "describe"
+            | "it"
+            | "expect"
+            | "assert"
+    )
 }
 
 /// An expression whose outcome says something of its parts.

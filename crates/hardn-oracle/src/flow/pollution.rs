@@ -82,12 +82,11 @@ impl Facts {
                     ExprKind::Name(name) | ExprKind::Attribute { name, .. } => *name,
                     _ => "",
                 };
-                if called == "hasOwnProperty" {
-                    if let ExprKind::Attribute { base, .. } = &callee.kind
-                        && let Some(place) = base.place()
-                    {
-                        self.own_keys.insert(place);
-                    }
+                if called == "hasOwnProperty"
+                    && let ExprKind::Attribute { base, .. } = &callee.kind
+                    && let Some(place) = base.place()
+                {
+                    self.own_keys.insert(place);
                 }
                 if called == "call"
                     && let Some(place) = args.first().and_then(|arg| arg.value.place())

@@ -8,7 +8,7 @@ use super::{
     state::State,
     summary::ParamSink,
     text,
-    value::{Atom, Constant, Origin, Trace, Value},
+    value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value},
 };
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Range},
@@ -54,8 +54,10 @@ impl<'p> Flow<'p, '_> {
         if !value.is_tainted() || (sink.shape == Shape::Text && value.sequence) {
             return;
         }
+        // A value alone is a text of which nothing is known.
+        let alone = self.has_objects().then_some(HOLE_TEXT);
         if let Some(pattern) = &sink.text
-            && !value.text.as_ref().is_some_and(|text| pattern.0.is_match(text))
+            && !value.text.as_deref().or(alone).is_some_and(|text| pattern.0.is_match(text))
         {
             return;
         }
@@ -324,6 +326,20 @@ impl<'p> Flow<'p, '_> {
                 state.set(&place, object);
             } else {
                 state.clean(&place, model.bits, object);
+            }
+        }
+    }
+
+    /// The same for an entry of an object: `{secret: value}`.
+    pub(super) fn check_entry(&mut self, key: &str, source: &'p Expr<'p>, value: &Value<'p>) {
+        let index = self.index;
+        if index.assigned.is_empty() || !value.is_tainted() {
+            return;
+        }
+        for (rule, patterns, sink) in &index.assigned {
+            if patterns.iter().any(|pattern| pattern.matches(key)) {
+                let demand = self.demand(*rule, sink);
+                self.check_sink(demand, sink, source, value);
             }
         }
     }

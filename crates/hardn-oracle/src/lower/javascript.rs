@@ -182,9 +182,10 @@ impl<'a> Lowering<'a> {
             "switch_statement" => self.switch(node),
             "try_statement" => self.try_statement(node),
             "with_statement" => StmtKind::With { items: Vec::new(), body: self.body(node, "body") },
-            "labeled_statement" => StmtKind::Block(self.body(node, "body")),
             "statement_block" | "program" => StmtKind::Block(self.block(node)),
-            "internal_module" | "module" => StmtKind::Block(self.body(node, "body")),
+            "labeled_statement" | "internal_module" | "module" => {
+                StmtKind::Block(self.body(node, "body"))
+            }
             "break_statement" => StmtKind::Break,
             "continue_statement" => StmtKind::Continue,
             "enum_declaration"
@@ -246,8 +247,17 @@ impl<'a> Lowering<'a> {
                 "member_expression" => self.source.field(left, "property"),
                 _ => "",
             };
-            let done = if self.inside == 0 && !name.is_empty() && is_function(right.kind()) {
+            let plugin = path.starts_with("$.fn.") || path.starts_with("jQuery.fn.");
+            let done = if (self.inside == 0 || plugin || exports && path != "module.exports")
+                && !name.is_empty()
+                && is_function(right.kind())
+            {
+                let outer = self.exporting;
+                self.exporting |= exports;
+                let inside = std::mem::take(&mut self.inside);
                 self.function(name, right, out);
+                self.inside = inside;
+                self.exporting = outer;
                 true
             } else if right.kind() == "class" && self.inside == 0 {
                 let own = self.source.field(right, "name");
@@ -426,12 +436,15 @@ impl<'a> Lowering<'a> {
         if let Some(handler) = node.child_by_field_name("handler") {
             let mut block = Vec::new();
             if let Some(param) = handler.child_by_field_name("parameter") {
-                let kind = StmtKind::Declare {
-                    name: self.source.text(param),
-                    ty: Type::default(),
-                    init: None,
-                };
-                block.push(Stmt { kind, range: range(param) });
+                // What is thrown may tell of what the calls were given.
+                let at = range(param);
+                let mut args = Vec::new();
+                if let Some(body) = node.child_by_field_name("body") {
+                    self.thrown(body, &mut args);
+                }
+                let callee = Box::new(Expr::new(ExprKind::Name("caught"), at));
+                let value = Expr::new(ExprKind::Call { callee, args }, at);
+                self.bind(param, value, &mut block);
             }
             block.extend(self.body(handler, "body"));
             handlers.push(block);
@@ -441,6 +454,49 @@ impl<'a> Lowering<'a> {
             None => Vec::new(),
         };
         StmtKind::Try { body, handlers, otherwise: Vec::new(), finally }
+    }
+
+    /// Variables that are handed to calls in a block.
+    fn thrown(&mut self, block: Node<'_>, args: &mut Vec<Arg<'a>>) {
+        let mut stack = vec![block];
+        let mut budget = 2000;
+        while let Some(node) = stack.pop() {
+            budget -= 1;
+            if budget == 0 || args.len() >= 12 {
+                return;
+            }
+            if is_function(node.kind()) {
+                continue;
+            }
+            if node.kind() == "throw_statement"
+                || node.kind() == "arguments"
+                    && node.parent().is_some_and(|call| {
+                        let text = call
+                            .child_by_field_name("function")
+                            .map_or("", |callee| self.source.text(callee));
+                        call.kind() == "call_expression"
+                            && !text.starts_with("console.")
+                            && !text.starts_with('$')
+                            && !text.starts_with("log")
+                            && !text.contains("JSON.parse")
+                    })
+            {
+                for value in named(node) {
+                    if matches!(
+                        value.kind(),
+                        "identifier"
+                            | "member_expression"
+                            | "binary_expression"
+                            | "template_string"
+                            | "object"
+                    ) {
+                        let value = self.expr(value);
+                        args.push(Arg { name: None, value });
+                    }
+                }
+            }
+            stack.extend(named(node));
+        }
     }
 
     fn import(&mut self, node: Node<'_>) {
@@ -562,7 +618,14 @@ impl<'a> Lowering<'a> {
     fn add_function(&mut self, name: &'a str, node: Node<'_>) {
         let constructor = name == "constructor" && self.class.is_some();
         let class = self.class;
-        let (params, body) = self.params_and_body(node, constructor);
+        let (mut params, body) = self.params_and_body(node, constructor);
+        // A page's functions are given the request and the response in one object.
+        if matches!(name, "getServerSideProps" | "getInitialProps" | "getStaticProps")
+            && let Some(first) = params.first_mut()
+            && first.ty.name.is_empty()
+        {
+            first.ty.name = Cow::Borrowed("next.Context");
+        }
         let mut decorators = Vec::new();
         if self.exporting {
             decorators.push(Expr::new(ExprKind::Name(EXPORT), range(node)));
@@ -793,7 +856,7 @@ impl<'a> Lowering<'a> {
                 arrow: false,
             },
             "subscript_expression" => self.subscript(node),
-            "call_expression" | "new_expression" if self.is_by_name(node) => {
+            "call_expression" | "new_expression" if Self::is_by_name(node) => {
                 return self.call_by_name(node);
             }
             "call_expression" => return self.call(node),
@@ -1025,6 +1088,9 @@ impl<'a> Lowering<'a> {
             }
             ExprKind::Attribute { name: "replace" | "replaceAll", .. } => {
                 let mut words = regexp::of_chain(&self.chain(node));
+                if Self::is_repeated(node) {
+                    words = words.replace("multi-character", "");
+                }
                 if self.leaves_quotes(node) {
                     words.push_str(" attribute");
                 }
@@ -1046,7 +1112,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// `object[name](..)` with a computed name.
-    fn is_by_name(&self, node: Node<'_>) -> bool {
+    fn is_by_name(node: Node<'_>) -> bool {
         let callee = node
             .child_by_field_name("function")
             .or_else(|| node.child_by_field_name("constructor"));
@@ -1149,6 +1215,21 @@ impl<'a> Lowering<'a> {
         Some(regexp::Step { pattern, is_regex, global, by })
     }
 
+    /// Inside a loop that ends when nothing is left to replace.
+    fn is_repeated(node: Node<'_>) -> bool {
+        let mut current = node;
+        while let Some(parent) = current.parent() {
+            if matches!(parent.kind(), "while_statement" | "do_statement") {
+                return true;
+            }
+            if is_function(parent.kind()) || parent.kind() == "function_declaration" {
+                return false;
+            }
+            current = parent;
+        }
+        false
+    }
+
     /// `'="' + x.replace(/[<>]/g, ..) + '"'`: the quotes around an attribute's value are not replaced.
     fn leaves_quotes(&self, call: Node<'_>) -> bool {
         let Some(parent) = call.parent().filter(|parent| parent.kind() == "binary_expression")
@@ -1159,10 +1240,7 @@ impl<'a> Lowering<'a> {
             return false;
         };
         let before = self.source.text(left).trim_end();
-        let quote = match quoted_end(before) {
-            Some(quote) => quote,
-            None => return false,
-        };
+        let Some(quote) = quoted_end(before) else { return false };
         let steps = self.chain(call);
         steps.iter().any(|step| step.pattern.contains(['<', '>', '&']))
             && !steps.iter().any(|step| step.pattern.contains(quote))
@@ -1258,7 +1336,10 @@ impl<'a> Lowering<'a> {
             }
             let text = self.source.text(whole);
             if self.source.text(node).contains(".length")
-                && !["-1", ">= 0", ">=0", "> 0"].iter().any(|check| text.contains(check))
+                && !["-1", ">= 0", ">=0", "> 0", ".length >", ".length <"]
+                    .iter()
+                    .any(|check| text.contains(check))
+                && !one_letter(&left)
             {
                 return match with_name(left, "indexOf", "indexOfSuffix")
                     .or_else(|left| with_name(left, "lastIndexOf", "indexOfSuffix"))
@@ -1338,7 +1419,7 @@ fn push_assign<'a>(target: Expr<'a>, value: Expr<'a>, at: Range, out: &mut Vec<S
 }
 
 /// Words for rules, as an argument that no program gives.
-fn push_weakness<'a>(words: String, at: Range, args: &mut Vec<Arg<'a>>) {
+fn push_weakness(words: String, at: Range, args: &mut Vec<Arg<'_>>) {
     if !words.is_empty() {
         let value = Expr::new(ExprKind::Str(Cow::Owned(words)), at);
         args.push(Arg { name: Some("weakness"), value });
@@ -1355,6 +1436,12 @@ fn quoted_end(literal: &str) -> Option<char> {
 
 fn plain<'a>(op: BinaryOp, left: Expr<'a>, right: Expr<'a>, at: Range) -> Expr<'a> {
     Expr::new(ExprKind::Binary { op, left: Box::new(left), right: Box::new(right) }, at)
+}
+
+/// A search for one character, which is there or is not at the end.
+fn one_letter(call: &Expr<'_>) -> bool {
+    matches!(&call.kind, ExprKind::Call { args, .. }
+        if matches!(args.first().map(|arg| &arg.value.kind), Some(ExprKind::Str(text)) if text.len() == 1))
 }
 
 fn negated(test: Expr<'_>, not: bool, at: Range) -> Expr<'_> {

@@ -25,7 +25,7 @@ static RANGE: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"^([A-Z]-[a-z]|[!-/]-[:-@\[-`{-~]|[!-/]-[A-Za-z0-9]|[0-9]-[A-Za-z]|[:-@]-[A-Za-z\[-`]|[,.]-_|A-f|a-F|\$-`)").ok()
 });
 
-fn fits(regex: &Option<Regex>, text: &str) -> bool {
+fn fits(regex: &LazyLock<Option<Regex>>, text: &str) -> bool {
     regex.as_ref().is_some_and(|regex| regex.is_match(text))
 }
 
@@ -92,8 +92,8 @@ fn half_anchored(parts: &[String]) -> bool {
     }
     let starts = |part: &String| part.starts_with('^') || part.starts_with("(^");
     let ends = |part: &String| part.ends_with('$') || part.ends_with("$)");
-    let front = first.starts_with('^') && !parts[1..].iter().any(|part| starts(part));
-    let back = last.ends_with('$') && !parts[..parts.len() - 1].iter().any(|part| ends(part));
+    let front = first.starts_with('^') && !parts[1..].iter().any(&starts);
+    let back = last.ends_with('$') && !parts[..parts.len() - 1].iter().any(&ends);
     let any_front = parts.iter().any(starts);
     let any_back = parts.iter().any(ends);
     (front && !any_back)

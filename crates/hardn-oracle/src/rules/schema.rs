@@ -501,6 +501,9 @@ pub(crate) struct Propagator {
     /// Only this rule follows data through the call.
     #[serde(default)]
     pub(crate) only: bool,
+    /// The result stands for the argument: what is known of calls of the one holds of the other.
+    #[serde(default)]
+    pub(crate) same: bool,
 }
 
 /// A call that is wrong wherever it stands.

@@ -225,6 +225,88 @@ fn go_programs() {
 }
 
 #[test]
+fn javascript_programs() {
+    use Language::{JavaScript, TypeScript};
+    let route = |body: &str| {
+        format!("const app = require('express')();\napp.get('/x', (req, res) => {{ {body} }});\n")
+    };
+    let run = "const cp = require('child_process'); ";
+    let cases: [(&[u16], String); 16] = [
+        (&[78], route(&format!("{run}cp.exec('ls ' + req.query.a);"))),
+        (&[], route(&format!("{run}cp.execFile('ls', [req.query.a]);"))),
+        // Patterns, closures, loops and fields hand taint on.
+        (&[78], route(&format!("{run}const {{ a: {{ b = 1 }} }} = req.body; cp.exec(`ls ${{b}}`);"))),
+        (&[78], route(&format!("{run}const go = (c) => cp.exec('ls ' + c); go(req.query.a);"))),
+        (&[], route(&format!("{run}const go = (c) => cp.exec('ls ' + c); go('home');"))),
+        (&[78], route(&format!("{run}for (const [k, v] of Object.entries(req.body)) cp.exec(v);"))),
+        (&[78], route(&format!("{run}[req.query.a].map((x) => x.trim()).forEach((x) => cp.exec(x));"))),
+        (&[78], route(&format!("{run}const o = {{}}; o.cmd = req.query.a; cp.exec(o.cmd ?? 'ls');"))),
+        // Checks clean.
+        (&[], route(&format!("{run}if (['a', 'b'].includes(req.query.a)) cp.exec('ls ' + req.query.a);"))),
+        (&[], route(&format!("{run}if (/^[a-z]+$/.test(req.query.a)) cp.exec('ls ' + req.query.a);"))),
+        (&[], route(&format!("{run}const n = parseInt(req.query.a); cp.exec('ls ' + n);"))),
+        // A handler is known by what it does, under any names.
+        (&[79], "module.exports = (a, b) => { b.send('<p>' + a.query.c); };".to_owned()),
+        (&[79], "module.exports = { go(p, q) { q.status(500).send(p.params.c); } };".to_owned()),
+        (&[915], "function f(a, b) { for (const k in b) { if (a[k]) f(a[k], b[k]); else a[k] = b[k]; } }".to_owned()),
+        (&[116], "function f(a) { return a.replace('\"', ''); }".to_owned()),
+        (&[94], "import { Request } from 'express';\nclass A { run(r: Request) { eval(r.body.code); } }".to_owned()),
+    ];
+    for (number, (expected, code)) in cases.iter().enumerate() {
+        let language = if number == 15 { TypeScript } else { JavaScript };
+        let found = classes(code, language, Mode::Faithful);
+        let expected: BTreeSet<u16> = expected.iter().copied().collect();
+        assert!(
+            expected.is_subset(&found) && (found.is_empty() || !expected.is_empty()),
+            "{found:?} in {code}"
+        );
+    }
+}
+
+#[test]
+fn javascript_names_and_dead_code_change_no_verdict() {
+    let code = |module: &str, asked: &str, answer: &str, line: &str, extra: &str| {
+        format!(
+            "const {module} = require('child_process');\nrequire('express')().get('/', ({asked}, {answer}) => {{ {extra} const {line} = {asked}.query.a; {module}.exec({line}); }});\n"
+        )
+    };
+    for variant in [
+        code("cp", "req", "res", "line", ""),
+        code("safe", "a", "b", "good", ""),
+        code("cp", "req", "res", "line", "/* checked */ if (false) { stop(); }"),
+    ] {
+        check(Language::JavaScript, Mode::Faithful, &[78], &variant);
+    }
+}
+
+#[test]
+fn hostile_javascript_neither_panics_nor_hangs() {
+    let calls = |n: usize| {
+        format!(
+            "const f0 = (x) => x;\nfunction g() {{ {} }}\n",
+            "const f1 = () => { f1(); f1(); }; f1(); ".repeat(n)
+        )
+    };
+    for code in [
+        format!("x = {}1{};", "(".repeat(5000), ")".repeat(5000)),
+        format!("x = {}", "[a, {b: ".repeat(3000)),
+        "a => ".repeat(3000),
+        format!("f({})", "f(() => ".repeat(2000)),
+        format!("const {} = x;", "{a: ".repeat(2000)),
+        calls(60),
+        "`${`${`${".repeat(500),
+        "<a><b></a>{<".repeat(500),
+        "class { static { this.x = class { } } } \u{0} \u{1F600}".to_owned(),
+    ] {
+        for language in [Language::JavaScript, Language::TypeScript] {
+            for mode in [Mode::Faithful, Mode::Snippet] {
+                Oracle::shared().analyse(&code, language, mode);
+            }
+        }
+    }
+}
+
+#[test]
 fn broken_code_is_read_as_far_as_it_goes() {
     let code = "import os\ndef f(x):\n    os.system('ls ' + x)\n\ndef g(:\n    return (\n";
     assert!(classes(code, Language::Python, Mode::Snippet).contains(&78));
