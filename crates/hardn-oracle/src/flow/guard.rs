@@ -1,5 +1,7 @@
 //! What a test says of the values in it.
 
+use hardn_types::Language;
+
 use super::{
     Flow,
     call::Call,
@@ -188,6 +190,19 @@ impl<'p> Flow<'p, '_> {
                         _ => {}
                     }
                 }
+                if self.language == Language::Go {
+                    let (side, bound) = match op {
+                        BinaryOp::Gt | BinaryOp::Ge => (left, &second),
+                        _ => (right, &first),
+                    };
+                    let strict = matches!(op, BinaryOp::Gt | BinaryOp::Lt);
+                    Self::at_least(side, bound, strict, &mut state);
+                }
+                let below = match op {
+                    BinaryOp::Lt | BinaryOp::Le => left,
+                    _ => right,
+                };
+                self.clean_expr(below, self.index.bounded, &mut state);
                 // A character within a range of characters.
                 for (side, other) in [(left, &second), (right, &first)] {
                     let letter = matches!(other.constant, Some(Constant::Int(32..=127)))
@@ -200,6 +215,21 @@ impl<'p> Flow<'p, '_> {
             _ => {}
         }
         Some(state)
+    }
+
+    /// A variable that passed a test is at least the number it was compared with.
+    fn at_least(side: &Expr<'p>, bound: &Value<'p>, strict: bool, state: &mut State<'p>) {
+        let Some(Constant::Int(bound)) = bound.constant else { return };
+        let Some(place) = side.peeled().place() else { return };
+        let bound = bound.saturating_add(i64::from(strict));
+        if let Some(known) = state.get(&place)
+            && let Some(Constant::Int(number)) = known.constant
+            && number < bound
+        {
+            let mut known = known.clone();
+            known.constant = Some(Constant::Int(bound));
+            state.set(&place, known);
+        }
     }
 
     /// Loop counters change; only literals and module constants decide a branch for good.

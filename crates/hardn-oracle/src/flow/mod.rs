@@ -1,9 +1,12 @@
 //! Taint, constants and call patterns: one abstract interpretation per function, with summaries inside a file.
 
 mod call;
+mod compared;
 mod constants;
 mod eval;
 mod guard;
+mod pollution;
+mod ruby;
 mod sink;
 mod state;
 mod summary;
@@ -22,10 +25,10 @@ use self::{
 };
 use crate::{
     engine::Mode,
-    ir::{Expr, ExprKind, Function, Param, Program, Range, Stmt, Type},
+    ir::{BinaryOp, Expr, ExprKind, Function, Param, Program, Range, Stmt, Type},
     lower::PARAMETER,
     report::Report,
-    rules::{Index, glob},
+    rules::{Handler, Index, MemoryCheck, glob},
     walk::{self, Domain},
 };
 
@@ -34,6 +37,9 @@ const MAX_CALL_DEPTH: usize = 12;
 
 /// Closures within closures.
 const MAX_CLOSURE_DEPTH: usize = 8;
+
+/// Runs of closures in one file: those that are called run once for each call.
+const MAX_CLOSURE_RUNS: usize = 4000;
 
 /// Runs the analysis over every function of a program.
 pub(crate) fn analyse<'p>(
@@ -57,17 +63,27 @@ pub(crate) fn analyse<'p>(
         frame: Frame::default(),
         depth: 0,
         closures: 0,
+        closure_runs: 0,
+        object_handlers: Vec::new(),
+        closure_end: None,
         handled: BTreeMap::new(),
         given: BTreeMap::new(),
         repr_bits: index.cleaned_by("repr"),
     };
     flow.collect();
+    flow.check_compared();
     flow.function(0);
     for class in program.classes.keys() {
         flow.class_fields(class);
     }
     for number in 1..program.functions.len() {
         flow.summary(number);
+    }
+    let check = index.checks.iter().find(|(check, _)| *check == MemoryCheck::PrototypePollution);
+    if let Some((_, rule)) = check {
+        for range in pollution::places(program) {
+            flow.alert_here(*rule, range);
+        }
     }
     flow.check_methods();
     flow.with_constants();
@@ -80,8 +96,12 @@ struct Frame<'p> {
     name: &'p str,
     class: Option<&'p str>,
     params: Vec<&'p str>,
+    /// A framework calls it, by its decorators.
+    entry: bool,
     /// In snippet mode its parameters are sources.
     open: bool,
+    /// Other programs may call it: rules for libraries count its parameters in both modes.
+    exported: bool,
     /// The variable an assignment is for, while its value is evaluated.
     target: Option<String>,
     summary: Summary<'p>,
@@ -105,6 +125,11 @@ struct Flow<'p, 'r> {
     depth: usize,
     /// Closures around the current statement.
     closures: usize,
+    closure_runs: usize,
+    /// What the call around an object does with functions in it.
+    object_handlers: Vec<&'p Handler>,
+    /// What the closure being run leaves behind where it returns.
+    closure_end: Option<State<'p>>,
     /// Functions that were registered as handlers, and what each of their parameters is.
     handled: BTreeMap<usize, &'p [String]>,
     /// Constants that functions of the file are called with.
@@ -146,10 +171,11 @@ impl<'p> Flow<'p, '_> {
         let function = &self.program.functions[number];
         let mut state = State::default();
         for (at, param) in function.params.iter().enumerate() {
-            let entry = self.is_entry(function, param);
+            let entry = self.is_entry(function, Some(param));
             let mut value = self.param_value(function, at, entry);
             if let Some(path) = self.handled.get(&number).and_then(|paths| paths.get(at)) {
-                value = Value::of_path(path);
+                value =
+                    self.remote_param(path, param.range).unwrap_or_else(|| Value::of_path(path));
             }
             if let Some(Some(given)) = constants.and_then(|given| given.get(at)) {
                 value = value.without_atoms();
@@ -168,7 +194,12 @@ impl<'p> Flow<'p, '_> {
             name: function.name,
             class: function.class,
             params: function.params.iter().map(|param| param.name).collect(),
+            entry: self.is_entry(function, None),
             open: self.snippet() && !self.called.contains(&number),
+            exported: function
+                .decorators
+                .iter()
+                .any(|decorator| matches!(decorator.kind, ExprKind::Name("export"))),
             target: None,
             summary: Summary::new(function.params.len()),
         };
@@ -191,12 +222,14 @@ impl<'p> Flow<'p, '_> {
         self.summaries[number] = Progress::Done(frame.summary.finished());
     }
 
-    /// Whether a decorator of the function, or of this parameter, makes the parameter remote.
-    fn is_entry(&self, function: &'p Function<'p>, param: &Param<'p>) -> bool {
+    /// Whether a decorator of the function, or of this parameter, makes the parameter remote; without one, whether a
+    /// framework calls the function.
+    fn is_entry(&self, function: &'p Function<'p>, param: Option<&Param<'p>>) -> bool {
+        let (name, ty) = param.map_or(("", ""), |param| (param.name, param.ty.name.as_ref()));
         let overriding = function.class.is_some_and(|class| {
             self.index.overridden.iter().any(|source| {
                 source.methods.iter().any(|name| glob(name, function.name))
-                    && !source.except.iter().any(|known| glob(known, &param.ty.name))
+                    && !source.except.iter().any(|known| glob(known, ty))
                     && self.extends(class, &source.of)
             })
         });
@@ -209,12 +242,12 @@ impl<'p> Flow<'p, '_> {
                 let other = self.language == Language::Java
                     && args.iter().any(|arg| {
                         arg.name == Some(PARAMETER)
-                            && !matches!(arg.value.kind, ExprKind::Name(name) if name == param.name)
+                            && !matches!(arg.value.kind, ExprKind::Name(known) if known == name)
                     });
                 !other
                     && callee
                         .dotted(&self.program.imports)
-                        .is_some_and(|path| self.index.is_entry_point(&path, &param.ty.name))
+                        .is_some_and(|path| self.index.is_entry_point(&path, ty))
             })
     }
 
@@ -230,6 +263,9 @@ impl<'p> Flow<'p, '_> {
             }
             _ => is_plain_type(&param.ty.name),
         };
+        if is_self && self.language == Language::Go {
+            return Value::of_path(param.path());
+        }
         if is_self || at > usize::from(u8::MAX) {
             return Value::default();
         }
@@ -240,13 +276,23 @@ impl<'p> Flow<'p, '_> {
         if plain {
             return if self.is_typed() { Value::of_path(path) } else { Value::default() };
         }
+        if !matches!(self.language, Language::Python | Language::C | Language::Cpp)
+            && !param.ty.name.is_empty()
+            && let Some(value) = self.remote_param(path, param.range)
+        {
+            return value;
+        }
         let trace = Trace::start(param.range, format!("`{}` comes from the caller", param.name));
         // A `main` has no caller inside the program.
         let main = function.name == "main" && self.language != Language::Python;
         let origin = if entry {
             Origin::Remote
         } else if main {
-            if self.index.value_source(param.name) == Some(false) {
+            if self
+                .index
+                .value_source(param.name, function.name)
+                .is_some_and(|source| !source.local)
+            {
                 Origin::Remote
             } else {
                 Origin::Local
@@ -255,6 +301,14 @@ impl<'p> Flow<'p, '_> {
             Origin::Parameter(at as u8)
         };
         Value::of_atom(Atom::new(origin, trace)).with_path(path)
+    }
+
+    /// A parameter whose kind makes it a source.
+    fn remote_param(&self, path: &str, range: Range) -> Option<Value<'p>> {
+        self.index.value_source(path, "").is_some_and(|source| !source.local).then(|| {
+            let trace = Trace::start(range, format!("`{path}` comes from outside the program"));
+            Value::of_atom(Atom::new(Origin::Remote, trace)).with_path(path)
+        })
     }
 
     /// What a class leaves in its fields: its body, then its constructor.
@@ -344,8 +398,12 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         state: &mut State<'p>,
     ) {
         let Some(init) = init else {
-            let value = Value::default();
-            state.set(name, if self.is_typed() { Self::typed(value, ty) } else { value });
+            let value = match self.language {
+                Language::Go if !ty.name.is_empty() => Value::default().with_path(&ty.name),
+                _ if self.is_typed() => Self::typed(Value::default(), ty),
+                _ => Value::default(),
+            };
+            state.set(name, value);
             return;
         };
         let mut value = self.eval_for(name, init, state);
@@ -391,6 +449,12 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         let _ = range;
         self.frame.summary.add_return(&result);
         self.leave(state);
+        if self.closures > 0 {
+            match &mut self.closure_end {
+                Some(end) => end.join(state.clone()),
+                none => *none = Some(state.clone()),
+            }
+        }
     }
 
     fn raises(&mut self, value: Option<&'p Expr<'p>>, state: &mut State<'p>) {
@@ -420,6 +484,30 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
             state.clean(&place, u128::MAX, current);
         }
         Some(state)
+    }
+
+    fn takes(
+        &mut self,
+        value: &'p Expr<'p>,
+        values: &'p [Expr<'p>],
+        state: &State<'p>,
+    ) -> Option<bool> {
+        // What Java's propagators hand on, such as `text.charAt(2)`, need not have the text it came from.
+        if self.is_typed() {
+            return None;
+        }
+        let mut state = state.clone();
+        let known = self.eval_value(value, &mut state);
+        let mut certain = Some(false);
+        for case in values {
+            let case = self.eval_value(case, &mut state);
+            match eval::compare(BinaryOp::Eq, &known, &case) {
+                Some(true) => return Some(true),
+                Some(false) => {}
+                None => certain = None,
+            }
+        }
+        certain
     }
 
     fn ends(&mut self, expr: &'p Expr<'p>) -> bool {

@@ -27,6 +27,7 @@ pub(super) struct ParamSink {
     pub(super) needs_built: bool,
     pub(super) unknown: bool,
     pub(super) base: bool,
+    pub(super) at_source: bool,
 }
 
 /// The summary of one function.

@@ -4,7 +4,7 @@ use hardn_types::Language;
 
 use super::{
     Flow,
-    call::Call,
+    call::{Call, filled_place},
     sink::Demand,
     state::State,
     summary::Summary,
@@ -127,23 +127,21 @@ impl<'p> Flow<'p, '_> {
             if !model.when.iter().all(|condition| self.holds(condition, call)) {
                 continue;
             }
-            match &model.into {
-                None => Self::change_path(call, model, result),
-                Some(into) => {
-                    let targets: Vec<(String, Value<'p>)> = call
-                        .select(into)
-                        .into_iter()
-                        .filter_map(|(expr, value)| Some((expr.peeled().place()?, value.clone())))
-                        .collect();
-                    for (place, mut value) in targets {
-                        // Another of these rules may have changed it just now.
-                        if let Some(known) = state.get(&place) {
-                            value.path.clone_from(&known.path);
-                        }
-                        Self::change_path(call, model, &mut value);
-                        state.set(&place, value);
-                    }
-                }
+            let Some(of) = &model.of else {
+                Self::change_path(call, model, result);
+                continue;
+            };
+            for (target, value) in call.select(of) {
+                let place = match &target.kind {
+                    _ if self.is_typed() => target.peeled().place(),
+                    ExprKind::Call { callee, .. } => callee.root().map(str::to_owned),
+                    _ => filled_place(target),
+                };
+                let Some(place) = place else { continue };
+                // Another of these rules may have changed it just now.
+                let mut value = state.get(&place).unwrap_or(value).clone();
+                Self::change_path(call, model, &mut value);
+                state.set(&place, value);
             }
         }
     }
@@ -452,13 +450,7 @@ impl<'p> Flow<'p, '_> {
                     if let Some(value) = given.get(usize::from(sink.param))
                         && value.is_tainted()
                     {
-                        let demand = Demand {
-                            rule: sink.rule,
-                            needs_built: sink.needs_built && !sink.built,
-                            unknown: sink.unknown,
-                            base: sink.base,
-                        };
-                        self.taint_reaches(demand, sink.range, value);
+                        self.taint_reaches(Demand::inside(sink), sink.range, value);
                     }
                 }
             }

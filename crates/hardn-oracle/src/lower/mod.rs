@@ -6,6 +6,7 @@ mod java;
 mod javascript;
 mod literal;
 mod python;
+mod regexp;
 mod ruby;
 
 pub(crate) use java::PARAMETER;

@@ -206,7 +206,11 @@ fn read_rule(id: String, text: &str) -> Result<Rule> {
     let wrong = match file.kind {
         Kind::Flow if file.sinks.is_empty() => Some("sinks"),
         Kind::Pattern
-            if file.calls.is_empty() && file.literals.is_empty() && file.attributes.is_empty() =>
+            if file.calls.is_empty()
+                && file.literals.is_empty()
+                && file.attributes.is_empty()
+                && file.contains.is_empty()
+                && file.compared.is_empty() =>
         {
             Some("calls")
         }

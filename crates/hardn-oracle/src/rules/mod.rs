@@ -12,5 +12,5 @@ pub(crate) use path::glob;
 pub use samples::{SampleFailure, SampleReport};
 pub(crate) use schema::{
     Argument, Body, CallModel, Condition, Guard, Handler, Holds, Literal, MemoryCheck, MethodModel,
-    Operation, Pattern, ResultModel, Shape, Sink, Source,
+    Operation, Pattern, ResultModel, SettingOperator, Shape, Sink, Source,
 };

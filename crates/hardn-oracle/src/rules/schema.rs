@@ -39,9 +39,15 @@ pub(crate) struct RuleFile {
     /// In snippet mode, a parameter counts only once it was joined to other text.
     #[serde(default)]
     pub(crate) built: bool,
-    /// Only its own sources count, those with `only`.
+    /// Data from outside counts; where it does not, the rule's own sources are all there is.
+    #[serde(default = "yes")]
+    pub(crate) remote: bool,
+    /// In faithful mode, parameters count as well: what libraries are handed. With `built`, once joined to other text.
     #[serde(default)]
-    pub(crate) own: bool,
+    pub(crate) parameters: bool,
+    /// In faithful mode, parameters of functions that the file exports count as well.
+    #[serde(default)]
+    pub(crate) library: bool,
     /// Numbers carry taint for this rule, too.
     #[serde(default)]
     pub(crate) numbers: bool,
@@ -68,6 +74,10 @@ pub(crate) struct RuleFile {
     #[serde(default)]
     pub(crate) attributes: Vec<AttributeModel>,
     #[serde(default)]
+    pub(crate) contains: Vec<ContainsModel>,
+    #[serde(default)]
+    pub(crate) compared: Vec<ComparedModel>,
+    #[serde(default)]
     pub(crate) check: Option<MemoryCheck>,
     /// Calls that the memory check treats as its origin: allocators, lookups, releases.
     #[serde(default)]
@@ -78,6 +88,10 @@ pub(crate) struct RuleFile {
     pub(crate) invalid: Vec<String>,
     #[serde(default)]
     pub(crate) faithful: Samples,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Samples for faithful mode; those at the top level are for snippet mode.
@@ -98,6 +112,8 @@ pub(crate) enum MemoryCheck {
     UseAfterFree,
     DoubleFree,
     OutOfBoundsWrite,
+    /// A deep copy or assignment by path that follows any key, `__proto__` too.
+    PrototypePollution,
     OutOfBoundsRead,
     IntegerOverflow,
     /// A product of two `int`s that becomes a `long`.
@@ -239,22 +255,26 @@ pub(crate) struct Condition {
     pub(crate) or_missing: bool,
 }
 
-/// What a call says of the class and settings of its result, or of an argument.
+/// What a call says of its result or of an argument: the type, which is the path rules know it by, and settings.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ResultModel {
+    #[serde(default)]
     pub(crate) call: Vec<String>,
+    /// Attributes of the type.
+    #[serde(default)]
+    pub(crate) value: Vec<String>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
-    /// The class of the result, which takes over the receiver's flags; `receiver` for the receiver's own.
-    #[serde(default)]
+    /// The type of the result, which takes over the receiver's flags; `receiver` for the receiver's own.
+    #[serde(default, rename = "type")]
     pub(crate) path: Option<String>,
     /// A setting, kept as `+flag` at the end of the path, flags in alphabetical order.
     #[serde(default)]
     pub(crate) flag: Option<String>,
-    /// The argument it holds of; default: the result.
+    /// Not the result, but this argument is meant; of a receiver, in Go, the variable it starts with.
     #[serde(default)]
-    pub(crate) into: Option<Argument>,
+    pub(crate) of: Option<Argument>,
 }
 
 /// A method whose body is such that objects of its class carry a flag.
@@ -312,14 +332,61 @@ pub(crate) struct Source {
     /// Not a remote source, but one of this machine: only snippet mode counts it.
     #[serde(default)]
     pub(crate) local: bool,
-    /// For this rule alone; no other rule takes it for data from outside.
+    /// Only this rule minds it: a predictable number, a setting that is too old. It counts in both modes.
     #[serde(default)]
     pub(crate) only: bool,
-    /// The value carries this mark, which sinks may require.
+    /// Harmless to every rule, though it is part of something that is a source.
+    #[serde(default)]
+    pub(crate) harmless: bool,
+    /// What a call gives carries this mark, which sinks may ask for.
     #[serde(default)]
     pub(crate) mark: Option<String>,
+    /// An element that was picked with it counts as well.
+    #[serde(default)]
+    pub(crate) chooses: bool,
+    /// Names and attributes count only in functions with such a name.
+    #[serde(default)]
+    pub(crate) within: Option<Pattern>,
+    /// Conditions on the call.
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
+    /// Objects with such a setting become tainted.
+    #[serde(default)]
+    pub(crate) set: Vec<Setting>,
+}
+
+/// An assignment to an attribute that changes what its object is good for, such as `context.options |= NO_OLD`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Setting {
+    pub(crate) attribute: String,
+    /// The operator of the assignment.
+    #[serde(default)]
+    pub(crate) operator: SettingOperator,
+    /// A name like this stands in what is assigned.
+    pub(crate) mentions: Pattern,
+}
+
+/// `=`, `|=` or `&=`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) enum SettingOperator {
+    #[default]
+    #[serde(rename = "=")]
+    Assign,
+    #[serde(rename = "|=")]
+    Or,
+    #[serde(rename = "&=")]
+    And,
+}
+
+/// Texts that are compared with together: a function that compares with one and forgets another.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ComparedModel {
+    /// What the function compares with.
+    pub(crate) has: Pattern,
+    /// One of these is missing.
+    pub(crate) lacks: Vec<Pattern>,
 }
 
 /// A call that takes functions and calls them with values of known kinds, such as a router.
@@ -327,8 +394,11 @@ pub(crate) struct Source {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Handler {
     pub(crate) call: Vec<String>,
-    /// Where the functions are.
+    /// Where the functions are: arguments, or entries of an object that is an argument.
     pub(crate) argument: Argument,
+    /// The first argument must be a text like this, such as the name of an event.
+    #[serde(default)]
+    pub(crate) text: Option<Pattern>,
     /// The path that stands for each of their parameters, in order; rules know them by it.
     pub(crate) params: Vec<String>,
 }
@@ -388,12 +458,30 @@ pub(crate) struct Sink {
     /// Values assigned to such a name or attribute.
     #[serde(default)]
     pub(crate) assigned: Vec<String>,
+    /// The text must match as far as it is known; where nothing is, it reads as U+0001.
+    #[serde(default)]
+    pub(crate) prefix: Option<Pattern>,
+    /// Only values that were joined or added to count, in either mode.
+    #[serde(default)]
+    pub(crate) joined: bool,
+    /// Nothing in the file calls anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
+    /// The alert stands where the data comes from.
+    #[serde(default)]
+    pub(crate) at_source: bool,
+    /// Arguments after one of these texts do no harm.
+    #[serde(default)]
+    pub(crate) until: Vec<String>,
     /// Returned values are a sink.
     #[serde(default)]
     pub(crate) returned: bool,
     /// Only in functions declared to return one of these types.
     #[serde(default)]
     pub(crate) returns: Vec<String>,
+    /// Only in functions that a framework calls, by their decorators.
+    #[serde(default)]
+    pub(crate) entry: bool,
     /// Only in functions and for variables whose name matches.
     #[serde(default)]
     pub(crate) context: Option<Pattern>,
@@ -403,10 +491,14 @@ pub(crate) struct Sink {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sanitizer {
+    #[serde(default)]
     pub(crate) call: Vec<String>,
     /// The result is a number: rules about numbers still count it.
     #[serde(default)]
     pub(crate) numbers: bool,
+    /// Attributes that are clean whatever they are taken from.
+    #[serde(default)]
+    pub(crate) value: Vec<String>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
 }
@@ -453,6 +545,12 @@ pub(crate) struct Guard {
     /// Only in this mode.
     #[serde(default)]
     pub(crate) mode: Option<Mode>,
+    /// Objects with such a setting are clean.
+    #[serde(default)]
+    pub(crate) set: Vec<Setting>,
+    /// A number found to be below another is clean.
+    #[serde(default)]
+    pub(crate) bounded: bool,
     /// `"x" in subject` is false: the subject is clean.
     #[serde(default)]
     pub(crate) contains: Vec<String>,
@@ -492,6 +590,12 @@ pub(crate) struct Propagator {
     /// The argument that is a printf format for the arguments after it.
     #[serde(default)]
     pub(crate) format: Option<Argument>,
+    /// Only this rule follows data through the call.
+    #[serde(default)]
+    pub(crate) only: bool,
+    /// The result stands for the argument: what is known of calls of the one holds of the other.
+    #[serde(default)]
+    pub(crate) same: bool,
 }
 
 /// A call that is wrong wherever it stands.
@@ -510,9 +614,18 @@ pub(crate) struct CallModel {
     pub(crate) except_method: Option<Pattern>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
+    /// Harmless if a text like this stands in the same function, or is imported.
+    #[serde(default)]
+    pub(crate) unless: Option<Pattern>,
     /// The function, or the variable the result goes to, must be named like this.
     #[serde(default)]
     pub(crate) context: Option<Pattern>,
+    /// The function, or the variable the result goes to, must not be named like this.
+    #[serde(default)]
+    pub(crate) outside: Option<Pattern>,
+    /// The function must not call anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
 }
 
 /// A text constant that goes where it should not.
@@ -535,10 +648,28 @@ pub(crate) struct LiteralModel {
     pub(crate) field: bool,
 }
 
+/// A test for a part of a text that says less than it seems to: `"host.com" in url`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ContainsModel {
+    /// The text that is looked for.
+    pub(crate) text: Pattern,
+}
+
 /// A setting that is wrong.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct AttributeModel {
     pub(crate) attribute: Vec<String>,
+    #[serde(default)]
     pub(crate) is: Vec<Literal>,
+    /// The function, or the variable, must not be named like this.
+    #[serde(default)]
+    pub(crate) outside: Option<Pattern>,
+    /// The function must not call anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
+    /// A name like this stands in the value.
+    #[serde(default)]
+    pub(crate) mentions: Option<Pattern>,
 }
