@@ -118,7 +118,7 @@ impl Oracle {
         };
         let mut report = Report::default();
         flow::analyse(&program, language, index, mode, &mut report);
-        if language != Language::Python {
+        if matches!(language, Language::C | Language::Cpp) {
             memory::analyse(&program, index, mode, &mut report);
         }
         let mut seen = BTreeSet::new();

@@ -2,7 +2,10 @@
 //!
 //! Names borrow from the source text. Positions are byte ranges; they become lines and columns only in findings.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 /// A byte range of the source, the end exclusive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +21,14 @@ pub(crate) struct Program<'a> {
     pub(crate) functions: Vec<Function<'a>>,
     /// Class name to the statements of its body that are not methods.
     pub(crate) classes: BTreeMap<&'a str, Vec<Stmt<'a>>>,
+    /// Class name to the classes and interfaces it extends, where the language says so.
+    pub(crate) supers: BTreeMap<&'a str, Vec<&'a str>>,
+    /// Class name to its decorators, where rules can ask for them.
+    pub(crate) decorators: BTreeMap<&'a str, Vec<Expr<'a>>>,
+    /// Where the tests of loops start.
+    pub(crate) loop_tests: BTreeSet<u32>,
+    /// Where an object of an anonymous class is made, to the numbers of the class's methods.
+    pub(crate) anonymous: BTreeMap<u32, Vec<usize>>,
     /// Local name to the dotted path it was imported from.
     pub(crate) imports: BTreeMap<&'a str, String>,
     /// Numeric constants of the preprocessor and of enumerations.
@@ -40,6 +51,24 @@ pub(crate) struct Function<'a> {
     pub(crate) decorators: Vec<Expr<'a>>,
     pub(crate) body: Vec<Stmt<'a>>,
     pub(crate) top_level: bool,
+    /// What it leaves in fields holds in the other methods of its class.
+    pub(crate) constructor: bool,
+}
+
+impl Function<'_> {
+    /// The code outside all functions, still empty.
+    pub(crate) fn top_level() -> Self {
+        Self {
+            name: "",
+            class: None,
+            params: Vec::new(),
+            returns: Type::default(),
+            decorators: Vec::new(),
+            body: Vec::new(),
+            top_level: true,
+            constructor: false,
+        }
+    }
 }
 
 /// A parameter; `name` is empty where the source gives none.
@@ -49,6 +78,13 @@ pub(crate) struct Param<'a> {
     pub(crate) ty: Type<'a>,
     pub(crate) default: Option<Expr<'a>>,
     pub(crate) range: Range,
+}
+
+impl Param<'_> {
+    /// What rules know the parameter by: its type where it has one, else its name.
+    pub(crate) fn path(&self) -> &str {
+        if self.ty.name.is_empty() { self.name } else { &self.ty.name }
+    }
 }
 
 /// A declared type, as far as sizes and signs need it.
@@ -205,12 +241,22 @@ pub(crate) enum ExprKind<'a> {
         params: Vec<&'a str>,
         body: Box<Expr<'a>>,
     },
+    /// A function inside an expression, with statements of its own: it sees and changes the variables around it.
+    Closure {
+        params: Vec<Param<'a>>,
+        body: Vec<Stmt<'a>>,
+    },
     Comprehension {
         element: Vec<Expr<'a>>,
         clauses: Vec<(Expr<'a>, Expr<'a>)>,
         conditions: Vec<Expr<'a>>,
     },
     New {
+        args: Vec<Arg<'a>>,
+    },
+    /// A call that makes an object of a class: the result's path is the class itself.
+    Construct {
+        callee: Box<Expr<'a>>,
         args: Vec<Arg<'a>>,
     },
     /// Frees: `delete p` in C++.
@@ -341,7 +387,8 @@ impl<'a> Expr<'a> {
             | ExprKind::Bool(_)
             | ExprKind::Null
             | ExprKind::Str(_)
-            | ExprKind::SizeofType(_) => Vec::new(),
+            | ExprKind::SizeofType(_)
+            | ExprKind::Closure { .. } => Vec::new(),
             ExprKind::Attribute { base, .. } => vec![base],
             ExprKind::Subscript { base, index } => vec![base, index],
             ExprKind::Slice(parts)
@@ -351,7 +398,7 @@ impl<'a> Expr<'a> {
             | ExprKind::Set(parts)
             | ExprKind::Sequence(parts)
             | ExprKind::Unknown(parts) => parts.iter().collect(),
-            ExprKind::Call { callee, args } => {
+            ExprKind::Call { callee, args } | ExprKind::Construct { callee, args } => {
                 let mut all: Vec<&Expr<'a>> = vec![callee];
                 all.extend(args.iter().map(|arg| &arg.value));
                 all
@@ -482,6 +529,7 @@ impl<'a> Expr<'a> {
                 out.push_str("()");
                 ok
             }
+            ExprKind::Construct { callee, .. } => callee.write_dotted(imports, out),
             ExprKind::Subscript { base, .. } => {
                 let ok = base.write_dotted(imports, out);
                 out.push_str("[]");

@@ -47,6 +47,15 @@ pub(crate) trait Domain<'p> {
         values: &'p [Expr<'p>],
         state: Self::State,
     ) -> Option<Self::State>;
+    /// Whether a `switch` takes one of these cases, where that is certain.
+    fn takes(
+        &mut self,
+        _value: &'p Expr<'p>,
+        _values: &'p [Expr<'p>],
+        _state: &Self::State,
+    ) -> Option<bool> {
+        None
+    }
     /// Control does not come back from evaluating this.
     fn ends(&mut self, expr: &'p Expr<'p>) -> bool;
 }
@@ -295,10 +304,19 @@ impl<'p, D: Domain<'p>> Walker<'_, 'p, D> {
         }
         let mut ends = None;
         let mut falling = None;
-        let mut has_default = false;
+        let (mut has_default, mut certain) = (false, false);
         for case in cases {
-            has_default |= case.values.is_empty();
-            let selected = self.domain.selects(value, &case.values, state.clone());
+            let is_default = case.values.is_empty();
+            let taken =
+                if is_default { None } else { self.domain.takes(value, &case.values, &state) };
+            // Beside a case that is certain, nothing else is selected.
+            let selected = if certain || taken == Some(false) {
+                None
+            } else {
+                self.domain.selects(value, &case.values, state.clone())
+            };
+            certain |= taken == Some(true);
+            has_default |= is_default || taken == Some(true);
             let start = self.merge(selected, falling.take());
             let end = self.block(&case.body, start);
             if case.falls_through {

@@ -5,16 +5,16 @@ use std::rc::Rc;
 use hardn_types::Language;
 
 use super::{
-    Flow,
+    Flow, pollution,
     sink::Demand,
     state::State,
     summary::Summary,
-    text,
-    value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value, concat},
+    text, types,
+    value::{Atom, Constant, HOLE, HOLE_TEXT, Origin, Trace, Value, concat},
 };
 use crate::{
-    ir::{Arg, Expr, ExprKind, Range},
-    rules::{Argument, Condition, Hit, Holds, Index},
+    ir::{Arg, Expr, ExprKind, Range, Stmt},
+    rules::{Argument, Condition, Handler, Hit, Holds, Index, Sink},
 };
 
 /// A call with its parts evaluated.
@@ -26,6 +26,9 @@ pub(super) struct Call<'p> {
     pub(super) paths: Vec<String>,
     /// The last component.
     pub(super) name: &'p str,
+    /// Entries of objects among the arguments, by their keys: `{secure: false}`, for languages without keywords; of a
+    /// hash in a variable that is given last, for Ruby.
+    pub(super) options: Vec<(String, &'p Expr<'p>, Value<'p>)>,
 }
 
 impl<'p> Call<'p> {
@@ -39,14 +42,16 @@ impl<'p> Call<'p> {
         }
         let mut position = 0;
         for (name, expr, value) in &self.args {
-            let by_name = name.is_some_and(|name| argument.names.iter().any(|known| known == name));
-            let by_index = name.is_none() && argument.index == Some(position);
-            let by_range = argument.from.is_some_and(|from| name.is_some() || position >= from);
-            if by_name || by_index || by_range {
+            if argument.covers(position, *name) {
                 out.push((*expr, value));
             }
             if name.is_none() {
                 position += 1;
+            }
+        }
+        for (key, expr, value) in &self.options {
+            if argument.names.iter().any(|known| known == key) {
+                out.push((*expr, value));
             }
         }
         out
@@ -85,7 +90,10 @@ impl<'p> Flow<'p, '_> {
                 let value = self.eval_value(base, state);
                 paths.extend(callee.dotted(&self.program.imports));
                 if let Some(path) = &value.path {
-                    let resolved = format!("{path}.{method}");
+                    let resolved = match self.language {
+                        Language::Go => self.member_path(path, method),
+                        _ => format!("{path}.{method}"),
+                    };
                     if !paths.contains(&resolved) {
                         paths.push(resolved);
                     }
@@ -97,9 +105,71 @@ impl<'p> Flow<'p, '_> {
                 paths.extend(callee.dotted(&self.program.imports));
             }
         }
-        let args = args
+        let handlers: Vec<&'p Handler> = self
+            .index
+            .hits(&paths.iter().map(String::as_str).collect::<Vec<_>>())
+            .into_iter()
+            .filter_map(|hit| if let Hit::Handler(handler) = hit { Some(handler) } else { None })
+            .filter(|handler| {
+                handler.text.as_ref().is_none_or(|pattern| {
+                    matches!(args.first().map(|arg| &arg.value.kind),
+                        Some(ExprKind::Str(text)) if pattern.0.is_match(text))
+                })
+            })
+            .collect();
+        let receiver_path: Option<Rc<str>> =
+            receiver.as_ref().and_then(|(_, value)| value.path.clone());
+        let receiver_path = receiver_path.as_deref();
+        // In JavaScript the arguments beside a callback are mostly not what it is called with.
+        let by_receiver = self.has_objects();
+        let mut inputs = Value::default();
+        if let Some((_, value)) = &receiver {
+            inputs.absorb(value);
+        }
+        let mut position = 0;
+        let given_args = args;
+        let args: Vec<_> = args
             .iter()
             .map(|arg| {
+                let handler = handlers
+                    .iter()
+                    .find(|handler| handler.argument.covers(position, arg.name))
+                    .copied();
+                if arg.name.is_none() {
+                    position += 1;
+                }
+                if let Some(handler) = handler
+                    && let Some(number) = self.named_function(&arg.value)
+                {
+                    self.handled.insert(number, &handler.params);
+                }
+                if let ExprKind::Closure { params, body } = &arg.value.peeled().kind {
+                    let value = match handler {
+                        Some(handler) => {
+                            let given =
+                                self.given_to(handler, params.len(), &arg.value, receiver_path);
+                            self.closure(params, body, &given, state)
+                        }
+                        None if by_receiver
+                            && receiver.as_ref().is_some_and(|(_, value)| value.is_tainted()) =>
+                        {
+                            let given = vec![receiver_value(receiver.as_ref()); params.len()];
+                            self.closure(params, body, &given, state)
+                        }
+                        // Elements, results and the like of what it is called on.
+                        None if inputs.is_tainted() && !by_receiver => {
+                            let given = vec![inputs.derived(); params.len()];
+                            self.closure(params, body, &given, state)
+                        }
+                        None => self.closure(params, body, &[], state),
+                    };
+                    return (arg.name, &arg.value, value);
+                }
+                let object = matches!(arg.value.kind, ExprKind::Dict(_));
+                let outer = std::mem::take(&mut self.object_handlers);
+                if object {
+                    self.object_handlers.clone_from(&handlers);
+                }
                 let value = match arg.name {
                     Some(name) => {
                         let value = self.eval_value(&arg.value, state);
@@ -108,10 +178,138 @@ impl<'p> Flow<'p, '_> {
                     }
                     None => self.eval_value(&arg.value, state),
                 };
+                self.object_handlers = outer;
+                let value =
+                    if by_receiver { Self::with_parts(&arg.value, value, state) } else { value };
+                inputs.absorb(&value);
                 (arg.name, &arg.value, value)
             })
             .collect();
-        Call { range: expr.range, receiver, args, paths, name }
+        let options = match self.language {
+            Language::Ruby => Self::hash_entries(&args, state),
+            _ if self.has_objects() => {
+                given_args.iter().flat_map(|arg| self.options(arg, state)).collect()
+            }
+            _ => Vec::new(),
+        };
+        Call { range: expr.range, receiver, args, paths, name, options }
+    }
+
+    /// An object with what was put into its fields.
+    fn with_parts(expr: &Expr<'p>, value: Value<'p>, state: &State<'p>) -> Value<'p> {
+        let Some(place) = expr.peeled().place() else { return value };
+        let prefix = format!("{place}.");
+        let mut value = value;
+        for (part, held) in state.iter() {
+            if held.is_tainted() && part.starts_with(&prefix) {
+                value.absorb(held);
+                value.sequence = true;
+            }
+        }
+        value
+    }
+
+    /// Objects with keys take the place of keyword arguments.
+    pub(super) fn has_objects(&self) -> bool {
+        matches!(self.language, Language::JavaScript | Language::TypeScript)
+    }
+
+    /// Ruby: the entries of a hash in a variable that is the last argument.
+    fn hash_entries(
+        args: &[(Option<&'p str>, &'p Expr<'p>, Value<'p>)],
+        state: &State<'p>,
+    ) -> Vec<(String, &'p Expr<'p>, Value<'p>)> {
+        let last = args.iter().rfind(|(name, ..)| name.is_none());
+        let Some((_, expr @ Expr { kind: ExprKind::Name(name), .. }, _)) = last else {
+            return Vec::new();
+        };
+        let entries = state.iter().filter_map(|(place, value)| {
+            let key = place.strip_prefix(*name)?.strip_prefix('[')?.strip_suffix(']')?;
+            Some((key.to_owned(), *expr, value.clone()))
+        });
+        entries.collect()
+    }
+
+    /// The entries of an object that is an argument, one more level deep as `outer.inner`.
+    fn options(
+        &mut self,
+        arg: &'p Arg<'p>,
+        state: &mut State<'p>,
+    ) -> Vec<(String, &'p Expr<'p>, Value<'p>)> {
+        let expr = arg.value.peeled();
+        let mut out = Vec::new();
+        if let Some(place) = expr.place() {
+            let prefix = format!("{place}.");
+            let known = state.iter().chain(self.module.iter());
+            out.extend(known.filter_map(|(part, value)| {
+                let key = part.strip_prefix(&prefix)?;
+                Some((key.to_owned(), expr, value.clone()))
+            }));
+        }
+        entries(expr, "", &mut |key, value| out.push((key, value, Value::default())));
+        for (_, expr, value) in &mut out {
+            // Functions and objects are not run twice.
+            if !matches!(
+                expr.kind,
+                ExprKind::Closure { .. } | ExprKind::Dict(_) | ExprKind::Call { .. }
+            ) && value.text.is_none()
+                && value.constant.is_none()
+                && !value.is_tainted()
+                && value.path.is_none()
+            {
+                *value = self.eval_value(expr, state);
+            } else if let ExprKind::Call { callee, .. } = &expr.kind {
+                value.path =
+                    callee.dotted(&self.program.imports).map(|path| format!("{path}()").into());
+            }
+        }
+        out
+    }
+
+    /// Whether a text like this stands in the function at hand, or is imported.
+    fn stands_here(&self, pattern: &crate::rules::Pattern) -> bool {
+        self.program.imports.values().any(|path| pattern.0.is_match(path))
+            || self.program.functions.get(self.frame.number).is_some_and(|function| {
+                pollution::texts(&function.body, &|text| pattern.0.is_match(text))
+            })
+    }
+
+    /// What a handler's function is called with. A path that ends in `+` takes over the flags of what the handler was
+    /// given to. One parameter more than expected is an error that comes first, where types do not tell.
+    pub(super) fn given_to(
+        &self,
+        handler: &'p Handler,
+        n_params: usize,
+        at: &Expr<'p>,
+        receiver: Option<&str>,
+    ) -> Vec<Value<'p>> {
+        let known = handler.params.iter().map(|path| match path.strip_suffix('+') {
+            Some(class) => {
+                let flags = receiver.and_then(|path| path.find('+').map(|at| &path[at..]));
+                Value::of_path(&format!("{class}{}", flags.unwrap_or("")))
+            }
+            None => self.source_value(path, at).unwrap_or_else(|| Value::of_path(path)),
+        });
+        let shifted = !self.is_typed() && n_params == handler.params.len() + 1;
+        shifted.then(Value::default).into_iter().chain(known).collect()
+    }
+
+    /// The handler for functions under this key of an object that is an argument.
+    pub(super) fn object_handler(&self, key: &str) -> Option<&'p Handler> {
+        let mut known = self.object_handlers.iter();
+        known.find(|handler| handler.argument.names.iter().any(|name| name == key)).copied()
+    }
+
+    /// The function of this file that an expression names.
+    pub(super) fn named_function(&self, expr: &Expr<'p>) -> Option<usize> {
+        let name = match &expr.peeled().kind {
+            ExprKind::Name(name) | ExprKind::Attribute { name, .. } => *name,
+            _ => return None,
+        };
+        match self.by_name.get(name)?.as_slice() {
+            [only] => Some(*only),
+            _ => None,
+        }
     }
 
     pub(super) fn hits(&self, call: &Call<'p>) -> Vec<&'p Hit> {
@@ -127,27 +325,65 @@ impl<'p> Flow<'p, '_> {
         args: &'p [Arg<'p>],
         state: &mut State<'p>,
     ) -> Value<'p> {
+        if self.language == Language::Go
+            && let ExprKind::Closure { params, body } = &callee.peeled().kind
+        {
+            // A function that is called where it stands.
+            let inputs: Vec<Value<'p>> =
+                args.iter().map(|arg| self.eval_value(&arg.value, state)).collect();
+            return self.closure(params, body, &inputs, state);
+        }
         let call = self.prepare(expr, callee, args, state);
         let hits = self.hits(&call);
-        let own = self.callee(callee, args.len());
+        let receiver = call.receiver.as_ref().and_then(|(_, value)| value.path.clone());
+        let own = self
+            .callee(callee, args.len(), receiver.as_deref())
+            .filter(|(number, _)| self.fits_receiver(*number, &call, &hits));
         let summary =
             own.and_then(|(number, method)| self.summary(number).map(|summary| (summary, method)));
 
+        if let Some((number, _)) = own {
+            self.note_constants(number, &call);
+        }
+        let local = match &callee.kind {
+            ExprKind::Name(name) => state.get(name).and_then(|value| value.function),
+            _ => Some(callee.peeled()),
+        };
+        // A struct holds what its fields hold.
+        let literal = self.language == Language::Go
+            && own.is_none()
+            && matches!(expr.kind, ExprKind::Construct { .. });
         let mut result = match &summary {
+            _ if let Some(ExprKind::Closure { params, body }) = local.map(|expr| &expr.kind)
+                && self.has_objects() =>
+            {
+                let given: Vec<Value<'p>> =
+                    call.args.iter().map(|(_, _, value)| value.clone()).collect();
+                self.closure(params, body, &given, state)
+            }
+            None if literal => Self::all_parts(&call),
             Some((summary, method)) => self.apply_summary(&call, summary, *method),
             None if own.is_some() => Self::all_parts(&call),
             None => self.assumed_result(&call, &hits),
         };
         for hit in &hits {
-            self.propagate(&call, hit, &mut result, state);
+            self.propagate(&call, hit, own.is_some(), &mut result, state);
         }
         for hit in &hits {
             match hit {
-                Hit::Source(source) => Self::apply_source(&call, source, &mut result, state),
+                Hit::Source { source, clean, mark }
+                    if source.when.iter().all(|condition| self.holds(condition, &call)) =>
+                {
+                    Self::apply_source(&call, source, (*clean, *mark), &mut result, state);
+                }
                 Hit::Sanitizer { bits, sanitizer }
                     if sanitizer.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
-                    result.clean(*bits);
+                    if sanitizer.numbers {
+                        result = self.as_number(result);
+                    } else {
+                        result.clean(*bits);
+                    }
                 }
                 Hit::Guard { bits, guard, mark }
                     if guard.holds == Some(Holds::Always)
@@ -161,7 +397,14 @@ impl<'p> Flow<'p, '_> {
                         .paths
                         .iter()
                         .any(|path| except.iter().any(|pattern| pattern.matches(path)));
-                    if !excepted && sink.when.iter().all(|condition| self.holds(condition, &call)) {
+                    let lacking = sink.unless_calls.is_empty() || {
+                        let called = self.all_called();
+                        !sink.unless_calls.iter().any(|name| called.contains(name.as_str()))
+                    };
+                    if !excepted
+                        && lacking
+                        && sink.when.iter().all(|condition| self.holds(condition, &call))
+                    {
                         let demand = self.demand(*rule, sink);
                         if let Some(format) = &sink.format {
                             self.check_formatted(demand, sink, format, &call);
@@ -169,6 +412,21 @@ impl<'p> Flow<'p, '_> {
                         }
                         for argument in &sink.argument {
                             for (expr, value) in call.select(argument) {
+                                if stopped(sink, &call, expr, value)
+                                    || sink.prefix.as_ref().is_some_and(|prefix| {
+                                        !prefix
+                                            .0
+                                            .is_match(value.text.as_deref().unwrap_or(HOLE_TEXT))
+                                    })
+                                {
+                                    continue;
+                                }
+                                if sink.joined {
+                                    let mut joined = value.clone();
+                                    joined.retain(|atom| atom.built && atom.marks & mark == *mark);
+                                    self.check_sink(demand, sink, expr, &joined);
+                                    continue;
+                                }
                                 if *mark != 0 {
                                     let mut marked = value.clone();
                                     marked.retain(|atom| atom.marks & mark != 0);
@@ -183,7 +441,15 @@ impl<'p> Flow<'p, '_> {
                 Hit::Call { rule, model } => {
                     let context =
                         model.context.as_ref().is_none_or(|context| self.in_context(context));
-                    if context && model.when.iter().all(|condition| self.holds(condition, &call)) {
+                    let context = context
+                        && self.decorators_fit(model)
+                        && model.mode.is_none_or(|mode| mode == self.mode);
+                    let excused = model.unless.as_ref().is_some_and(|text| self.stands_here(text));
+                    if context
+                        && !excused
+                        && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
+                        && model.when.iter().all(|condition| self.holds(condition, &call))
+                    {
                         self.alert_here(*rule, call.range);
                     }
                 }
@@ -193,17 +459,62 @@ impl<'p> Flow<'p, '_> {
         if let (Some((summary, method)), Some((number, _))) = (&summary, own) {
             self.enter_sinks(&call, summary, *method);
             Self::after_checks(&call, summary, *method, state);
+            self.enter_applied(&call, summary, state);
             let _ = number;
+        } else if self.is_typed() {
+            self.note_applied(&call);
+        }
+        if self.is_typed() {
+            match (&expr.kind, own) {
+                (ExprKind::Construct { .. }, _) => {
+                    let class = callee.dotted(&self.program.imports).unwrap_or_default();
+                    result.path = Some(self.made(expr, &class).into());
+                }
+                (_, Some((number, _))) => {
+                    let made = summary.as_ref().and_then(|(summary, _)| {
+                        summary.returned.as_ref().and_then(|value| value.path.clone())
+                    });
+                    result.path = made.filter(|path| types::is_class(path));
+                    let returns = &self.program.functions[number].returns;
+                    result = Self::typed(result, returns);
+                }
+                _ => {}
+            }
+        }
+        self.apply_results(&call, &hits, &mut result, state);
+        // What the receiver is says more than what it is called here.
+        let by_receiver = self.has_objects() || self.language == Language::Go;
+        let known = if by_receiver { call.paths.last() } else { call.paths.first() };
+        if result.path.is_none()
+            && self.language == Language::Go
+            && let Some((number, _)) = own
+        {
+            let returns = &self.program.functions[number].returns.name;
+            result.path = Some(returns.as_ref().into()).filter(|_| !returns.is_empty());
         }
         if result.path.is_none()
-            && let Some(path) = call.paths.first()
+            && let Some(path) = known
         {
             result.path = Some(format!("{path}()").into());
         }
         result
     }
 
-    fn all_parts(call: &Call<'p>) -> Value<'p> {
+    /// Methods of the file are only called on values of their type, as far as types are known.
+    fn fits_receiver(&self, number: usize, call: &Call<'p>, hits: &[&Hit]) -> bool {
+        let Some(class) = self.program.functions[number].class else { return true };
+        if self.language != Language::Go {
+            return true;
+        }
+        let path = call.receiver.as_ref().and_then(|(_, value)| value.path.as_deref());
+        match path {
+            Some("self") => self.frame.class == Some(class),
+            Some(path) if self.program.structs.contains_key(path) => path == class,
+            _ => hits.is_empty(),
+        }
+    }
+
+    pub(super) fn all_parts(call: &Call<'p>) -> Value<'p> {
         let mut value = Value::default();
         for (_, _, part) in &call.args {
             value.absorb(part);
@@ -213,6 +524,17 @@ impl<'p> Flow<'p, '_> {
 
     /// The result of a call nobody explains.
     fn assumed_result(&mut self, call: &Call<'p>, hits: &[&Hit]) -> Value<'p> {
+        if self.language == Language::Ruby {
+            return self.ruby_result(call, !hits.is_empty());
+        }
+        if self.has_objects() && self.snippet() && hits.is_empty() {
+            // Nothing says what comes back.
+            let mut value = self.unknown(call.range, &format!("the result of `{}`", call.name));
+            if let Some((_, receiver)) = &call.receiver {
+                value.absorb(receiver);
+            }
+            return value;
+        }
         if self.language != Language::Python {
             return Value::default();
         }
@@ -250,7 +572,8 @@ impl<'p> Flow<'p, '_> {
                 value.sequence = true;
                 return value;
             }
-            if self.snippet() {
+            // A method nobody explains may hand on what it is given.
+            if self.snippet() || hits.is_empty() {
                 for (_, _, part) in &call.args {
                     value.absorb(part);
                 }
@@ -258,7 +581,7 @@ impl<'p> Flow<'p, '_> {
             if value.is_tainted() {
                 return value;
             }
-        } else if self.snippet() {
+        } else if self.snippet() || hits.is_empty() {
             let value = Self::all_parts(call);
             if value.is_tainted() {
                 return value;
@@ -334,10 +657,20 @@ impl<'p> Flow<'p, '_> {
         &mut self,
         call: &Call<'p>,
         hit: &Hit,
+        own: bool,
         result: &mut Value<'p>,
         state: &mut State<'p>,
     ) {
-        let Hit::Propagator { propagator, mark } = hit else { return };
+        let Hit::Propagator { propagator, mark, clean, except } = hit else { return };
+        if (propagator.assumed && own)
+            || !propagator.when.iter().all(|condition| self.holds(condition, call))
+        {
+            return;
+        }
+        let clean = *clean;
+        if call.paths.iter().any(|path| except.iter().any(|pattern| pattern.matches(path))) {
+            return;
+        }
         let everything = Argument { receiver: true, from: Some(0), ..Argument::default() };
         let parts: Vec<Value<'p>> = if let Some(format) = &propagator.format {
             let pattern =
@@ -375,14 +708,23 @@ impl<'p> Flow<'p, '_> {
                 value.absorb(&part);
             }
         }
+        // What is filled stays of its type.
+        let keeps_type = matches!(self.language, Language::Go | Language::Ruby);
         let range = call.range;
         let mark = *mark;
         let name = call.name;
         value.change(|atom| {
             atom.marks |= mark;
+            atom.clean |= clean;
             atom.trace = atom.trace.step(range, format!("passes through `{name}`"));
         });
+        if propagator.same {
+            value.path = parts.first().and_then(|part| part.path.clone());
+        }
         match &propagator.into {
+            None if clean != 0 => result.absorb(&value),
+            // `Object.entries(x)` is no `x.entries()`, though it looks like one.
+            None if self.has_objects() && result.is_tainted() && !value.is_tainted() => {}
             None => *result = value,
             Some(into) => {
                 for (target, before) in call.select(into) {
@@ -398,6 +740,9 @@ impl<'p> Flow<'p, '_> {
                     } else if propagator.adds {
                         new = concat(&[before.clone(), value.clone()]);
                     }
+                    if keeps_type || (self.is_typed() && new.path.is_none()) {
+                        new.path.clone_from(&before.path);
+                    }
                     state.set(&place, new);
                 }
             }
@@ -407,6 +752,7 @@ impl<'p> Flow<'p, '_> {
     fn apply_source(
         call: &Call<'p>,
         source: &crate::rules::Source,
+        (clean, marks): (u128, u32),
         result: &mut Value<'p>,
         state: &mut State<'p>,
     ) {
@@ -416,13 +762,24 @@ impl<'p> Flow<'p, '_> {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(call.range, format!("`{}` reads from {what}", call.name));
-        let value = Value::of_atom(Atom::new(origin, trace));
+        let atom = Atom { marks, ..Atom::only_for(origin, clean, trace) };
+        let value = Value::of_atom(atom);
         match &source.fills {
+            // Several rules may have a source of their own here.
+            None if clean != 0 => result.absorb(&value),
             None => *result = value,
             Some(fills) => {
-                for (target, _) in call.select(fills) {
+                for (target, before) in call.select(fills) {
                     if let Some(place) = filled_place(target) {
-                        state.set(&place, value.clone());
+                        let mut value = value.clone();
+                        value.path.clone_from(&before.path);
+                        // Several rules may mind the same call, each for itself.
+                        if let Some(known) = state.get(&place)
+                            && known.atoms().iter().any(|atom| atom.trace.root() == call.range)
+                        {
+                            value.absorb(known);
+                        }
+                        state.set(&place, value);
                     }
                 }
             }
@@ -472,7 +829,18 @@ impl<'p> Flow<'p, '_> {
             && condition.bits.is_none_or(|bits| number.is_some_and(|number| number & bits != 0))
             && condition.below.is_none_or(|limit| number.is_some_and(|number| number < limit))
             && condition.constant.is_none_or(|wanted| wanted == is_constant)
-            && condition.mentions.as_ref().is_none_or(|pattern| mentions(expr, pattern))
+            && condition
+                .path
+                .as_ref()
+                .is_none_or(|path| value.path.as_ref().is_some_and(|known| path.0.is_match(known)))
+            && condition
+                .not_path
+                .as_ref()
+                .is_none_or(|path| !value.path.as_ref().is_some_and(|known| path.0.is_match(known)))
+            && condition.mentions.as_ref().is_none_or(|pattern| {
+                mentions(expr, pattern)
+                    || (self.language == Language::Ruby && mentioned_in_block(expr, pattern))
+            })
     }
 
     /// The argument that goes to each parameter of a function of the file.
@@ -550,13 +918,7 @@ impl<'p> Flow<'p, '_> {
                 atom.built |= built;
                 atom.trace = atom.trace.step(range, format!("is handed to `{name}`"));
             });
-            let demand = Demand {
-                rule: sink.rule,
-                needs_built: sink.needs_built && !sink.built,
-                unknown: sink.unknown,
-                base: sink.base,
-            };
-            self.taint_reaches(demand, sink.range, &value);
+            self.taint_reaches(Demand::inside(sink), sink.range, &value);
         }
     }
 
@@ -576,7 +938,7 @@ impl<'p> Flow<'p, '_> {
     pub(super) fn clean_argument(
         call: &Call<'p>,
         param: usize,
-        bits: u64,
+        bits: u128,
         method: bool,
         state: &mut State<'p>,
     ) {
@@ -591,8 +953,25 @@ impl<'p> Flow<'p, '_> {
     }
 }
 
+fn receiver_value<'p>(receiver: Option<&(&'p Expr<'p>, Value<'p>)>) -> Value<'p> {
+    receiver.map(|(_, value)| value.derived()).unwrap_or_default()
+}
+
+/// The entries of an object literal.
+fn entries<'p>(expr: &'p Expr<'p>, prefix: &str, add: &mut impl FnMut(String, &'p Expr<'p>)) {
+    let ExprKind::Dict(items) = &expr.kind else { return };
+    for (key, value) in items {
+        let Some(ExprKind::Str(key)) = key.as_ref().map(|key| &key.kind) else { continue };
+        let key = format!("{prefix}{key}");
+        add(key.clone(), value);
+        if prefix.is_empty() {
+            entries(value, &format!("{key}."), add);
+        }
+    }
+}
+
 /// Whether a name like this stands anywhere in an expression, but for what a call only measures or conceals.
-fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+pub(super) fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
     let here = match &expr.kind {
         ExprKind::Name(name) | ExprKind::Attribute { name, .. } => pattern.0.is_match(name),
         ExprKind::Call { callee, .. } => {
@@ -612,14 +991,34 @@ fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
     here || expr.children().into_iter().any(|child| mentions(child, pattern))
 }
 
+/// Whether one of the sink's last words stands before this argument, or in a list before what is not known of it.
+fn stopped<'p>(sink: &Sink, call: &Call<'p>, expr: &Expr<'p>, value: &Value<'p>) -> bool {
+    if sink.until.is_empty() {
+        return false;
+    }
+    let stops = |word: &str| sink.until.iter().any(|stop| stop == word);
+    let before = call.args.iter().take_while(|(_, arg, _)| !std::ptr::eq(*arg, expr));
+    let mut words = value.text.as_deref().unwrap_or("").split(' ');
+    before.into_iter().any(|(_, _, value)| value.full_text().is_some_and(stops))
+        || (value.sequence && words.by_ref().take_while(|word| !word.contains(HOLE)).any(stops))
+}
+
+/// Whether a name like this stands in a block that is handed over.
+fn mentioned_in_block(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+    let ExprKind::Closure { body, .. } = &expr.kind else { return false };
+    body.iter().flat_map(Stmt::exprs).any(|part| mentions(part, pattern))
+}
+
 /// The variable behind `buf`, `&buf`, `buf + n`, `&buf[n]`.
-fn filled_place(expr: &Expr<'_>) -> Option<String> {
+pub(super) fn filled_place(expr: &Expr<'_>) -> Option<String> {
     match &expr.peeled().kind {
         ExprKind::AddressOf(inner) => match &inner.kind {
             ExprKind::Subscript { base, .. } => filled_place(base),
             _ => filled_place(inner),
         },
         ExprKind::Binary { left, .. } => filled_place(left),
+        // `new PrintWriter(text)` writes to `text`.
+        ExprKind::Construct { args, .. } => filled_place(&args.first()?.value),
         _ => expr.peeled().place(),
     }
 }

@@ -1,4 +1,4 @@
-//! Numbers and texts that system headers and Python's `stat` and `os` give to names.
+//! Numbers and texts that system headers, Python's `stat` and `os` and Ruby's XML parsers give to names.
 
 /// The value of a well-known text.
 pub(super) fn text(path: &str) -> Option<&'static str> {
@@ -17,7 +17,7 @@ pub(super) fn text(path: &str) -> Option<&'static str> {
 /// The value of a well-known constant.
 pub(super) fn number(name: &str) -> Option<i64> {
     if !name.starts_with("S_I") {
-        return None;
+        return parser_option(name);
     }
     Some(match name {
         "S_ISUID" => 0o4000,
@@ -34,6 +34,18 @@ pub(super) fn number(name: &str) -> Option<i64> {
         "S_IROTH" => 0o004,
         "S_IWOTH" => 0o002,
         "S_IXOTH" => 0o001,
+        _ => return None,
+    })
+}
+
+/// Options of Ruby's XML parsers.
+fn parser_option(name: &str) -> Option<i64> {
+    Some(match name {
+        "NOENT" => 2,
+        "DTDLOAD" => 4,
+        "DTDATTR" => 8,
+        "DTDVALID" => 16,
+        "NONET" => 2048,
         _ => return None,
     })
 }

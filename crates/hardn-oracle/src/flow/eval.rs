@@ -3,12 +3,23 @@
 use hardn_types::Language;
 
 use super::{
-    Flow, constants,
+    Flow, MAX_CLOSURE_DEPTH, MAX_CLOSURE_RUNS, constants,
     state::State,
-    text,
+    summary::Summary,
+    text, types,
     value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value, concat},
 };
-use crate::ir::{BinaryOp, Expr, ExprKind};
+use crate::{
+    ir::{Arg, BinaryOp, Expr, ExprKind, Param, Stmt},
+    rules::Operation,
+    walk,
+};
+
+/// What rules know a function by that says yes to everything.
+const ALWAYS_TRUE: &str = "->true";
+
+/// The path of a function that returns `nil` whatever it is given.
+const NIL_FUNCTION: &str = "nil()";
 
 impl<'p> Flow<'p, '_> {
     pub(super) fn eval_value(&mut self, expr: &'p Expr<'p>, state: &mut State<'p>) -> Value<'p> {
@@ -36,6 +47,22 @@ impl<'p> Flow<'p, '_> {
                 value
             }
             ExprKind::Call { callee, args } => self.call(expr, callee, args, state),
+            ExprKind::Construct { callee, args } => {
+                let mut value = self.call(expr, callee, args, state);
+                // A rule may know the type better.
+                let typed = self.is_typed()
+                    || (self.language == Language::Go
+                        && value.path.as_ref().is_some_and(|path| !path.ends_with("()")));
+                if !typed && let Some(path) = callee.dotted(&self.program.imports) {
+                    value.path = Some(path.into());
+                }
+                value
+            }
+            ExprKind::Closure { params, body } => {
+                let mut value = self.closure(params, body, &[], state);
+                value.function = Some(expr);
+                value
+            }
             ExprKind::New { args, .. } => {
                 for arg in args {
                     self.eval_value(&arg.value, state);
@@ -45,12 +72,15 @@ impl<'p> Flow<'p, '_> {
             ExprKind::List(items) | ExprKind::Tuple(items) | ExprKind::Set(items) => {
                 let mut value = Value { sequence: true, ..Value::default() };
                 let mut words = String::new();
-                for item in items {
+                for (at, item) in items.iter().enumerate() {
                     let part = self.eval_value(item, state);
-                    if !words.is_empty() {
+                    if at > 0 {
                         words.push(' ');
                     }
                     words.push_str(part.text.as_deref().unwrap_or(HOLE_TEXT));
+                    if self.is_typed() && value.path.is_none() {
+                        value.path.clone_from(&part.path);
+                    }
                     value.absorb(&part);
                 }
                 value.text = Some(words.into());
@@ -65,9 +95,19 @@ impl<'p> Flow<'p, '_> {
                         name = part.full_text().map(str::to_owned);
                         value.absorb(&part);
                     }
+                    if let (Some(name), ExprKind::Closure { params, body }) = (&name, &item.kind)
+                        && let Some(handler) = self.object_handler(name)
+                    {
+                        let given = self.given_to(handler, params.len(), item, None);
+                        self.closure(params, body, &given, state);
+                        continue;
+                    }
                     let part = self.eval_value(item, state);
                     if let Some(name) = name {
                         self.check_literal(&name, item);
+                        if self.has_objects() {
+                            self.check_entry(&name, item, &part);
+                        }
                     }
                     value.absorb(&part);
                 }
@@ -91,8 +131,8 @@ impl<'p> Flow<'p, '_> {
             | ExprKind::AddressOf(inner) => self.eval_value(inner, state),
             ExprKind::Cast { ty, value } => {
                 let value = self.eval_value(value, state);
-                let number = !ty.is_pointer() && ty.is_integer() && ty.name != "char";
-                if number { value.without_atoms() } else { value }
+                let value = if self.is_typed() { self.cast(expr, value, ty) } else { value };
+                if self.is_number(ty) { self.as_number(value) } else { value }
             }
             ExprKind::Conditional { test, then, otherwise } => {
                 self.eval_value(test, state);
@@ -113,10 +153,19 @@ impl<'p> Flow<'p, '_> {
                 let mut result = self.eval_for(name.as_deref().unwrap_or(""), value, state);
                 if let Some(op) = op {
                     let before = self.eval_value(target, state);
+                    if self.is_typed() {
+                        self.check_narrowed(expr, &before, &result);
+                    }
                     result = self.combine(*op, &before, &result, expr);
                 } else if let Some(name) = &name {
                     self.check_literal(name, value);
                     self.check_attribute(target, value, &result);
+                }
+                self.check_assigned(target, value, &result, state);
+                self.apply_setting(*op, target, value, state);
+                if self.is_typed() && result.path.as_deref() == Some(types::PRODUCT) {
+                    let path = self.eval_value(target, state).path;
+                    self.check_widened(value, &result, path.as_deref().unwrap_or(""));
                 }
                 if op.is_none() {
                     result.test = is_test(value).then_some(&**value);
@@ -181,6 +230,61 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
+    /// Runs a function inside an expression where it stands, its parameters holding `inputs` as far as they are known.
+    /// The result is what it returns; what it leaves in variables of the function around it stays.
+    pub(super) fn closure(
+        &mut self,
+        params: &'p [Param<'p>],
+        body: &'p [Stmt<'p>],
+        inputs: &[Value<'p>],
+        state: &mut State<'p>,
+    ) -> Value<'p> {
+        if self.closures >= MAX_CLOSURE_DEPTH || self.closure_runs >= MAX_CLOSURE_RUNS {
+            return Value::default();
+        }
+        self.closure_runs += 1;
+        let mut inner = state.clone();
+        for (at, param) in params.iter().enumerate() {
+            let value = match inputs.get(at) {
+                Some(value) => value.clone(),
+                None => self.unknown(param.range, &format!("`{}`", param.name)),
+            };
+            let value = if value.path.is_none() { value.with_path(param.path()) } else { value };
+            inner.set(param.name, value);
+        }
+        // What it returns and checks says nothing of the function around it.
+        let outer = std::mem::take(&mut self.frame.summary);
+        self.frame.summary = Summary::new(self.frame.params.len());
+        let outer_end = self.closure_end.take();
+        self.closures += 1;
+        let mut end = walk::run(self, body, inner);
+        self.closures -= 1;
+        if let Some(returned) = std::mem::replace(&mut self.closure_end, outer_end) {
+            match &mut end {
+                Some(end) => end.join(returned),
+                none => *none = Some(returned),
+            }
+        }
+        let own = std::mem::replace(&mut self.frame.summary, outer);
+        self.frame.summary.sinks.extend(own.sinks);
+        if let Some(mut end) = end {
+            for param in params {
+                end.remove(param.name);
+            }
+            state.join(end);
+        }
+        let returned = own.returned.unwrap_or_default();
+        let nothing = self.language == Language::Go && returned.constant == Some(Constant::Null);
+        let value = returned.derived();
+        if nothing {
+            value.with_path(NIL_FUNCTION)
+        } else if self.is_typed() && types::always_true(body) {
+            value.with_path(ALWAYS_TRUE)
+        } else {
+            value
+        }
+    }
+
     /// The value of an expression that is assigned to a variable of this name.
     pub(super) fn eval_for(
         &mut self,
@@ -219,6 +323,13 @@ impl<'p> Flow<'p, '_> {
         if let Some(value) = self.source_value(name, expr) {
             return value;
         }
+        if self.language == Language::Go
+            && let Some([number]) = self.by_name.get(name).map(Vec::as_slice)
+            && let Some(summary) = self.summary(*number)
+            && summary.returned.as_ref().is_some_and(|value| value.constant == Some(Constant::Null))
+        {
+            return Value::of_path(NIL_FUNCTION);
+        }
         let known = self.by_name.contains_key(name)
             || self.program.classes.contains_key(name)
             || name == "this"
@@ -227,22 +338,23 @@ impl<'p> Flow<'p, '_> {
             || name.starts_with("__")
             // Constants and classes by convention.
             || name.chars().next().is_some_and(|c| c.is_uppercase() || c == '_')
-            || self.language != Language::Python;
+            || (self.language != Language::Python && (!self.has_objects() || is_global(name)));
         let value =
             if known { Value::default() } else { self.unknown(expr.range, &format!("`{name}`")) };
         value.with_path(name)
     }
 
     /// A name or attribute that is a source.
-    fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
-        let local = self.index.value_source(path)?;
-        let (origin, what) = if local {
+    pub(super) fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
+        let source = self.index.value_source(path, self.frame.name)?;
+        let (origin, what) = if source.local {
             (Origin::Local, "this machine")
         } else {
             (Origin::Remote, "outside the program")
         };
         let trace = Trace::start(expr.range, format!("`{path}` comes from {what}"));
-        Some(Value::of_atom(Atom::new(origin, trace)).with_path(path))
+        let atom = Atom::only_for(origin, source.clean, trace);
+        Some(Value::of_atom(atom).with_path(path))
     }
 
     fn attribute(
@@ -271,26 +383,55 @@ impl<'p> Flow<'p, '_> {
             {
                 return value.clone();
             }
-            return self
-                .unknown(expr.range, &format!("`self.{name}`"))
-                .with_path(&format!("self.{name}"));
+            let path = match self.language {
+                Language::Go => self.member_path(class, name),
+                _ => format!("self.{name}"),
+            };
+            if self.language == Language::Go
+                && let Some(source) = self.source_value(&path, expr)
+            {
+                return source;
+            }
+            return self.unknown(expr.range, &format!("`self.{name}`")).with_path(&path);
         }
         if let Some(value) = place.as_deref().and_then(|place| self.module.get(place)) {
             return value.clone();
+        }
+        if self.is_typed()
+            && let ExprKind::Name(class) = base.kind
+            && self.program.classes.contains_key(class)
+            && state.get(class).is_none()
+        {
+            self.class_fields(class);
+            let place = format!("self.{name}");
+            if let Some(value) = self.fields.get(class).and_then(|fields| fields.get(&place)) {
+                return value.clone();
+            }
         }
         if let Some(number) = constants::number(name) {
             return Value::of_constant(Constant::Int(number));
         }
         let value = self.eval_value(base, state);
-        let path = value.path.as_ref().map(|path| format!("{path}.{name}"));
+        if name == "length" && self.has_objects() {
+            return Value::default();
+        }
+        let path = value.path.as_ref().map(|path| match self.language {
+            Language::Go => self.member_path(path, name),
+            _ => format!("{path}.{name}"),
+        });
         let mut result = value.derived();
         if let Some(path) = path {
-            if result.atoms().is_empty()
+            // A parameter's own taint says less than what its type says of the field.
+            let declared = !matches!(self.language, Language::Python | Language::C | Language::Cpp);
+            if (result.atoms().is_empty()
+                || declared && result.atoms().iter().all(|atom| atom.origin < Origin::Local))
                 && let Some(source) = self.source_value(&path, expr)
             {
                 return source;
             }
-            result.path = Some(path.into());
+            result.clean(self.index.clean_of_value(&path));
+            result.path =
+                Some(self.index.type_of_value(&path).map_or(path.as_str(), |name| name).into());
         }
         result
     }
@@ -302,7 +443,10 @@ impl<'p> Flow<'p, '_> {
         index: &'p Expr<'p>,
         state: &mut State<'p>,
     ) -> Value<'p> {
-        self.eval_value(index, state);
+        let position = self.eval_value(index, state);
+        if self.is_typed() {
+            self.check_operand(Operation::Index, index, &position);
+        }
         if let Some(value) = expr.place().as_deref().and_then(|place| state.get(place)) {
             return value.clone();
         }
@@ -312,10 +456,29 @@ impl<'p> Flow<'p, '_> {
             return value;
         }
         let value = self.eval_value(base, state);
+        if let (Some(text), Some(Constant::Int(at))) = (value.full_text(), position.constant) {
+            let letter = usize::try_from(at).ok().and_then(|at| text.chars().nth(at));
+            if let Some(letter) = letter.filter(|_| !value.is_tainted()) {
+                return Value::of_text(letter.encode_utf8(&mut [0; 4]));
+            }
+        }
         let mut result = value.derived();
+        if self.language == Language::Go {
+            result.path = match index.kind {
+                ExprKind::Slice(_) => value.path.clone(),
+                _ => value.path.as_ref().map(|path| element_path(path)),
+            };
+        }
         if matches!(index.kind, ExprKind::Slice(_)) {
             // A slice keeps what kind of thing it was cut from.
             result.sequence = value.sequence;
+        }
+        let chooses = self.index.chooses;
+        if chooses != 0 && position.is_tainted() {
+            let mut position = position.derived();
+            position.retain(|atom| atom.clean & chooses != chooses);
+            position.change(|atom| atom.clean |= !chooses);
+            result.absorb(&position);
         }
         result
     }
@@ -365,6 +528,9 @@ impl<'p> Flow<'p, '_> {
             | BinaryOp::Is
             | BinaryOp::IsNot => {
                 let second = self.eval_value(right, state);
+                if matches!(op, BinaryOp::In | BinaryOp::NotIn) {
+                    self.check_contains(expr.range, &first, &second);
+                }
                 if matches!(op, BinaryOp::Eq | BinaryOp::Ne) {
                     for (named, other) in [(left, right), (right, left)] {
                         if let Some(name) = last_name(named) {
@@ -406,6 +572,11 @@ impl<'p> Flow<'p, '_> {
         second: &Value<'p>,
         expr: &Expr<'p>,
     ) -> Value<'p> {
+        if self.is_typed()
+            && let Some(value) = self.arithmetic(op, first, second, expr)
+        {
+            return value;
+        }
         if let (Some(Constant::Int(a)), Some(Constant::Int(b))) = (first.constant, second.constant)
         {
             let result = match op {
@@ -456,7 +627,18 @@ impl<'p> Flow<'p, '_> {
                 });
                 value
             }
+            BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod if self.is_typed() => {
+                let mut value = first.derived();
+                value.absorb(second);
+                self.as_number(value)
+            }
             BinaryOp::Sub if self.language != Language::Python => first.derived(),
+            BinaryOp::Mul if self.language == Language::Go => {
+                let mut value = first.derived();
+                value.absorb(second);
+                value.change(|atom| atom.built = true);
+                value
+            }
             BinaryOp::Mul if first.text.is_some() || second.text.is_some() => Value::default(),
             BinaryOp::BitOr => {
                 let mut value = first.derived();
@@ -492,6 +674,9 @@ impl<'p> Flow<'p, '_> {
                     }
                     return;
                 }
+                if self.language == Language::Go && source.is_some() {
+                    return self.assign_results(parts, source, &value, state);
+                }
                 for part in parts {
                     self.assign_from(part, None, value.derived(), state);
                 }
@@ -508,17 +693,97 @@ impl<'p> Flow<'p, '_> {
                     }
                 }
                 let Some(place) = place else { return };
+                let mut value = value;
+                self.keep_class(target, &mut value, state);
                 state.set(&place, value);
+                if self.language == Language::Go
+                    && let Some(ExprKind::Construct { callee, args }) =
+                        source.map(|source| &source.kind)
+                {
+                    self.assign_fields(&place, callee, args, state);
+                }
                 if let Some(ExprKind::Dict(entries)) = source.map(|source| &source.kind) {
                     for (key, item) in entries {
                         if let Some(ExprKind::Str(key)) = key.as_ref().map(|key| &key.kind) {
                             let part = self.eval_value(item, state);
-                            state.set(&format!("{place}[{key}]"), part);
+                            let field = match self.language {
+                                Language::JavaScript | Language::TypeScript => {
+                                    format!("{place}.{key}")
+                                }
+                                _ => format!("{place}[{key}]"),
+                            };
+                            state.set(&field, part);
                         }
                     }
                 }
             }
         }
+    }
+
+    /// Several results of one call: the first is what it is about, the last says whether all went well.
+    fn assign_results(
+        &mut self,
+        parts: &'p [Expr<'p>],
+        source: Option<&'p Expr<'p>>,
+        value: &Value<'p>,
+        state: &mut State<'p>,
+    ) {
+        for (at, part) in parts.iter().enumerate() {
+            let mut result =
+                if at > 0 && at + 1 == parts.len() { Value::default() } else { value.derived() };
+            if at == 0 {
+                result.path.clone_from(&value.path);
+                result.sequence = value.sequence;
+                result.test = source.filter(|source| is_test(source));
+            } else if at + 1 < parts.len() {
+                result.path = value.path.as_ref().map(|path| format!("{path}#{at}").into());
+            }
+            self.assign_from(part, None, result, state);
+        }
+    }
+
+    /// The fields a struct literal fills.
+    fn assign_fields(
+        &mut self,
+        place: &str,
+        callee: &'p Expr<'p>,
+        args: &'p [Arg<'p>],
+        state: &mut State<'p>,
+    ) {
+        if let ExprKind::Name(name) = &callee.kind
+            && let Some(fields) = self.program.structs.get(name)
+        {
+            for (field, ty) in fields {
+                let empty = Value::default().with_path(&ty.name);
+                state.set(&format!("{place}.{field}"), empty);
+            }
+        }
+        for arg in args {
+            if let Some(name) = arg.name {
+                let part = self.eval_for(place, &arg.value, state);
+                state.set(&format!("{place}.{name}"), part);
+            }
+        }
+    }
+
+    /// The path of a member of something of this path: where the file says the type, the type's.
+    pub(super) fn member_path(&self, path: &str, name: &str) -> String {
+        let mut path = path;
+        for _ in 0..4 {
+            let Some(fields) = self.program.structs.get(path) else { break };
+            if let Some(ty) = fields.get(name).filter(|ty| !ty.name.is_empty()) {
+                return ty.name.to_string();
+            }
+            // What an embedded type has, the struct has too.
+            let embedded = fields.iter().find(|(field, ty)| {
+                ty.name.rsplit('.').next() == Some(**field) && ty.name.as_ref() != path
+            });
+            match embedded {
+                Some((_, ty)) => path = &ty.name,
+                None => break,
+            }
+        }
+        format!("{path}.{name}")
     }
 
     /// Binds a loop's target to an element.
@@ -530,6 +795,9 @@ impl<'p> Flow<'p, '_> {
         state: &mut State<'p>,
     ) {
         let mut element = whole.derived();
+        if self.language == Language::Go {
+            element.path = whole.path.as_ref().map(|path| element_path(path));
+        }
         element.alias = iterable.peeled().place().filter(|_| element.is_tainted()).map(Into::into);
         match &target.kind {
             ExprKind::Tuple(parts) | ExprKind::List(parts) => {
@@ -566,6 +834,56 @@ pub(super) fn last_name(expr: &Expr<'_>) -> Option<String> {
     }
 }
 
+/// The path of an element: a list of a known type holds values of that type.
+fn element_path(path: &str) -> std::rc::Rc<str> {
+    match path.strip_prefix("[]") {
+        Some(element) => element.into(),
+        None => format!("{path}[]").into(),
+    }
+}
+
+/// Names that stand for the page, the process or a library, not for data.
+fn is_global(name: &str) -> bool {
+    matches!(
+        name,
+        "$" | "jQuery"
+            | "document"
+            | "window"
+            | "console"
+            | "process"
+            | "require"
+            | "module"
+            | "exports"
+            | "navigator"
+            | "global"
+            | "globalThis"
+            | "arguments"
+            | "angular"
+            | "super"
+            | "import"
+            | "jsx"
+            | "fs"
+            | "path"
+            | "http"
+            | "https"
+            | "util"
+            | "os"
+            | "url"
+            | "crypto"
+            | "child_process"
+            | "localStorage"
+            | "sessionStorage"
+            | "history"
+            | "undefined"
+            | "event"
+            | "test"
+            | "describe"
+            | "it"
+            | "expect"
+            | "assert"
+    )
+}
+
 /// An expression whose outcome says something of its parts.
 pub(super) fn is_test(expr: &Expr<'_>) -> bool {
     matches!(
@@ -590,7 +908,7 @@ pub(super) fn is_test(expr: &Expr<'_>) -> bool {
     )
 }
 
-fn compare(op: BinaryOp, first: &Value<'_>, second: &Value<'_>) -> Option<bool> {
+pub(super) fn compare(op: BinaryOp, first: &Value<'_>, second: &Value<'_>) -> Option<bool> {
     if let (Some(Constant::Int(a)), Some(Constant::Int(b))) = (first.constant, second.constant) {
         return match op {
             BinaryOp::Eq | BinaryOp::Is => Some(a == b),

@@ -1,5 +1,7 @@
 //! What a test says of the values in it.
 
+use hardn_types::Language;
+
 use super::{
     Flow,
     call::Call,
@@ -123,7 +125,7 @@ impl<'p> Flow<'p, '_> {
                             .iter()
                             .map(|atom| atom.clean)
                             .reduce(|a, b| a & b)
-                            .unwrap_or(u64::MAX);
+                            .unwrap_or(u128::MAX);
                         self.clean_expr(expr, bits, &mut state);
                     }
                 }
@@ -149,13 +151,13 @@ impl<'p> Flow<'p, '_> {
                         .iter()
                         .map(|atom| atom.clean)
                         .reduce(|a, b| a & b)
-                        .unwrap_or(u64::MAX);
+                        .unwrap_or(u128::MAX);
                     self.clean_expr(left, bits, &mut state);
                 } else if first.full_text().is_none() {
                     // A list of allowed values that the caller gives is trusted as much as a constant one.
                     let container = right.place().is_some() && !is_text_like(left);
                     if container && self.snippet() {
-                        self.clean_expr(left, u64::MAX, &mut state);
+                        self.clean_expr(left, u128::MAX, &mut state);
                     }
                 }
             }
@@ -171,6 +173,13 @@ impl<'p> Flow<'p, '_> {
                 }
             }
             BinaryOp::Lt | BinaryOp::Le | BinaryOp::Gt | BinaryOp::Ge => {
+                if self.is_typed() {
+                    self.check_counter(op, left, right, &first, &second);
+                    // A number that was compared has bounds.
+                    for side in [left, right] {
+                        self.clean_expr(side, self.index.numbers, &mut state);
+                    }
+                }
                 // `check(x) < 0` failed, or the like.
                 if let (ExprKind::Call { .. }, Some(Constant::Int(0))) =
                     (&left.kind, second.constant)
@@ -181,18 +190,46 @@ impl<'p> Flow<'p, '_> {
                         _ => {}
                     }
                 }
+                if self.language == Language::Go {
+                    let (side, bound) = match op {
+                        BinaryOp::Gt | BinaryOp::Ge => (left, &second),
+                        _ => (right, &first),
+                    };
+                    let strict = matches!(op, BinaryOp::Gt | BinaryOp::Lt);
+                    Self::at_least(side, bound, strict, &mut state);
+                }
+                let below = match op {
+                    BinaryOp::Lt | BinaryOp::Le => left,
+                    _ => right,
+                };
+                self.clean_expr(below, self.index.bounded, &mut state);
                 // A character within a range of characters.
                 for (side, other) in [(left, &second), (right, &first)] {
                     let letter = matches!(other.constant, Some(Constant::Int(32..=127)))
                         || other.full_text().is_some_and(|text| text.chars().count() == 1);
                     if letter && let Some(root) = element_of(side) {
-                        self.clean_expr(root, u64::MAX, &mut state);
+                        self.clean_expr(root, u128::MAX, &mut state);
                     }
                 }
             }
             _ => {}
         }
         Some(state)
+    }
+
+    /// A variable that passed a test is at least the number it was compared with.
+    fn at_least(side: &Expr<'p>, bound: &Value<'p>, strict: bool, state: &mut State<'p>) {
+        let Some(Constant::Int(bound)) = bound.constant else { return };
+        let Some(place) = side.peeled().place() else { return };
+        let bound = bound.saturating_add(i64::from(strict));
+        if let Some(known) = state.get(&place)
+            && let Some(Constant::Int(number)) = known.constant
+            && number < bound
+        {
+            let mut known = known.clone();
+            known.constant = Some(Constant::Int(bound));
+            state.set(&place, known);
+        }
     }
 
     /// Loop counters change; only literals and module constants decide a branch for good.
@@ -208,7 +245,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// Rules for which a value without this text is clean.
-    fn contains_bits(&self, text: &str) -> u64 {
+    fn contains_bits(&self, text: &str) -> u128 {
         self.index
             .contains
             .iter()
@@ -241,7 +278,8 @@ impl<'p> Flow<'p, '_> {
                 self.clean_subjects(&call, guard, *bits, *mark, state);
             }
         }
-        if let Some((number, method)) = self.callee(callee, args.len())
+        let receiver = call.receiver.as_ref().and_then(|(_, value)| value.path.clone());
+        if let Some((number, method)) = self.callee(callee, args.len(), receiver.as_deref())
             && let Some(summary) = self.summary(number)
         {
             let outcomes = if truth { &summary.when_true } else { &summary.when_false };
@@ -321,7 +359,7 @@ impl<'p> Flow<'p, '_> {
         &mut self,
         call: &Call<'p>,
         guard: &Guard,
-        bits: u64,
+        bits: u128,
         mark: u32,
         state: &mut State<'p>,
     ) {
@@ -339,7 +377,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// Marks every place in an expression clean.
-    fn clean_expr(&mut self, expr: &'p Expr<'p>, bits: u64, state: &mut State<'p>) {
+    fn clean_expr(&mut self, expr: &'p Expr<'p>, bits: u128, state: &mut State<'p>) {
         if bits == 0 {
             return;
         }

@@ -1,13 +1,17 @@
 //! Taint, constants and call patterns: one abstract interpretation per function, with summaries inside a file.
 
 mod call;
+mod compared;
 mod constants;
 mod eval;
 mod guard;
+mod pollution;
+mod ruby;
 mod sink;
 mod state;
 mod summary;
 mod text;
+mod types;
 mod value;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,14 +25,21 @@ use self::{
 };
 use crate::{
     engine::Mode,
-    ir::{Expr, ExprKind, Function, Program, Range, Stmt, Type},
+    ir::{BinaryOp, Expr, ExprKind, Function, Param, Program, Range, Stmt, Type},
+    lower::PARAMETER,
     report::Report,
-    rules::Index,
+    rules::{Handler, Index, MemoryCheck, glob},
     walk::{self, Domain},
 };
 
 /// Functions within functions within functions: how deep summaries are asked for.
 const MAX_CALL_DEPTH: usize = 12;
+
+/// Closures within closures.
+const MAX_CLOSURE_DEPTH: usize = 8;
+
+/// Runs of closures in one file: those that are called run once for each call.
+const MAX_CLOSURE_RUNS: usize = 4000;
 
 /// Runs the analysis over every function of a program.
 pub(crate) fn analyse<'p>(
@@ -51,9 +62,16 @@ pub(crate) fn analyse<'p>(
         fields: BTreeMap::new(),
         frame: Frame::default(),
         depth: 0,
+        closures: 0,
+        closure_runs: 0,
+        object_handlers: Vec::new(),
+        closure_end: None,
+        handled: BTreeMap::new(),
+        given: BTreeMap::new(),
         repr_bits: index.cleaned_by("repr"),
     };
     flow.collect();
+    flow.check_compared();
     flow.function(0);
     for class in program.classes.keys() {
         flow.class_fields(class);
@@ -61,6 +79,14 @@ pub(crate) fn analyse<'p>(
     for number in 1..program.functions.len() {
         flow.summary(number);
     }
+    let check = index.checks.iter().find(|(check, _)| *check == MemoryCheck::PrototypePollution);
+    if let Some((_, rule)) = check {
+        for range in pollution::places(program) {
+            flow.alert_here(*rule, range);
+        }
+    }
+    flow.check_methods();
+    flow.with_constants();
 }
 
 /// What belongs to the function under analysis.
@@ -70,8 +96,12 @@ struct Frame<'p> {
     name: &'p str,
     class: Option<&'p str>,
     params: Vec<&'p str>,
+    /// A framework calls it, by its decorators.
+    entry: bool,
     /// In snippet mode its parameters are sources.
     open: bool,
+    /// Other programs may call it: rules for libraries count its parameters in both modes.
+    exported: bool,
     /// The variable an assignment is for, while its value is evaluated.
     target: Option<String>,
     summary: Summary<'p>,
@@ -93,8 +123,19 @@ struct Flow<'p, 'r> {
     fields: BTreeMap<&'p str, State<'p>>,
     frame: Frame<'p>,
     depth: usize,
+    /// Closures around the current statement.
+    closures: usize,
+    closure_runs: usize,
+    /// What the call around an object does with functions in it.
+    object_handlers: Vec<&'p Handler>,
+    /// What the closure being run leaves behind where it returns.
+    closure_end: Option<State<'p>>,
+    /// Functions that were registered as handlers, and what each of their parameters is.
+    handled: BTreeMap<usize, &'p [String]>,
+    /// Constants that functions of the file are called with.
+    given: BTreeMap<usize, Vec<Vec<Option<Value<'p>>>>>,
     /// Rules that a value shown by `repr` cannot hurt.
-    repr_bits: u64,
+    repr_bits: u128,
 }
 
 impl<'p> Flow<'p, '_> {
@@ -122,22 +163,28 @@ impl<'p> Flow<'p, '_> {
 
     /// Analyses a function and leaves its summary.
     fn function(&mut self, number: usize) {
+        self.function_with(number, None);
+    }
+
+    /// The same with constants for some of its parameters.
+    fn function_with(&mut self, number: usize, constants: Option<&[Option<Value<'p>>]>) {
         let function = &self.program.functions[number];
         let mut state = State::default();
-        let entry = function
-            .decorators
-            .iter()
-            .filter_map(|decorator| {
-                let callee = if let ExprKind::Call { callee, .. } = &decorator.kind {
-                    callee
-                } else {
-                    decorator
-                };
-                callee.dotted(&self.program.imports)
-            })
-            .any(|path| self.index.is_entry_point(&path));
         for (at, param) in function.params.iter().enumerate() {
-            let value = self.param_value(function, at, entry);
+            let entry = self.is_entry(function, Some(param));
+            let mut value = self.param_value(function, at, entry);
+            if let Some(path) = self.handled.get(&number).and_then(|paths| paths.get(at)) {
+                value =
+                    self.remote_param(path, param.range).unwrap_or_else(|| Value::of_path(path));
+            }
+            if let Some(Some(given)) = constants.and_then(|given| given.get(at)) {
+                value = value.without_atoms();
+                value.text.clone_from(&given.text);
+                value.constant = given.constant;
+                if given.path.is_some() {
+                    value.path.clone_from(&given.path);
+                }
+            }
             if !param.name.is_empty() {
                 state.set(param.name, value);
             }
@@ -147,7 +194,12 @@ impl<'p> Flow<'p, '_> {
             name: function.name,
             class: function.class,
             params: function.params.iter().map(|param| param.name).collect(),
+            entry: self.is_entry(function, None),
             open: self.snippet() && !self.called.contains(&number),
+            exported: function
+                .decorators
+                .iter()
+                .any(|decorator| matches!(decorator.kind, ExprKind::Name("export"))),
             target: None,
             summary: Summary::new(function.params.len()),
         };
@@ -170,19 +222,65 @@ impl<'p> Flow<'p, '_> {
         self.summaries[number] = Progress::Done(frame.summary.finished());
     }
 
+    /// Whether a decorator of the function, or of this parameter, makes the parameter remote; without one, whether a
+    /// framework calls the function.
+    fn is_entry(&self, function: &'p Function<'p>, param: Option<&Param<'p>>) -> bool {
+        let (name, ty) = param.map_or(("", ""), |param| (param.name, param.ty.name.as_ref()));
+        let overriding = function.class.is_some_and(|class| {
+            self.index.overridden.iter().any(|source| {
+                source.methods.iter().any(|name| glob(name, function.name))
+                    && !source.except.iter().any(|known| glob(known, ty))
+                    && self.extends(class, &source.of)
+            })
+        });
+        overriding
+            || function.decorators.iter().any(|decorator| {
+                let (callee, args) = match &decorator.kind {
+                    ExprKind::Call { callee, args } => (&**callee, args.as_slice()),
+                    _ => (decorator, [].as_slice()),
+                };
+                let other = self.language == Language::Java
+                    && args.iter().any(|arg| {
+                        arg.name == Some(PARAMETER)
+                            && !matches!(arg.value.kind, ExprKind::Name(known) if known == name)
+                    });
+                !other
+                    && callee
+                        .dotted(&self.program.imports)
+                        .is_some_and(|path| self.index.is_entry_point(&path, ty))
+            })
+    }
+
     fn param_value(&self, function: &'p Function<'p>, at: usize, entry: bool) -> Value<'p> {
         let param = &function.params[at];
         let is_self = at == 0 && function.class.is_some() && matches!(param.name, "self" | "cls");
         let plain = match self.language {
             Language::Python => matches!(param.ty.name.as_ref(), "int" | "float" | "bool"),
-            _ => {
+            Language::C | Language::Cpp => {
                 !param.ty.is_pointer()
                     && (param.ty.is_integer()
                         || matches!(param.ty.name.as_ref(), "float" | "double"))
             }
+            _ => is_plain_type(&param.ty.name),
         };
-        if is_self || plain || at > usize::from(u8::MAX) {
+        if is_self && self.language == Language::Go {
+            return Value::of_path(param.path());
+        }
+        if is_self || at > usize::from(u8::MAX) {
             return Value::default();
+        }
+        let path = match self.language {
+            Language::Python | Language::C | Language::Cpp => param.name,
+            _ => param.path(),
+        };
+        if plain {
+            return if self.is_typed() { Value::of_path(path) } else { Value::default() };
+        }
+        if !matches!(self.language, Language::Python | Language::C | Language::Cpp)
+            && !param.ty.name.is_empty()
+            && let Some(value) = self.remote_param(path, param.range)
+        {
+            return value;
         }
         let trace = Trace::start(param.range, format!("`{}` comes from the caller", param.name));
         // A `main` has no caller inside the program.
@@ -190,7 +288,11 @@ impl<'p> Flow<'p, '_> {
         let origin = if entry {
             Origin::Remote
         } else if main {
-            if self.index.value_source(param.name) == Some(false) {
+            if self
+                .index
+                .value_source(param.name, function.name)
+                .is_some_and(|source| !source.local)
+            {
                 Origin::Remote
             } else {
                 Origin::Local
@@ -198,7 +300,15 @@ impl<'p> Flow<'p, '_> {
         } else {
             Origin::Parameter(at as u8)
         };
-        Value::of_atom(Atom::new(origin, trace)).with_path(param.name)
+        Value::of_atom(Atom::new(origin, trace)).with_path(path)
+    }
+
+    /// A parameter whose kind makes it a source.
+    fn remote_param(&self, path: &str, range: Range) -> Option<Value<'p>> {
+        self.index.value_source(path, "").is_some_and(|source| !source.local).then(|| {
+            let trace = Trace::start(range, format!("`{path}` comes from outside the program"));
+            Value::of_atom(Atom::new(Origin::Remote, trace)).with_path(path)
+        })
     }
 
     /// What a class leaves in its fields: its body, then its constructor.
@@ -219,10 +329,11 @@ impl<'p> Flow<'p, '_> {
             self.frame = outer;
         }
         self.fields.insert(class, fields.clone());
-        let constructor = self.program.functions.iter().position(|function| {
-            function.class == Some(class)
-                && matches!(function.name, "__init__" | "setUp" | "__post_init__")
-        });
+        let constructor = self
+            .program
+            .functions
+            .iter()
+            .position(|function| function.class == Some(class) && function.constructor);
         if let Some(number) = constructor {
             self.summary(number);
             if let Progress::Done(summary) = &self.summaries[number] {
@@ -238,6 +349,14 @@ impl<'p> Flow<'p, '_> {
             }
             self.fields.insert(class, fields);
         }
+    }
+
+    /// Values of this type carry nothing to inject.
+    fn is_number(&self, ty: &Type<'p>) -> bool {
+        if self.is_typed() {
+            return is_plain_type(&ty.name);
+        }
+        !ty.is_pointer() && ty.is_integer() && ty.name != "char"
     }
 
     /// A value the code at hand does not explain.
@@ -279,16 +398,27 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         state: &mut State<'p>,
     ) {
         let Some(init) = init else {
-            state.set(name, Value::default());
+            let value = match self.language {
+                Language::Go if !ty.name.is_empty() => Value::default().with_path(&ty.name),
+                _ if self.is_typed() => Self::typed(Value::default(), ty),
+                _ => Value::default(),
+            };
+            state.set(name, value);
             return;
         };
         let mut value = self.eval_for(name, init, state);
         self.check_literal(name, init);
-        if !ty.is_pointer() && ty.is_integer() && ty.name != "char" {
-            value = value.without_atoms();
+        if self.is_typed() {
+            self.check_widened(init, &value, &ty.name);
+        }
+        if self.is_number(ty) {
+            value = self.as_number(value);
+        }
+        if self.is_typed() {
+            value = Self::typed(value, ty);
         }
         value.test = eval::is_test(init).then_some(init);
-        value.alias = init.peeled().place().filter(|_| value.is_tainted()).map(Into::into);
+        value.alias = types::origin(init).place().filter(|_| value.is_tainted()).map(Into::into);
         if value.path.is_none() && self.language != Language::Python {
             value.path = Some(ty.name.as_ref().into());
         }
@@ -319,6 +449,12 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         let _ = range;
         self.frame.summary.add_return(&result);
         self.leave(state);
+        if self.closures > 0 {
+            match &mut self.closure_end {
+                Some(end) => end.join(state.clone()),
+                none => *none = Some(state.clone()),
+            }
+        }
     }
 
     fn raises(&mut self, value: Option<&'p Expr<'p>>, state: &mut State<'p>) {
@@ -345,14 +481,74 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
             && let Some(place) = value.peeled().place()
         {
             let current = self.eval_value(value, &mut state);
-            state.clean(&place, u64::MAX, current);
+            state.clean(&place, u128::MAX, current);
         }
         Some(state)
+    }
+
+    fn takes(
+        &mut self,
+        value: &'p Expr<'p>,
+        values: &'p [Expr<'p>],
+        state: &State<'p>,
+    ) -> Option<bool> {
+        // What Java's propagators hand on, such as `text.charAt(2)`, need not have the text it came from.
+        if self.is_typed() {
+            return None;
+        }
+        let mut state = state.clone();
+        let known = self.eval_value(value, &mut state);
+        let mut certain = Some(false);
+        for case in values {
+            let case = self.eval_value(case, &mut state);
+            match eval::compare(BinaryOp::Eq, &known, &case) {
+                Some(true) => return Some(true),
+                Some(false) => {}
+                None => certain = None,
+            }
+        }
+        certain
     }
 
     fn ends(&mut self, expr: &'p Expr<'p>) -> bool {
         never_returns(expr)
     }
+}
+
+/// Numbers and truth values of languages with declared types: nothing to inject through.
+fn is_plain_type(name: &str) -> bool {
+    matches!(
+        name,
+        "int"
+            | "long"
+            | "short"
+            | "byte"
+            | "float"
+            | "double"
+            | "boolean"
+            | "bool"
+            | "number"
+            | "Integer"
+            | "Long"
+            | "Short"
+            | "Byte"
+            | "Float"
+            | "Double"
+            | "Boolean"
+            | "int8"
+            | "int16"
+            | "int32"
+            | "int64"
+            | "uint"
+            | "uint8"
+            | "uint16"
+            | "uint32"
+            | "uint64"
+            | "float32"
+            | "float64"
+            | "rune"
+            | "bigint"
+    )
 }
 
 /// Calls that do not come back.
@@ -403,6 +599,9 @@ pub(crate) fn called_names<'p>(body: &'p [Stmt<'p>], out: &mut BTreeSet<&'p str>
 }
 
 fn names_in<'p>(expr: &'p Expr<'p>, out: &mut BTreeSet<&'p str>) {
+    if let ExprKind::Closure { body, .. } = &expr.kind {
+        called_names(body, out);
+    }
     if let ExprKind::Call { callee, .. } = &expr.kind
         && let ExprKind::Name(name) | ExprKind::Attribute { name, .. } = &callee.kind
     {

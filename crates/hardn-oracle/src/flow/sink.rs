@@ -1,16 +1,19 @@
 //! Where alerts are made: sinks, returned values, literals.
 
+use hardn_types::Language;
+
 use super::{
     Flow,
-    call::Call,
+    call::{Call, mentions},
+    state::State,
     summary::ParamSink,
     text,
-    value::{Atom, Constant, Origin, Trace, Value},
+    value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value},
 };
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Range},
     report::Alert,
-    rules::{Argument, Literal, Shape, Sink},
+    rules::{Argument, Literal, SettingOperator, Shape, Sink},
 };
 use std::rc::Rc;
 
@@ -21,6 +24,24 @@ pub(super) struct Demand {
     pub(super) needs_built: bool,
     pub(super) unknown: bool,
     pub(super) base: bool,
+    /// In faithful mode, parameters count: `Some(true)` once they were joined to other text.
+    pub(super) parameters: Option<bool>,
+    /// The alert stands where the data comes from.
+    pub(super) at_source: bool,
+}
+
+impl Demand {
+    /// What a sink inside a called function asks of its argument.
+    pub(super) fn inside(sink: &ParamSink) -> Self {
+        Self {
+            rule: sink.rule,
+            needs_built: sink.needs_built && !sink.built,
+            unknown: sink.unknown,
+            base: sink.base,
+            parameters: None,
+            at_source: sink.at_source,
+        }
+    }
 }
 
 impl<'p> Flow<'p, '_> {
@@ -31,6 +52,8 @@ impl<'p> Flow<'p, '_> {
             needs_built: sink.built.unwrap_or(file.built),
             unknown: sink.unknown.unwrap_or(file.unknown),
             base: sink.base,
+            parameters: file.parameters.then_some(file.built),
+            at_source: sink.at_source,
         }
     }
 
@@ -45,14 +68,19 @@ impl<'p> Flow<'p, '_> {
         if !value.is_tainted() || (sink.shape == Shape::Text && value.sequence) {
             return;
         }
+        // A value alone is a text of which nothing is known.
+        let alone = self.has_objects().then_some(HOLE_TEXT);
         if let Some(pattern) = &sink.text
-            && !value.text.as_ref().is_some_and(|text| pattern.0.is_match(text))
+            && !value.text.as_deref().or(alone).is_some_and(|text| pattern.0.is_match(text))
         {
             return;
         }
         if let Some(context) = &sink.context
             && !self.in_context(context)
         {
+            return;
+        }
+        if !self.decorators_allow(sink) {
             return;
         }
         self.taint_reaches(demand, expr.range, value);
@@ -90,6 +118,32 @@ impl<'p> Flow<'p, '_> {
         self.check_sink(demand, sink, first, &value);
     }
 
+    /// The names of everything the file calls.
+    pub(super) fn all_called(&self) -> std::collections::BTreeSet<&'p str> {
+        let mut names = std::collections::BTreeSet::new();
+        for function in &self.program.functions {
+            super::called_names(&function.body, &mut names);
+        }
+        names
+    }
+
+    /// Whether neither the name of the function or variable nor what the function calls speaks against an alert.
+    pub(super) fn allowed_here(
+        &self,
+        outside: Option<&crate::rules::Pattern>,
+        unless_calls: &[String],
+    ) -> bool {
+        if outside.is_some_and(|outside| self.in_context(outside)) {
+            return false;
+        }
+        if unless_calls.is_empty() {
+            return true;
+        }
+        let mut names = std::collections::BTreeSet::new();
+        super::called_names(&self.program.functions[self.frame.number].body, &mut names);
+        !unless_calls.iter().any(|name| names.contains(name.as_str()))
+    }
+
     pub(super) fn in_context(&self, context: &crate::rules::Pattern) -> bool {
         context.0.is_match(self.frame.name)
             || self.frame.target.as_ref().is_some_and(|target| context.0.is_match(target))
@@ -97,7 +151,7 @@ impl<'p> Flow<'p, '_> {
 
     /// Alerts and summary entries for tainted data at a place that must not have it.
     pub(super) fn taint_reaches(&mut self, demand: Demand, range: Range, value: &Value<'p>) {
-        let bit = 1u64.checked_shl(demand.rule as u32).unwrap_or(0);
+        let bit = 1u128.checked_shl(demand.rule as u32).unwrap_or(0);
         let mut worst: Option<&Atom> = None;
         for atom in value.atoms() {
             if atom.clean & bit != 0 {
@@ -112,6 +166,7 @@ impl<'p> Flow<'p, '_> {
                     needs_built: demand.needs_built,
                     unknown: demand.unknown,
                     base: demand.base || !atom.leading,
+                    at_source: demand.at_source,
                 });
             }
             if self.counts(atom, demand) && worst.is_none_or(|known| atom.origin > known.origin) {
@@ -120,13 +175,25 @@ impl<'p> Flow<'p, '_> {
         }
         if let Some(atom) = worst {
             let trace = atom.trace.step(range, "reaches this place".to_owned());
+            let range = if demand.at_source { trace.root() } else { range };
             self.alert(demand.rule, range, None, &trace);
         }
     }
 
     fn counts(&self, atom: &Atom, demand: Demand) -> bool {
+        if !self.index.rules[demand.rule].file.remote && !atom.own {
+            return false;
+        }
         match atom.origin {
             Origin::Remote => true,
+            Origin::Parameter(_)
+                if self.frame.exported && self.index.rules[demand.rule].file.library =>
+            {
+                !demand.needs_built || atom.built
+            }
+            Origin::Parameter(_) if !self.snippet() => {
+                demand.parameters.is_some_and(|built| !built || atom.built)
+            }
             _ if !self.snippet() => false,
             Origin::Parameter(_) if !self.frame.open => false,
             Origin::Unknown if !demand.unknown => false,
@@ -150,7 +217,18 @@ impl<'p> Flow<'p, '_> {
 
     pub(super) fn check_returned(&mut self, expr: &Expr<'p>, value: &Value<'p>) {
         let index = self.index;
+        // What a closure returns goes to whoever calls it.
+        if self.is_typed() && self.closures > 0 {
+            return;
+        }
         for (rule, sink) in &index.returned {
+            let returns = &self.program.functions[self.frame.number].returns.name;
+            if !sink.returns.is_empty() && !sink.returns.iter().any(|name| name == returns) {
+                continue;
+            }
+            if sink.entry && !self.frame.entry {
+                continue;
+            }
             let demand = self.demand(*rule, sink);
             self.check_sink(demand, sink, expr, value);
         }
@@ -185,11 +263,111 @@ impl<'p> Flow<'p, '_> {
             _ => return,
         };
         for (rule, model) in &index.literals {
+            if model.field && (self.frame.class.is_none() || !self.frame.name.is_empty()) {
+                continue;
+            }
             let excepted = model.except.as_ref().is_some_and(|except| except.0.is_match(text))
                 || model.except_name.as_ref().is_some_and(|except| except.0.is_match(name));
             let fits = model.value.as_ref().is_none_or(|pattern| pattern.0.is_match(text));
             if !text.is_empty() && !excepted && fits && model.name.0.is_match(name) {
                 self.alert_here(*rule, expr.range);
+            }
+        }
+    }
+
+    /// A test for a part of a text: `"host.com" in url`.
+    pub(super) fn check_contains(&mut self, range: Range, part: &Value<'p>, whole: &Value<'p>) {
+        // Membership of a list is a test for the whole text.
+        if whole.sequence || whole.full_text().is_some() {
+            return;
+        }
+        let (Some(text), index) = (part.full_text(), self.index) else { return };
+        for (rule, model) in &index.tests {
+            if model.text.0.is_match(text) {
+                self.alert_here(*rule, range);
+            }
+        }
+    }
+
+    /// A value that is assigned to a name or attribute that must not have it.
+    pub(super) fn check_assigned(
+        &mut self,
+        target: &'p Expr<'p>,
+        source: &'p Expr<'p>,
+        value: &Value<'p>,
+        state: &mut State<'p>,
+    ) {
+        let index = self.index;
+        if index.assigned.is_empty() || !value.is_tainted() {
+            return;
+        }
+        let mut paths: Vec<String> = target.dotted(&self.program.imports).into_iter().collect();
+        match &target.kind {
+            ExprKind::Attribute { base, name, .. } => {
+                let path = self.eval_value(base, state).path;
+                paths.extend(path.map(|path| format!("{path}.{name}")));
+            }
+            ExprKind::Subscript { base, .. } => {
+                let path = self.eval_value(base, state).path;
+                paths.extend(path.map(|path| format!("{path}[]")));
+            }
+            _ => {}
+        }
+        for (rule, patterns, sink) in &index.assigned {
+            if paths.iter().any(|path| patterns.iter().any(|pattern| pattern.matches(path))) {
+                let demand = self.demand(*rule, sink);
+                self.check_sink(demand, sink, source, value);
+            }
+        }
+    }
+
+    /// An assignment to an attribute that taints or cleans the object it belongs to.
+    pub(super) fn apply_setting(
+        &mut self,
+        op: Option<BinaryOp>,
+        target: &'p Expr<'p>,
+        value: &'p Expr<'p>,
+        state: &mut State<'p>,
+    ) {
+        let index = self.index;
+        let ExprKind::Attribute { base, .. } = &target.kind else { return };
+        let (Some(place), false) = (base.place(), index.settings.is_empty()) else { return };
+        let Some(path) = target.dotted(&self.program.imports) else { return };
+        for model in &index.settings {
+            let operator = match op {
+                None => SettingOperator::Assign,
+                Some(BinaryOp::BitOr) => SettingOperator::Or,
+                Some(BinaryOp::BitAnd) => SettingOperator::And,
+                Some(_) => continue,
+            };
+            if model.setting.operator != operator
+                || !model.pattern.matches(&path)
+                || !mentions(value, &model.setting.mentions)
+            {
+                continue;
+            }
+            let mut object = self.eval_value(base, state);
+            if model.taints {
+                let trace = Trace::start(target.range, format!("`{path}` is set"));
+                let atom = Atom::only_for(Origin::Remote, !model.bits, trace);
+                object.absorb(&Value::of_atom(atom));
+                state.set(&place, object);
+            } else {
+                state.clean(&place, model.bits, object);
+            }
+        }
+    }
+
+    /// The same for an entry of an object: `{secret: value}`.
+    pub(super) fn check_entry(&mut self, key: &str, source: &'p Expr<'p>, value: &Value<'p>) {
+        let index = self.index;
+        if index.assigned.is_empty() || !value.is_tainted() {
+            return;
+        }
+        for (rule, patterns, sink) in &index.assigned {
+            if patterns.iter().any(|pattern| pattern.matches(key)) {
+                let demand = self.demand(*rule, sink);
+                self.check_sink(demand, sink, source, value);
             }
         }
     }
@@ -202,13 +380,30 @@ impl<'p> Flow<'p, '_> {
         value: &Value<'p>,
     ) {
         let index = self.index;
-        if index.attributes.is_empty() || !matches!(target.kind, ExprKind::Attribute { .. }) {
+        if index.attributes.is_empty() {
             return;
         }
-        let Some(path) = target.dotted(&self.program.imports) else { return };
+        let path = match &target.kind {
+            ExprKind::Attribute { .. } => target.dotted(&self.program.imports),
+            // `defaults[:verify] = false`
+            ExprKind::Subscript { base, index } if self.language == Language::Ruby => {
+                match (base.dotted(&self.program.imports), &index.kind) {
+                    (Some(base), ExprKind::Str(key)) => Some(format!("{base}.{key}")),
+                    _ => None,
+                }
+            }
+            _ => None,
+        };
+        let Some(path) = path else { return };
         for (rule, patterns, model) in &index.attributes {
             if patterns.iter().any(|pattern| pattern.matches(&path))
-                && model.is.iter().any(|literal| self.equals(literal, expr, value))
+                && (model.is.iter().any(|literal| self.equals(literal, expr, value))
+                    || model.mentions.as_ref().is_some_and(|pattern| mentions(expr, pattern)))
+                && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
+                && !model
+                    .outside
+                    .as_ref()
+                    .is_some_and(|names| target.root().is_some_and(|root| names.0.is_match(root)))
             {
                 self.alert_here(*rule, expr.range);
             }

@@ -50,7 +50,7 @@ impl<'p> State<'p> {
     }
 
     /// Marks a place, and what it was copied from, clean of some rules. `current` is what the place evaluates to.
-    pub(crate) fn clean(&mut self, place: &str, bits: u64, current: Value<'p>) {
+    pub(crate) fn clean(&mut self, place: &str, bits: u128, current: Value<'p>) {
         let mut place = place.to_owned();
         let mut current = current;
         for _ in 0..3 {

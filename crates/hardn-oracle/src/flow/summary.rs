@@ -27,18 +27,21 @@ pub(super) struct ParamSink {
     pub(super) needs_built: bool,
     pub(super) unknown: bool,
     pub(super) base: bool,
+    pub(super) at_source: bool,
 }
 
 /// The summary of one function.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Summary<'p> {
     pub(super) sinks: Vec<ParamSink>,
+    /// Parameters that are functions, and what they are called with.
+    pub(super) applied: Vec<(u8, Vec<Value<'p>>)>,
     pub(super) returned: Option<Value<'p>>,
     /// Per parameter, the rules it is clean of on every normal way out.
-    pub(super) checked: Vec<Option<u64>>,
+    pub(super) checked: Vec<Option<u128>>,
     /// The same where the result is true, and where it is false.
-    pub(super) when_true: Vec<Option<u64>>,
-    pub(super) when_false: Vec<Option<u64>>,
+    pub(super) when_true: Vec<Option<u128>>,
+    pub(super) when_false: Vec<Option<u128>>,
     /// `self.*` on the ways out.
     pub(super) fields: State<'p>,
 }
@@ -80,7 +83,7 @@ impl<'p> Flow<'p, '_> {
         self.summaries[number] = Progress::Running;
         let function = &self.program.functions[number];
         if let Some(class) = function.class
-            && !matches!(function.name, "__init__" | "setUp" | "__post_init__")
+            && !function.constructor
         {
             self.class_fields(class);
         }
@@ -93,7 +96,15 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// The function of this file a call goes to, if there is just one that it can be.
-    pub(super) fn callee(&self, callee: &Expr<'p>, n_args: usize) -> Option<(usize, bool)> {
+    pub(super) fn callee(
+        &self,
+        callee: &Expr<'p>,
+        n_args: usize,
+        receiver: Option<&str>,
+    ) -> Option<(usize, bool)> {
+        if self.is_typed() {
+            return self.typed_callee(callee, n_args, receiver).map(|number| (number, false));
+        }
         let (name, method) = match &callee.kind {
             ExprKind::Name(name) => (*name, false),
             ExprKind::Attribute { name, base, .. } => {
@@ -175,7 +186,7 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
-    fn param_bits(&self, state: &State<'p>) -> Vec<u64> {
+    fn param_bits(&self, state: &State<'p>) -> Vec<u128> {
         self.frame
             .params
             .iter()
@@ -188,14 +199,14 @@ impl<'p> Flow<'p, '_> {
                     .map(|atom| atom.clean)
                     .reduce(|a, b| a & b)
                     // No taint of its own left: clean of everything, or assigned anew, which the caller does not see.
-                    .unwrap_or(u64::MAX),
+                    .unwrap_or(u128::MAX),
                 None => 0,
             })
             .collect()
     }
 }
 
-fn narrow(slots: &mut [Option<u64>], bits: &[u64]) {
+fn narrow(slots: &mut [Option<u128>], bits: &[u128]) {
     for (slot, bits) in slots.iter_mut().zip(bits) {
         *slot = Some(slot.map_or(*bits, |known| known & bits));
     }

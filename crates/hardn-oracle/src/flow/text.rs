@@ -8,7 +8,7 @@ pub(super) fn percent<'p>(
     format: &Value<'p>,
     items: &[Value<'p>],
     is_sequence: bool,
-    repr: u64,
+    repr: u128,
     range: Range,
 ) -> Value<'p> {
     let Some(text) = format.text.clone() else {
@@ -81,7 +81,7 @@ pub(super) fn braces<'p>(
     format: &Value<'p>,
     items: &[Value<'p>],
     named: &[(&str, Value<'p>)],
-    repr: u64,
+    repr: u128,
     range: Range,
 ) -> Value<'p> {
     let Some(text) = format.text.clone() else {

@@ -79,23 +79,31 @@ impl Trace {
 pub(crate) struct Atom {
     pub(crate) origin: Origin,
     /// One bit per flow rule the value can no longer hurt.
-    pub(crate) clean: u64,
+    pub(crate) clean: u128,
     /// What guards may ask for, such as a normalised path.
     pub(crate) marks: u32,
     /// It was joined to other text.
     pub(crate) built: bool,
     /// It stands before a slash: the folder part of a path.
     pub(crate) leading: bool,
+    /// It concerns one rule alone, whose source it came from.
+    pub(crate) own: bool,
     pub(crate) trace: Rc<Trace>,
 }
 
 impl Atom {
     pub(crate) fn new(origin: Origin, trace: Rc<Trace>) -> Self {
-        Self { origin, clean: 0, marks: 0, built: false, leading: false, trace }
+        Self { origin, clean: 0, marks: 0, built: false, leading: false, own: false, trace }
+    }
+
+    /// Taint that concerns no rule but some.
+    pub(crate) fn only_for(origin: Origin, clean: u128, trace: Rc<Trace>) -> Self {
+        Self { clean, own: clean != 0, ..Self::new(origin, trace) }
     }
 
     fn same_origin(&self, other: &Self) -> bool {
         self.origin == other.origin
+            && self.own == other.own
             && (Rc::ptr_eq(&self.trace, &other.trace) || self.trace.root() == other.trace.root())
     }
 }
@@ -123,9 +131,11 @@ pub(crate) struct Value<'p> {
     pub(crate) test: Option<&'p Expr<'p>>,
     /// The variable it was copied from.
     pub(crate) alias: Option<Rc<str>>,
+    /// The function it is.
+    pub(crate) function: Option<&'p Expr<'p>>,
 }
 
-impl Value<'_> {
+impl<'p> Value<'p> {
     pub(crate) fn of_text(text: &str) -> Self {
         Self { text: Some(Rc::from(text)), ..Self::default() }
     }
@@ -190,8 +200,8 @@ impl Value<'_> {
     }
 
     /// Clean of the given rules; of all of them, no taint is left.
-    pub(crate) fn clean(&mut self, bits: u64) {
-        if bits == u64::MAX {
+    pub(crate) fn clean(&mut self, bits: u128) {
+        if bits == u128::MAX {
             self.atoms = None;
         } else if bits != 0 && self.atoms().iter().any(|atom| atom.clean & bits != bits) {
             self.change(|atom| atom.clean |= bits);
@@ -236,7 +246,7 @@ impl Value<'_> {
     }
 
     /// Either this value or the other.
-    pub(crate) fn join(&mut self, other: &Self) {
+    pub(crate) fn join(&mut self, other: &Value<'p>) {
         self.absorb(other);
         if self.text != other.text {
             // Either text may reach a sink; the longer one says more.
@@ -262,6 +272,7 @@ impl Value<'_> {
         if self.alias != other.alias {
             self.alias = None;
         }
+        self.function = self.function.or(other.function);
     }
 }
 

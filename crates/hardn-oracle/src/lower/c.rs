@@ -12,15 +12,7 @@ use crate::ir::{
 pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
     let mut lowering =
         Lowering { source: Source { code }, program: Program::default(), class: None, depth: 0 };
-    lowering.program.functions.push(Function {
-        name: "",
-        class: None,
-        params: Vec::new(),
-        returns: Type::default(),
-        decorators: Vec::new(),
-        body: Vec::new(),
-        top_level: true,
-    });
+    lowering.program.functions.push(Function::top_level());
     let body = lowering.block(root);
     lowering.program.functions[0].body = body;
     lowering.program.error_bytes = error_bytes(root);
@@ -366,6 +358,7 @@ impl<'a> Lowering<'a> {
             decorators: Vec::new(),
             body,
             top_level: false,
+            constructor: false,
         });
     }
 

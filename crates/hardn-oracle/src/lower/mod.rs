@@ -1,8 +1,15 @@
 //! From source text to the common form: one front end per grammar.
 
 mod c;
+mod go;
+mod java;
+mod javascript;
 mod literal;
 mod python;
+mod regexp;
+mod ruby;
+
+pub(crate) use java::PARAMETER;
 
 use std::cell::RefCell;
 
@@ -17,8 +24,11 @@ const MAX_DEPTH: u32 = 100;
 /// Share of the text inside error nodes beyond which nothing can be said.
 const MAX_ERROR_SHARE: f64 = 0.6;
 
+/// Grammars; TypeScript has two.
+const N_GRAMMARS: usize = 9;
+
 thread_local! {
-    static PARSERS: RefCell<[Option<Parser>; 3]> = const { RefCell::new([None, None, None]) };
+    static PARSERS: RefCell<[Option<Parser>; N_GRAMMARS]> = const { RefCell::new([const { None }; N_GRAMMARS]) };
 }
 
 /// Parses and lowers a piece of code.
@@ -33,7 +43,11 @@ pub(crate) fn lower(code: &str, language: Language) -> Result<Program<'_>, Strin
     let root = tree.root_node();
     let program = match language {
         Language::Python => python::lower(root, code),
-        _ => c::lower(root, code),
+        Language::C | Language::Cpp => c::lower(root, code),
+        Language::JavaScript | Language::TypeScript => javascript::lower(root, code),
+        Language::Go => go::lower(root, code),
+        Language::Java => java::lower(root, code),
+        Language::Ruby => ruby::lower(root, code),
     };
     let statements: usize = program.functions.iter().map(|function| function.body.len()).sum();
     let nothing = statements == 0
@@ -60,7 +74,13 @@ fn parse(code: &str, language: Language) -> Result<Tree, String> {
         Language::Python => (0, tree_sitter_python::LANGUAGE),
         Language::C => (1, tree_sitter_c::LANGUAGE),
         Language::Cpp => (2, tree_sitter_cpp::LANGUAGE),
-        other => return Err(format!("no front end for {other} yet")),
+        // Its grammar reads JSX too.
+        Language::JavaScript => (3, tree_sitter_javascript::LANGUAGE),
+        Language::TypeScript if is_tsx(code) => (4, tree_sitter_typescript::LANGUAGE_TSX),
+        Language::TypeScript => (5, tree_sitter_typescript::LANGUAGE_TYPESCRIPT),
+        Language::Go => (6, tree_sitter_go::LANGUAGE),
+        Language::Java => (7, tree_sitter_java::LANGUAGE),
+        Language::Ruby => (8, tree_sitter_ruby::LANGUAGE),
     };
     PARSERS.with_borrow_mut(|parsers| {
         let parser = match &mut parsers[slot] {
@@ -74,6 +94,11 @@ fn parse(code: &str, language: Language) -> Result<Tree, String> {
         parser.reset();
         parser.parse(code, None).ok_or_else(|| "the parser gave up".to_owned())
     })
+}
+
+/// TypeScript with markup in it: casts in angle brackets are read as markup there, so it is asked for only if needed.
+fn is_tsx(code: &str) -> bool {
+    code.contains("</") || code.contains("/>")
 }
 
 /// What the front ends share: text and ranges of nodes.

@@ -12,15 +12,7 @@ use crate::ir::{
 pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
     let mut lowering =
         Lowering { source: Source { code }, program: Program::default(), class: None, depth: 0 };
-    lowering.program.functions.push(Function {
-        name: "",
-        class: None,
-        params: Vec::new(),
-        returns: Type::default(),
-        decorators: Vec::new(),
-        body: Vec::new(),
-        top_level: true,
-    });
+    lowering.program.functions.push(Function::top_level());
     let body = lowering.block(root);
     lowering.program.functions[0].body = body;
     lowering.program.error_bytes = error_bytes(root);
@@ -198,7 +190,9 @@ impl<'a> Lowering<'a> {
             match child.kind() {
                 "except_clause" | "except_group_clause" => {
                     let block = named(child).into_iter().rev().find(|part| part.kind() == "block");
-                    handlers.push(block.map(|block| self.block(block)).unwrap_or_default());
+                    let mut handler: Vec<Stmt<'a>> = self.caught(child).into_iter().collect();
+                    handler.extend(block.map(|block| self.block(block)).unwrap_or_default());
+                    handlers.push(handler);
                 }
                 "else_clause" => otherwise = self.field_block(child, "body"),
                 "finally_clause" => {
@@ -212,6 +206,18 @@ impl<'a> Lowering<'a> {
             }
         }
         StmtKind::Try { body, handlers, otherwise, finally }
+    }
+
+    /// `except E as e` as `e = __exception__()`, a call that rules can name.
+    fn caught(&mut self, clause: Node<'_>) -> Option<Stmt<'a>> {
+        let pattern = named(clause).into_iter().find(|part| part.kind() == "as_pattern")?;
+        let alias = pattern.child_by_field_name("alias")?.named_child(0)?;
+        let place = range(pattern);
+        let callee = Box::new(Expr::new(ExprKind::Name("__exception__"), place));
+        let value = Box::new(Expr::new(ExprKind::Call { callee, args: Vec::new() }, place));
+        let target = Box::new(self.expr(alias));
+        let kind = ExprKind::Assign { op: None, target, value };
+        Some(Stmt { kind: StmtKind::Expr(Expr::new(kind, place)), range: place })
     }
 
     fn with_statement(&mut self, node: Node<'_>) -> StmtKind<'a> {
@@ -246,9 +252,20 @@ impl<'a> Lowering<'a> {
                 for pattern in
                     named(clause).into_iter().filter(|child| child.kind() == "case_pattern")
                 {
-                    if self.source.text(pattern) != "_" {
-                        values.push(self.expr(pattern));
+                    if self.source.text(pattern) == "_" {
+                        continue;
                     }
+                    match pattern.named_child(0).filter(|inner| inner.kind() == "union_pattern") {
+                        Some(union) => {
+                            values.extend(named(union).into_iter().map(|one| self.expr(one)));
+                        }
+                        None => values.push(self.expr(pattern)),
+                    }
+                }
+                if let Some(guard) = clause.child_by_field_name("guard") {
+                    // What it matches is no longer all it takes.
+                    let test = self.expr(guard);
+                    values = vec![unknown(guard, vec![test])];
                 }
                 cases.push(Case {
                     values,
@@ -318,6 +335,7 @@ impl<'a> Lowering<'a> {
             decorators,
             body,
             top_level: false,
+            constructor: class.is_some() && matches!(name, "__init__" | "setUp" | "__post_init__"),
         });
     }
 

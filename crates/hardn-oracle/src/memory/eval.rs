@@ -162,9 +162,11 @@ impl<'p> Memory<'p, '_> {
                 }
                 last
             }
-            ExprKind::Lambda { .. } | ExprKind::Comprehension { .. } | ExprKind::Float => {
-                Cell::default()
-            }
+            ExprKind::Lambda { .. }
+            | ExprKind::Construct { .. }
+            | ExprKind::Closure { .. }
+            | ExprKind::Comprehension { .. }
+            | ExprKind::Float => Cell::default(),
             ExprKind::Format(parts)
             | ExprKind::List(parts)
             | ExprKind::Tuple(parts)

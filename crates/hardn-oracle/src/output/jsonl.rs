@@ -76,7 +76,7 @@ mod tests {
             scan_text(
                 Oracle::shared(),
                 "b.go",
-                "package x".to_owned(),
+                "%%% ))) (((".to_owned(),
                 Language::Go,
                 Mode::Snippet,
             ),

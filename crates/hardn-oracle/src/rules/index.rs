@@ -6,32 +6,79 @@ use hardn_types::{Cwe, Language};
 
 use super::{
     load::Rule,
-    path::{PathPattern, last},
+    path::{PathPattern, glob, last},
     schema::{
-        AttributeModel, CallModel, Guard, Kind, LiteralModel, MemoryCheck, Propagator, Sanitizer,
-        Sink, Source,
+        AttributeModel, CallModel, ComparedModel, ContainsModel, Guard, Handler, Kind,
+        LiteralModel, MemoryCheck, MethodModel, Pattern, Propagator, ResultModel, Sanitizer,
+        Setting, Sink, Source,
     },
 };
 use crate::{OracleError, Result};
 
 /// Flow rules of one language; each has a bit in what a value is clean of.
-const MAX_FLOW_RULES: usize = 64;
+const MAX_FLOW_RULES: usize = 128;
 
 /// What a call turned out to be.
 #[derive(Debug)]
 pub(crate) enum Hit {
-    Source(Source),
-    Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
-    Sanitizer { bits: u64, sanitizer: Sanitizer },
-    Guard { bits: u64, guard: Guard, mark: u32 },
-    Propagator { propagator: Propagator, mark: u32 },
-    Call { rule: usize, model: CallModel },
+    /// `clean`: the rules it does not count for.
+    Source {
+        source: Source,
+        clean: u128,
+        mark: u32,
+    },
+    Result(ResultModel),
+    Sink {
+        rule: usize,
+        sink: Box<Sink>,
+        except: Vec<PathPattern>,
+        mark: u32,
+    },
+    Sanitizer {
+        bits: u128,
+        sanitizer: Sanitizer,
+    },
+    Guard {
+        bits: u128,
+        guard: Guard,
+        mark: u32,
+    },
+    Handler(Handler),
+    Propagator {
+        propagator: Propagator,
+        mark: u32,
+        clean: u128,
+        except: Vec<PathPattern>,
+    },
+    Call {
+        rule: usize,
+        model: CallModel,
+    },
 }
 
 #[derive(Debug)]
 struct Model {
     pattern: PathPattern,
     hit: usize,
+}
+
+/// A name or attribute that is a source.
+#[derive(Clone, Debug)]
+pub(crate) struct ValueSource {
+    within: Option<Pattern>,
+    pub(crate) local: bool,
+    /// The rules that it does not concern.
+    pub(crate) clean: u128,
+}
+
+/// An assignment to an attribute that changes its object.
+#[derive(Debug)]
+pub(crate) struct SettingModel {
+    pub(crate) pattern: PathPattern,
+    pub(crate) setting: Setting,
+    pub(crate) bits: u128,
+    /// It taints; else it cleans.
+    pub(crate) taints: bool,
 }
 
 /// The rules of one language, ready to use.
@@ -44,12 +91,33 @@ pub(crate) struct Index {
     pub(crate) attributes: Vec<(usize, Vec<PathPattern>, AttributeModel)>,
     /// Sinks for returned values.
     pub(crate) returned: Vec<(usize, Sink)>,
+    /// Sinks for values that are assigned to a name or attribute.
+    pub(crate) assigned: Vec<(usize, Vec<PathPattern>, Sink)>,
+    /// Sinks that are operators.
+    pub(crate) operations: Vec<(usize, Sink)>,
     /// Texts whose absence makes a value clean of these rules.
-    pub(crate) contains: Vec<(u64, Vec<String>)>,
+    pub(crate) contains: Vec<(u128, Vec<String>)>,
+    /// Tests for parts of a text.
+    pub(crate) tests: Vec<(usize, ContainsModel)>,
     /// Memory checks and the rules that stand for them.
     pub(crate) checks: Vec<(MemoryCheck, usize)>,
-    values: Vec<(PathPattern, bool)>,
-    decorators: Vec<PathPattern>,
+    /// Assignments that taint or clean their object.
+    pub(crate) settings: Vec<SettingModel>,
+    /// Rules that mind a number without a bound.
+    pub(crate) bounded: u128,
+    /// Rules that mind which element was picked.
+    pub(crate) chooses: u128,
+    pub(crate) compared: Vec<(usize, ComparedModel)>,
+    clean_values: Vec<(PathPattern, u128)>,
+    typed_values: Vec<(PathPattern, String)>,
+    values: Vec<(PathPattern, ValueSource)>,
+    /// What makes objects of a class carry a flag.
+    pub(crate) methods: Vec<(usize, MethodModel)>,
+    /// The rules for which numbers carry taint.
+    pub(crate) numbers: u128,
+    /// Sources that are parameters of overriding methods.
+    pub(crate) overridden: Vec<Source>,
+    decorators: Vec<(PathPattern, Vec<String>)>,
     hits: Vec<Hit>,
     by_name: HashMap<String, Vec<Model>>,
     globs: Vec<Model>,
@@ -69,9 +137,21 @@ impl Index {
             literals: Vec::new(),
             attributes: Vec::new(),
             returned: Vec::new(),
+            assigned: Vec::new(),
+            operations: Vec::new(),
             contains: Vec::new(),
+            tests: Vec::new(),
             checks: Vec::new(),
+            settings: Vec::new(),
+            bounded: 0,
+            chooses: 0,
+            compared: Vec::new(),
+            clean_values: Vec::new(),
+            typed_values: Vec::new(),
             values: Vec::new(),
+            methods: Vec::new(),
+            numbers: 0,
+            overridden: Vec::new(),
             decorators: Vec::new(),
             hits: Vec::new(),
             by_name: HashMap::new(),
@@ -84,7 +164,7 @@ impl Index {
                 index.covers.extend(&rule.file.cwe);
             }
             let bits = match rule.file.kind {
-                Kind::Shared => u64::MAX,
+                Kind::Shared => u128::MAX,
                 Kind::Flow => {
                     if n_flow == MAX_FLOW_RULES || number >= MAX_FLOW_RULES {
                         return Err(OracleError::Rule {
@@ -105,17 +185,43 @@ impl Index {
         Ok(index)
     }
 
-    fn add(&mut self, number: usize, rule: &Rule, bits: u64, marks: &mut Vec<String>) {
+    fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
+        if file.numbers {
+            self.numbers |= bits;
+        }
         for source in &file.sources {
-            self.values
-                .extend(source.value.iter().map(|text| (PathPattern::new(text), source.local)));
-            self.decorators.extend(source.decorated.iter().map(|text| PathPattern::new(text)));
-            self.add_hit(&source.call, Hit::Source(source.clone()));
+            if source.chooses {
+                self.chooses |= bits;
+            }
+            let clean = match source {
+                Source { harmless: true, .. } => u128::MAX,
+                Source { only: true, .. } => !bits,
+                _ => 0,
+            };
+            let value = ValueSource { within: source.within.clone(), local: source.local, clean };
+            let models = source.value.iter().map(|text| (PathPattern::new(text), value.clone()));
+            self.values.extend(models);
+            self.add_settings(&source.set, bits, true);
+            self.decorators.extend(
+                source.decorated.iter().map(|text| (PathPattern::new(text), source.except.clone())),
+            );
+            if !source.methods.is_empty() {
+                self.overridden.push(source.clone());
+            }
+            let mark = source.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
+            self.add_hit(&source.call, Hit::Source { source: source.clone(), clean, mark });
         }
         for sink in &file.sinks {
             if sink.returned {
                 self.returned.push((number, sink.clone()));
+            }
+            if sink.operation.is_some() {
+                self.operations.push((number, sink.clone()));
+            }
+            if !sink.assigned.is_empty() {
+                let patterns = sink.assigned.iter().map(|text| PathPattern::new(text)).collect();
+                self.assigned.push((number, patterns, sink.clone()));
             }
             let except = sink.except.iter().map(|text| PathPattern::new(text)).collect();
             let mark = sink.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
@@ -124,27 +230,48 @@ impl Index {
                 Hit::Sink { rule: number, sink: Box::new(sink.clone()), except, mark },
             );
         }
+        for handler in &file.handlers {
+            self.add_hit(&handler.call, Hit::Handler(handler.clone()));
+        }
+        for result in &file.results {
+            if let Some(path) = &result.path {
+                let models = result.value.iter().map(|text| (PathPattern::new(text), path.clone()));
+                self.typed_values.extend(models);
+            }
+            self.add_hit(&result.call, Hit::Result(result.clone()));
+        }
+        self.methods.extend(file.methods.iter().map(|model| (number, model.clone())));
         for sanitizer in &file.sanitizers {
+            self.clean_values
+                .extend(sanitizer.value.iter().map(|text| (PathPattern::new(text), bits)));
             self.add_hit(&sanitizer.call, Hit::Sanitizer { bits, sanitizer: sanitizer.clone() });
         }
         for guard in &file.guards {
+            if guard.bounded {
+                self.bounded |= bits;
+            }
             if !guard.contains.is_empty() {
                 self.contains.push((bits, guard.contains.clone()));
             }
+            self.add_settings(&guard.set, bits, false);
             let mark = guard.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
             self.add_hit(&guard.call, Hit::Guard { bits, guard: guard.clone(), mark });
         }
         for propagator in &file.propagators {
             let mark = propagator.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
+            let clean = if propagator.only { !bits } else { 0 };
+            let except = propagator.except.iter().map(|text| PathPattern::new(text)).collect();
             self.add_hit(
                 &propagator.call,
-                Hit::Propagator { propagator: propagator.clone(), mark },
+                Hit::Propagator { propagator: propagator.clone(), mark, clean, except },
             );
         }
         for model in &file.calls {
             self.add_hit(&model.call, Hit::Call { rule: number, model: model.clone() });
         }
         self.literals.extend(file.literals.iter().map(|model| (number, model.clone())));
+        self.tests.extend(file.contains.iter().map(|model| (number, model.clone())));
+        self.compared.extend(file.compared.iter().map(|model| (number, model.clone())));
         for model in &file.attributes {
             let patterns = model.attribute.iter().map(|text| PathPattern::new(text)).collect();
             self.attributes.push((number, patterns, model.clone()));
@@ -152,6 +279,15 @@ impl Index {
         if let Some(check) = file.check {
             self.checks.push((check, number));
         }
+    }
+
+    fn add_settings(&mut self, settings: &[Setting], bits: u128, taints: bool) {
+        self.settings.extend(settings.iter().map(|setting| SettingModel {
+            pattern: PathPattern::new(&setting.attribute),
+            setting: setting.clone(),
+            bits,
+            taints,
+        }));
     }
 
     fn add_hit(&mut self, patterns: &[String], hit: Hit) {
@@ -185,7 +321,7 @@ impl Index {
     }
 
     /// The rules a call of this path makes its result clean of, whatever its arguments.
-    pub(crate) fn cleaned_by(&self, path: &str) -> u64 {
+    pub(crate) fn cleaned_by(&self, path: &str) -> u128 {
         self.hits(&[path])
             .into_iter()
             .filter_map(|hit| match hit {
@@ -195,14 +331,39 @@ impl Index {
             .fold(0, |all, bits| all | bits)
     }
 
-    /// Whether a decorator makes its function's parameters remote.
-    pub(crate) fn is_entry_point(&self, path: &str) -> bool {
-        self.decorators.iter().any(|pattern| pattern.matches(path))
+    /// Whether a decorator makes its function's parameters of this type remote.
+    pub(crate) fn is_entry_point(&self, path: &str, ty: &str) -> bool {
+        self.decorators.iter().any(|(pattern, except)| {
+            pattern.matches(path) && !except.iter().any(|known| glob(known, ty))
+        })
     }
 
-    /// Whether a name or attribute is a source: `Some(local)`.
-    pub(crate) fn value_source(&self, path: &str) -> Option<bool> {
-        self.values.iter().find(|(pattern, _)| pattern.matches(path)).map(|(_, local)| *local)
+    /// Whether a name or attribute is a source in a function of this name; with several, the harm of all.
+    pub(crate) fn value_source(&self, path: &str, function: &str) -> Option<ValueSource> {
+        let fits = |source: &ValueSource| {
+            source.within.as_ref().is_none_or(|within| within.0.is_match(function))
+        };
+        self.values
+            .iter()
+            .filter(|(pattern, source)| pattern.matches(path) && fits(source))
+            .map(|(_, source)| source.clone())
+            .reduce(|first, other| ValueSource { clean: first.clean & other.clean, ..first })
+    }
+
+    /// The type of an attribute of this path.
+    pub(crate) fn type_of_value(&self, path: &str) -> Option<&str> {
+        self.typed_values
+            .iter()
+            .find(|(pattern, _)| pattern.matches(path))
+            .map(|(_, name)| name.as_str())
+    }
+
+    /// The rules an attribute of this path is clean of.
+    pub(crate) fn clean_of_value(&self, path: &str) -> u128 {
+        self.clean_values
+            .iter()
+            .filter(|(pattern, _)| pattern.matches(path))
+            .fold(0, |bits, (_, more)| bits | more)
     }
 }
 

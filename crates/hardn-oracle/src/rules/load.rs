@@ -47,7 +47,9 @@ pub struct RuleInfo {
 
 impl Rule {
     pub(crate) fn applies_to(&self, language: Language) -> bool {
-        self.language == language || (self.language == Language::C && language == Language::Cpp)
+        self.language == language
+            || (self.language == Language::C && language == Language::Cpp)
+            || (self.language == Language::JavaScript && language == Language::TypeScript)
     }
 
     /// The rule as it is shown to people.
@@ -204,7 +206,11 @@ fn read_rule(id: String, text: &str) -> Result<Rule> {
     let wrong = match file.kind {
         Kind::Flow if file.sinks.is_empty() => Some("sinks"),
         Kind::Pattern
-            if file.calls.is_empty() && file.literals.is_empty() && file.attributes.is_empty() =>
+            if file.calls.is_empty()
+                && file.literals.is_empty()
+                && file.attributes.is_empty()
+                && file.contains.is_empty()
+                && file.compared.is_empty() =>
         {
             Some("calls")
         }

@@ -11,5 +11,6 @@ pub use load::{Rule, RuleInfo, RuleSet};
 pub(crate) use path::glob;
 pub use samples::{SampleFailure, SampleReport};
 pub(crate) use schema::{
-    Argument, Condition, Guard, Holds, Literal, MemoryCheck, Pattern, Shape, Sink, Source,
+    Argument, Body, CallModel, Condition, Guard, Handler, Holds, Literal, MemoryCheck, MethodModel,
+    Operation, Pattern, ResultModel, SettingOperator, Shape, Sink, Source,
 };

@@ -39,10 +39,28 @@ pub(crate) struct RuleFile {
     /// In snippet mode, a parameter counts only once it was joined to other text.
     #[serde(default)]
     pub(crate) built: bool,
+    /// Data from outside counts; where it does not, the rule's own sources are all there is.
+    #[serde(default = "yes")]
+    pub(crate) remote: bool,
+    /// In faithful mode, parameters count as well: what libraries are handed. With `built`, once joined to other text.
+    #[serde(default)]
+    pub(crate) parameters: bool,
+    /// In faithful mode, parameters of functions that the file exports count as well.
+    #[serde(default)]
+    pub(crate) library: bool,
+    /// Numbers carry taint for this rule, too.
+    #[serde(default)]
+    pub(crate) numbers: bool,
     #[serde(default)]
     pub(crate) sources: Vec<Source>,
     #[serde(default)]
     pub(crate) sinks: Vec<Sink>,
+    #[serde(default)]
+    pub(crate) handlers: Vec<Handler>,
+    #[serde(default)]
+    pub(crate) results: Vec<ResultModel>,
+    #[serde(default)]
+    pub(crate) methods: Vec<MethodModel>,
     #[serde(default)]
     pub(crate) sanitizers: Vec<Sanitizer>,
     #[serde(default)]
@@ -56,6 +74,10 @@ pub(crate) struct RuleFile {
     #[serde(default)]
     pub(crate) attributes: Vec<AttributeModel>,
     #[serde(default)]
+    pub(crate) contains: Vec<ContainsModel>,
+    #[serde(default)]
+    pub(crate) compared: Vec<ComparedModel>,
+    #[serde(default)]
     pub(crate) check: Option<MemoryCheck>,
     /// Calls that the memory check treats as its origin: allocators, lookups, releases.
     #[serde(default)]
@@ -66,6 +88,10 @@ pub(crate) struct RuleFile {
     pub(crate) invalid: Vec<String>,
     #[serde(default)]
     pub(crate) faithful: Samples,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// Samples for faithful mode; those at the top level are for snippet mode.
@@ -86,8 +112,28 @@ pub(crate) enum MemoryCheck {
     UseAfterFree,
     DoubleFree,
     OutOfBoundsWrite,
+    /// A deep copy or assignment by path that follows any key, `__proto__` too.
+    PrototypePollution,
     OutOfBoundsRead,
     IntegerOverflow,
+    /// A product of two `int`s that becomes a `long`.
+    WidenedProduct,
+    /// `small += large`.
+    NarrowedAssignment,
+    /// A loop whose counter is narrower than its bound.
+    NarrowCounter,
+}
+
+/// What an operator does with a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Operation {
+    /// It is added, subtracted or multiplied as a number.
+    Arithmetic,
+    /// It is an index.
+    Index,
+    /// It is cast to a narrower number.
+    NarrowCast,
 }
 
 /// A regular expression, compiled when the rule is read.
@@ -109,6 +155,16 @@ pub(crate) struct Argument {
     pub(crate) receiver: bool,
     /// Every argument from this one on.
     pub(crate) from: Option<usize>,
+}
+
+impl Argument {
+    /// Whether the argument at this position, or with this name, is meant.
+    pub(crate) fn covers(&self, position: usize, name: Option<&str>) -> bool {
+        match name {
+            Some(name) => self.from.is_some() || self.names.iter().any(|known| known == name),
+            None => self.index == Some(position) || self.from.is_some_and(|from| position >= from),
+        }
+    }
 }
 
 impl<'de> Deserialize<'de> for Argument {
@@ -188,9 +244,65 @@ pub(crate) struct Condition {
     /// A name like this stands somewhere in the argument.
     #[serde(default)]
     pub(crate) mentions: Option<Pattern>,
+    /// What is known of where the argument came from: its class and flags.
+    #[serde(default)]
+    pub(crate) path: Option<Pattern>,
+    /// The same must not match; holds where nothing is known.
+    #[serde(default)]
+    pub(crate) not_path: Option<Pattern>,
     /// Missing or unknown counts as fulfilled.
     #[serde(default)]
     pub(crate) or_missing: bool,
+}
+
+/// What a call says of its result or of an argument: the type, which is the path rules know it by, and settings.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ResultModel {
+    #[serde(default)]
+    pub(crate) call: Vec<String>,
+    /// Attributes of the type.
+    #[serde(default)]
+    pub(crate) value: Vec<String>,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+    /// The type of the result, which takes over the receiver's flags; `receiver` for the receiver's own.
+    #[serde(default, rename = "type")]
+    pub(crate) path: Option<String>,
+    /// A setting, kept as `+flag` at the end of the path, flags in alphabetical order.
+    #[serde(default)]
+    pub(crate) flag: Option<String>,
+    /// Not the result, but this argument is meant; of a receiver, in Go, the variable it starts with.
+    #[serde(default)]
+    pub(crate) of: Option<Argument>,
+}
+
+/// A method whose body is such that objects of its class carry a flag.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MethodModel {
+    /// Names of the method; stars match any run of characters.
+    pub(crate) name: Vec<String>,
+    /// Classes and interfaces one of which the class is or extends.
+    pub(crate) of: Vec<String>,
+    #[serde(default)]
+    pub(crate) body: Option<Body>,
+    /// One of these is called outside all branches.
+    #[serde(default)]
+    pub(crate) calls: Vec<String>,
+    /// Without a flag, the method itself is wrong.
+    #[serde(default)]
+    pub(crate) flag: Option<String>,
+}
+
+/// What a method's body is like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Body {
+    /// It throws nothing and asks nobody who could.
+    NeverRaises,
+    /// Every result is `true`.
+    ReturnsTrue,
 }
 
 /// Where remote data enters.
@@ -206,12 +318,89 @@ pub(crate) struct Source {
     /// Parameters of functions with such a decorator are tainted.
     #[serde(default)]
     pub(crate) decorated: Vec<String>,
+    /// Parameters of methods of these names in classes that extend one of `of` are tainted.
+    #[serde(default)]
+    pub(crate) methods: Vec<String>,
+    #[serde(default)]
+    pub(crate) of: Vec<String>,
+    /// Types of parameters that `decorated` and `methods` leave alone.
+    #[serde(default)]
+    pub(crate) except: Vec<String>,
     /// Arguments that the call fills, instead of its result.
     #[serde(default)]
     pub(crate) fills: Option<Argument>,
     /// Not a remote source, but one of this machine: only snippet mode counts it.
     #[serde(default)]
     pub(crate) local: bool,
+    /// Only this rule minds it: a predictable number, a setting that is too old. It counts in both modes.
+    #[serde(default)]
+    pub(crate) only: bool,
+    /// Harmless to every rule, though it is part of something that is a source.
+    #[serde(default)]
+    pub(crate) harmless: bool,
+    /// What a call gives carries this mark, which sinks may ask for.
+    #[serde(default)]
+    pub(crate) mark: Option<String>,
+    /// An element that was picked with it counts as well.
+    #[serde(default)]
+    pub(crate) chooses: bool,
+    /// Names and attributes count only in functions with such a name.
+    #[serde(default)]
+    pub(crate) within: Option<Pattern>,
+    /// Conditions on the call.
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+    /// Objects with such a setting become tainted.
+    #[serde(default)]
+    pub(crate) set: Vec<Setting>,
+}
+
+/// An assignment to an attribute that changes what its object is good for, such as `context.options |= NO_OLD`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Setting {
+    pub(crate) attribute: String,
+    /// The operator of the assignment.
+    #[serde(default)]
+    pub(crate) operator: SettingOperator,
+    /// A name like this stands in what is assigned.
+    pub(crate) mentions: Pattern,
+}
+
+/// `=`, `|=` or `&=`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) enum SettingOperator {
+    #[default]
+    #[serde(rename = "=")]
+    Assign,
+    #[serde(rename = "|=")]
+    Or,
+    #[serde(rename = "&=")]
+    And,
+}
+
+/// Texts that are compared with together: a function that compares with one and forgets another.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ComparedModel {
+    /// What the function compares with.
+    pub(crate) has: Pattern,
+    /// One of these is missing.
+    pub(crate) lacks: Vec<Pattern>,
+}
+
+/// A call that takes functions and calls them with values of known kinds, such as a router.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Handler {
+    pub(crate) call: Vec<String>,
+    /// Where the functions are: arguments, or entries of an object that is an argument.
+    pub(crate) argument: Argument,
+    /// The first argument must be a text like this, such as the name of an event.
+    #[serde(default)]
+    pub(crate) text: Option<Pattern>,
+    /// The path that stands for each of their parameters, in order; rules know them by it.
+    pub(crate) params: Vec<String>,
 }
 
 /// What a sink takes.
@@ -257,9 +446,42 @@ pub(crate) struct Sink {
     /// Only taint with this mark counts, set by a propagator.
     #[serde(default)]
     pub(crate) requires: Option<String>,
+    /// Only in functions that, or whose class, has such a decorator.
+    #[serde(default)]
+    pub(crate) decorated: Vec<String>,
+    /// Not where an argument of the function's decorators, or else of its class's, matches.
+    #[serde(default)]
+    pub(crate) except_decorated: Option<Pattern>,
+    /// Operands of such operators.
+    #[serde(default)]
+    pub(crate) operation: Option<Operation>,
+    /// Values assigned to such a name or attribute.
+    #[serde(default)]
+    pub(crate) assigned: Vec<String>,
+    /// The text must match as far as it is known; where nothing is, it reads as U+0001.
+    #[serde(default)]
+    pub(crate) prefix: Option<Pattern>,
+    /// Only values that were joined or added to count, in either mode.
+    #[serde(default)]
+    pub(crate) joined: bool,
+    /// Nothing in the file calls anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
+    /// The alert stands where the data comes from.
+    #[serde(default)]
+    pub(crate) at_source: bool,
+    /// Arguments after one of these texts do no harm.
+    #[serde(default)]
+    pub(crate) until: Vec<String>,
     /// Returned values are a sink.
     #[serde(default)]
     pub(crate) returned: bool,
+    /// Only in functions declared to return one of these types.
+    #[serde(default)]
+    pub(crate) returns: Vec<String>,
+    /// Only in functions that a framework calls, by their decorators.
+    #[serde(default)]
+    pub(crate) entry: bool,
     /// Only in functions and for variables whose name matches.
     #[serde(default)]
     pub(crate) context: Option<Pattern>,
@@ -269,7 +491,14 @@ pub(crate) struct Sink {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Sanitizer {
+    #[serde(default)]
     pub(crate) call: Vec<String>,
+    /// The result is a number: rules about numbers still count it.
+    #[serde(default)]
+    pub(crate) numbers: bool,
+    /// Attributes that are clean whatever they are taken from.
+    #[serde(default)]
+    pub(crate) value: Vec<String>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
 }
@@ -316,6 +545,12 @@ pub(crate) struct Guard {
     /// Only in this mode.
     #[serde(default)]
     pub(crate) mode: Option<Mode>,
+    /// Objects with such a setting are clean.
+    #[serde(default)]
+    pub(crate) set: Vec<Setting>,
+    /// A number found to be below another is clean.
+    #[serde(default)]
+    pub(crate) bounded: bool,
     /// `"x" in subject` is false: the subject is clean.
     #[serde(default)]
     pub(crate) contains: Vec<String>,
@@ -332,6 +567,14 @@ pub(crate) struct Propagator {
     /// Into which argument; default: the result.
     #[serde(default)]
     pub(crate) into: Option<Argument>,
+    #[serde(default)]
+    pub(crate) when: Vec<Condition>,
+    /// Only where no function of the file is called.
+    #[serde(default)]
+    pub(crate) assumed: bool,
+    /// Methods that `call` would match and that pass nothing on.
+    #[serde(default)]
+    pub(crate) except: Vec<String>,
     /// `into` is a list that grows.
     #[serde(default)]
     pub(crate) items: bool,
@@ -347,6 +590,12 @@ pub(crate) struct Propagator {
     /// The argument that is a printf format for the arguments after it.
     #[serde(default)]
     pub(crate) format: Option<Argument>,
+    /// Only this rule follows data through the call.
+    #[serde(default)]
+    pub(crate) only: bool,
+    /// The result stands for the argument: what is known of calls of the one holds of the other.
+    #[serde(default)]
+    pub(crate) same: bool,
 }
 
 /// A call that is wrong wherever it stands.
@@ -354,11 +603,29 @@ pub(crate) struct Propagator {
 #[serde(deny_unknown_fields)]
 pub(crate) struct CallModel {
     pub(crate) call: Vec<String>,
+    /// Only in this mode.
+    #[serde(default)]
+    pub(crate) mode: Option<Mode>,
+    /// Only in functions with such a decorator.
+    #[serde(default)]
+    pub(crate) decorated: Vec<String>,
+    /// Not where a `method` that the decorator names matches.
+    #[serde(default)]
+    pub(crate) except_method: Option<Pattern>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
+    /// Harmless if a text like this stands in the same function, or is imported.
+    #[serde(default)]
+    pub(crate) unless: Option<Pattern>,
     /// The function, or the variable the result goes to, must be named like this.
     #[serde(default)]
     pub(crate) context: Option<Pattern>,
+    /// The function, or the variable the result goes to, must not be named like this.
+    #[serde(default)]
+    pub(crate) outside: Option<Pattern>,
+    /// The function must not call anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
 }
 
 /// A text constant that goes where it should not.
@@ -376,6 +643,17 @@ pub(crate) struct LiteralModel {
     /// Names that are harmless.
     #[serde(default)]
     pub(crate) except_name: Option<Pattern>,
+    /// Only fields of classes, and parameters of functions of the file.
+    #[serde(default)]
+    pub(crate) field: bool,
+}
+
+/// A test for a part of a text that says less than it seems to: `"host.com" in url`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ContainsModel {
+    /// The text that is looked for.
+    pub(crate) text: Pattern,
 }
 
 /// A setting that is wrong.
@@ -383,5 +661,15 @@ pub(crate) struct LiteralModel {
 #[serde(deny_unknown_fields)]
 pub(crate) struct AttributeModel {
     pub(crate) attribute: Vec<String>,
+    #[serde(default)]
     pub(crate) is: Vec<Literal>,
+    /// The function, or the variable, must not be named like this.
+    #[serde(default)]
+    pub(crate) outside: Option<Pattern>,
+    /// The function must not call anything of these names.
+    #[serde(default)]
+    pub(crate) unless_calls: Vec<String>,
+    /// A name like this stands in the value.
+    #[serde(default)]
+    pub(crate) mentions: Option<Pattern>,
 }

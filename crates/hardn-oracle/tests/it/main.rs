@@ -1,5 +1,7 @@
 //! The oracle from outside: small programs, broken input, and what must not change a verdict.
 
+mod ruby;
+
 use std::collections::BTreeSet;
 
 use hardn_oracle::{Mode, Oracle};
@@ -142,6 +144,281 @@ fn c_programs() {
 }
 
 #[test]
+fn java_programs() {
+    use Language::Java;
+    use Mode::{Faithful, Snippet};
+    let run = |body: &str| {
+        format!(
+            "class A extends HttpServlet {{ private String kept; {body} void run(String s) throws Exception {{ Runtime.getRuntime().exec(\"/bin/sh -c \" + s.trim()); }} }}"
+        )
+    };
+    for (expected, body) in [
+        // A call of a method of the class, by its bare name and on `this`.
+        (true, "void doGet(HttpServletRequest r) throws Exception { run(r.getParameter(\"a\")); }"),
+        (
+            true,
+            "void doGet(HttpServletRequest r) throws Exception { this.run(r.getParameter(\"a\")); }",
+        ),
+        (
+            false,
+            "void doGet(HttpServletRequest r, Other o) throws Exception { o.run(r.getParameter(\"a\")); }",
+        ),
+        // Overloads differ in the number of parameters.
+        (
+            false,
+            "void run(String a, int b) {} void doGet(HttpServletRequest r) { run(r.getParameter(\"a\"), 1); }",
+        ),
+        // Fields without `this`, and parameters that hide them.
+        (
+            true,
+            "void doGet(HttpServletRequest r) throws Exception { kept = r.getParameter(\"a\"); run(this.kept); }",
+        ),
+        (
+            false,
+            "void doGet(HttpServletRequest r, String kept) throws Exception { this.kept = r.getParameter(\"a\"); run(kept); }",
+        ),
+        // Lambdas, anonymous classes and method references see what is around them.
+        (
+            true,
+            "void doGet(HttpServletRequest r) { String a = r.getParameter(\"a\"); start(() -> run(a)); }",
+        ),
+        (
+            true,
+            "void doGet(HttpServletRequest r) { String a = r.getParameter(\"a\"); start(new Runnable() { public void run() { A.this.run(a); } }); }",
+        ),
+        (
+            true,
+            "void each(Consumer<String> f, HttpServletRequest r) { f.accept(r.getParameter(\"a\")); } void doGet(HttpServletRequest r) { each(this::run, r); }",
+        ),
+        // Statements of every kind.
+        (
+            true,
+            "void doGet(HttpServletRequest r) throws Exception { for (String a : r.getParameterValues(\"a\")) run(a); }",
+        ),
+        (
+            true,
+            "void doGet(HttpServletRequest r) throws Exception { try (BufferedReader b = r.getReader()) { run(b.readLine()); } catch (IOException e) { } }",
+        ),
+        (
+            true,
+            "void doGet(HttpServletRequest r, int k) throws Exception { String a = switch (k) { case 1 -> \"x\"; default -> r.getParameter(\"a\"); }; run(a); }",
+        ),
+        (
+            false,
+            "void doGet(HttpServletRequest r) throws Exception { String a = r.getParameter(\"a\"); switch (a) { case \"x\": run(a); break; default: } }",
+        ),
+        (
+            true,
+            "void doGet(HttpServletRequest r) throws Exception { Object a = r.getParameter(\"a\"); if (a instanceof String b) { run(b); } }",
+        ),
+        (
+            false,
+            "void doGet(HttpServletRequest r) throws Exception { String a = r.getParameter(\"a\"); if (!a.equals(\"x\")) { return; } run(a); }",
+        ),
+        // Numbers do no harm.
+        (
+            false,
+            "void doGet(HttpServletRequest r) throws Exception { int a = Integer.parseInt(r.getParameter(\"a\")); run(\"\" + a); }",
+        ),
+        // Annotated parameters.
+        (true, "@GetMapping(\"/a\") void get(@RequestParam String a) throws Exception { run(a); }"),
+        (false, "void get(String a) throws Exception { run(a); }"),
+    ] {
+        // The joined command line is wrong by itself, so the flow rule is asked for.
+        let flow = Oracle::shared().analyse(&run(body), Java, Faithful);
+        let flows =
+            flow.findings.iter().any(|finding| finding.rule == "java/cwe-078-shell-command");
+        assert_eq!(flows, expected, "{body}");
+    }
+    // Settings of an object stay with it, through its factory and a method of the file.
+    let parse = |feature: &str| {
+        format!(
+            "class A {{ DocumentBuilderFactory make() throws Exception {{ DocumentBuilderFactory f = DocumentBuilderFactory.newInstance(); f.setFeature(\"{feature}\", true); return f; }} void read(InputStream in) throws Exception {{ DocumentBuilder b = make().newDocumentBuilder(); b.parse(in); }} }}"
+        )
+    };
+    check(Java, Snippet, &[], &parse("http://apache.org/xml/features/disallow-doctype-decl"));
+    check(Java, Snippet, &[611], &parse("http://example.org/other"));
+    // A bare method, and one in broken code.
+    let code = "Object read(InputStream in) throws Exception { return new ObjectInputStream(in).readObject(); }";
+    check(Java, Snippet, &[502], code);
+    check(Java, Snippet, &[502], &format!("class A {{ int x = ; {code} void g( {{ }} "));
+    // Renaming and comments change nothing.
+    let code = "class A { byte[] read(Path base, String name) throws IOException { Path p = base.resolve(name); return Files.readAllBytes(p); } }";
+    let renamed = code
+        .replace("name", "safe")
+        .replace("read(", "good(")
+        .replace(" p", " q")
+        .replace("(p)", "(q)");
+    let padded = code.replace("return", "/* checked */ if (false) { p = base; } int n = 1; return");
+    for variant in [code, &renamed, &padded] {
+        check(Java, Snippet, &[22], variant);
+    }
+}
+
+#[test]
+fn go_programs() {
+    use Language::Go;
+    use Mode::{Faithful, Snippet};
+    let handler = |imports: &str, body: &str| {
+        format!(
+            "package main\nimport (\"net/http\"; {imports})\nfunc f(w http.ResponseWriter, r *http.Request) {{\n{body}\n}}\n"
+        )
+    };
+    let exec = "\"os/exec\"";
+    for (imports, expected, body) in [
+        // The type of a parameter says where data enters, through fields, calls and pointers.
+        (exec, &[78][..], "qq := r.URL.Query()[\"n\"][0]\nexec.Command(qq)"),
+        (exec, &[78], "p := &r\nexec.Command((*p).FormValue(\"n\"))"),
+        // Of several results the first carries the data, the last says whether all went well.
+        (exec, &[78], "c, err := r.Cookie(\"n\")\nif err != nil { return }\nexec.Command(c.Value)"),
+        (exec, &[], "_, err := r.Cookie(\"n\")\nexec.Command(err.Error())"),
+        // Loops, switches, closures, deferred calls.
+        (exec, &[78], "for _, qq := range r.Form[\"n\"] { exec.Command(qq) }"),
+        (exec, &[78], "switch qq := r.FormValue(\"n\"); { case qq != \"\": exec.Command(qq) }"),
+        (exec, &[78], "qq := r.FormValue(\"n\")\ndefer func() { exec.Command(qq) }()"),
+        (
+            exec,
+            &[78],
+            "var v any = r.FormValue(\"n\")\nswitch qq := v.(type) { case string: exec.Command(qq) }",
+        ),
+        // A list of allowed values, asked directly and with the second result.
+        (
+            exec,
+            &[],
+            "qq := r.FormValue(\"n\")\nok := map[string]bool{\"a\": true}\nif ok[qq] { exec.Command(qq) }",
+        ),
+        (
+            exec,
+            &[],
+            "qq := r.FormValue(\"n\")\nok := map[string]int{\"a\": 1}\nif _, in := ok[qq]; !in { return }\nexec.Command(qq)",
+        ),
+        (exec, &[], "qq := r.FormValue(\"n\")\nswitch qq { case \"a\", \"b\": exec.Command(qq) }"),
+        // Numbers do no harm.
+        (
+            "\"os/exec\"; \"strconv\"",
+            &[],
+            "n, _ := strconv.Atoi(r.FormValue(\"n\"))\nexec.Command(strconv.Itoa(n))",
+        ),
+        // Other fields of a struct stay clean.
+        (exec, &[], "s := struct{ A, B string }{}\ns.A = r.FormValue(\"n\")\nexec.Command(s.B)"),
+        // Another name for a package.
+        ("run \"os/exec\"", &[78], "run.Command(r.FormValue(\"n\"))"),
+        // A page is escaped by one template package and not by the other.
+        (
+            "\"html/template\"",
+            &[],
+            "t := template.Must(template.New(\"t\").Parse(\"{{.}}\"))\nt.Execute(w, r.FormValue(\"n\"))",
+        ),
+        (
+            "\"text/template\"",
+            &[79],
+            "t := template.Must(template.New(\"t\").Parse(\"{{.}}\"))\nt.Execute(w, r.FormValue(\"n\"))",
+        ),
+    ] {
+        check(Go, Faithful, expected, &handler(imports, body));
+        // Renamed, with dead code before it.
+        let renamed = body.replace("qq", "verySafeValue");
+        let dead = format!("unused := 1\n_ = unused\nif false {{ return }}\n{renamed}");
+        check(Go, Faithful, expected, &handler(imports, &dead));
+    }
+    // Methods, fields of known types, helpers.
+    let code = "package main\nimport (\"database/sql\"; \"net/http\")\ntype server struct { db *sql.DB }\nfunc id(r *http.Request) string { return r.FormValue(\"id\") }\nfunc (s *server) get(r *http.Request) { s.db.Query(\"SELECT \" + id(r)) }\n";
+    check(Go, Faithful, &[89], code);
+    // Bare functions: parameters count, missing imports do no harm.
+    let code = "func find(db *sql.DB, name string) { db.Query(\"SELECT '\" + name + \"'\") }";
+    check(Go, Snippet, &[89], code);
+    check(Go, Faithful, &[], code);
+    check(
+        Go,
+        Snippet,
+        &[],
+        "func find(db *sql.DB, n int) { db.Query(fmt.Sprintf(\"SELECT %d\", n)) }",
+    );
+}
+
+#[test]
+fn javascript_programs() {
+    use Language::{JavaScript, TypeScript};
+    let route = |body: &str| {
+        format!("const app = require('express')();\napp.get('/x', (req, res) => {{ {body} }});\n")
+    };
+    let run = "const cp = require('child_process'); ";
+    let cases: [(&[u16], String); 16] = [
+        (&[78], route(&format!("{run}cp.exec('ls ' + req.query.a);"))),
+        (&[], route(&format!("{run}cp.execFile('ls', [req.query.a]);"))),
+        // Patterns, closures, loops and fields hand taint on.
+        (&[78], route(&format!("{run}const {{ a: {{ b = 1 }} }} = req.body; cp.exec(`ls ${{b}}`);"))),
+        (&[78], route(&format!("{run}const go = (c) => cp.exec('ls ' + c); go(req.query.a);"))),
+        (&[], route(&format!("{run}const go = (c) => cp.exec('ls ' + c); go('home');"))),
+        (&[78], route(&format!("{run}for (const [k, v] of Object.entries(req.body)) cp.exec(v);"))),
+        (&[78], route(&format!("{run}[req.query.a].map((x) => x.trim()).forEach((x) => cp.exec(x));"))),
+        (&[78], route(&format!("{run}const o = {{}}; o.cmd = req.query.a; cp.exec(o.cmd ?? 'ls');"))),
+        // Checks clean.
+        (&[], route(&format!("{run}if (['a', 'b'].includes(req.query.a)) cp.exec('ls ' + req.query.a);"))),
+        (&[], route(&format!("{run}if (/^[a-z]+$/.test(req.query.a)) cp.exec('ls ' + req.query.a);"))),
+        (&[], route(&format!("{run}const n = parseInt(req.query.a); cp.exec('ls ' + n);"))),
+        // A handler is known by what it does, under any names.
+        (&[79], "module.exports = (a, b) => { b.send('<p>' + a.query.c); };".to_owned()),
+        (&[79], "module.exports = { go(p, q) { q.status(500).send(p.params.c); } };".to_owned()),
+        (&[915], "function f(a, b) { for (const k in b) { if (a[k]) f(a[k], b[k]); else a[k] = b[k]; } }".to_owned()),
+        (&[116], "function f(a) { return a.replace('\"', ''); }".to_owned()),
+        (&[94], "import { Request } from 'express';\nclass A { run(r: Request) { eval(r.body.code); } }".to_owned()),
+    ];
+    for (number, (expected, code)) in cases.iter().enumerate() {
+        let language = if number == 15 { TypeScript } else { JavaScript };
+        let found = classes(code, language, Mode::Faithful);
+        let expected: BTreeSet<u16> = expected.iter().copied().collect();
+        assert!(
+            expected.is_subset(&found) && (found.is_empty() || !expected.is_empty()),
+            "{found:?} in {code}"
+        );
+    }
+}
+
+#[test]
+fn javascript_names_and_dead_code_change_no_verdict() {
+    let code = |module: &str, asked: &str, answer: &str, line: &str, extra: &str| {
+        format!(
+            "const {module} = require('child_process');\nrequire('express')().get('/', ({asked}, {answer}) => {{ {extra} const {line} = {asked}.query.a; {module}.exec({line}); }});\n"
+        )
+    };
+    for variant in [
+        code("cp", "req", "res", "line", ""),
+        code("safe", "a", "b", "good", ""),
+        code("cp", "req", "res", "line", "/* checked */ if (false) { stop(); }"),
+    ] {
+        check(Language::JavaScript, Mode::Faithful, &[78], &variant);
+    }
+}
+
+#[test]
+fn hostile_javascript_neither_panics_nor_hangs() {
+    let calls = |n: usize| {
+        format!(
+            "const f0 = (x) => x;\nfunction g() {{ {} }}\n",
+            "const f1 = () => { f1(); f1(); }; f1(); ".repeat(n)
+        )
+    };
+    for code in [
+        format!("x = {}1{};", "(".repeat(5000), ")".repeat(5000)),
+        format!("x = {}", "[a, {b: ".repeat(3000)),
+        "a => ".repeat(3000),
+        format!("f({})", "f(() => ".repeat(2000)),
+        format!("const {} = x;", "{a: ".repeat(2000)),
+        calls(60),
+        "`${`${`${".repeat(500),
+        "<a><b></a>{<".repeat(500),
+        "class { static { this.x = class { } } } \u{0} \u{1F600}".to_owned(),
+    ] {
+        for language in [Language::JavaScript, Language::TypeScript] {
+            for mode in [Mode::Faithful, Mode::Snippet] {
+                Oracle::shared().analyse(&code, language, mode);
+            }
+        }
+    }
+}
+
+#[test]
 fn broken_code_is_read_as_far_as_it_goes() {
     let code = "import os\ndef f(x):\n    os.system('ls ' + x)\n\ndef g(:\n    return (\n";
     assert!(classes(code, Language::Python, Mode::Snippet).contains(&78));
@@ -162,10 +439,22 @@ fn broken_code_is_read_as_far_as_it_goes() {
 fn hostile_input_neither_panics_nor_hangs() {
     let deep_python = format!("x = {}1{}\n", "(".repeat(5000), ")".repeat(5000));
     let deep_c = format!("int f(int x) {{ return {}x{}; }}", "(".repeat(5000), ")".repeat(5000));
+    let deep_go = format!("var x = {}1{}\n", "f(&T{a: ".repeat(2000), "})".repeat(2000));
     let chain = format!("def f(x):\n    return {}\n", vec!["x"; 5000].join(" + "));
     let blocks = format!("void f(void) {{ {} {} }}", "{".repeat(3000), "}".repeat(3000));
     let long = format!("a = '{}'\n", "é".repeat(1_000_000));
+    let deep_java = format!(
+        "class A {{ int f(int x) {{ return {}x{}; }} }}",
+        "(".repeat(5000),
+        ")".repeat(5000)
+    );
+    let joined = format!("class A {{ String s = {}; }}", vec!["\"x\" + x"; 5000].join(" + "));
+    let nested =
+        format!("class A {{ Object o = {} null; }}", "new B() { Object o() { return ".repeat(60));
     for (code, language) in [
+        (deep_java.as_str(), Language::Java),
+        (joined.as_str(), Language::Java),
+        (nested.as_str(), Language::Java),
         (deep_python.as_str(), Language::Python),
         (deep_c.as_str(), Language::C),
         (chain.as_str(), Language::Python),
@@ -173,6 +462,8 @@ fn hostile_input_neither_panics_nor_hangs() {
         (long.as_str(), Language::Python),
         ("\u{feff}\r\n\t\0", Language::C),
         ("", Language::Python),
+        (deep_go.as_str(), Language::Go),
+        ("package \u{feff}\0 func (", Language::Go),
     ] {
         Oracle::shared().analyse(code, language, Mode::Snippet);
     }
@@ -181,9 +472,17 @@ fn hostile_input_neither_panics_nor_hangs() {
     for (end, _) in code.char_indices() {
         Oracle::shared().analyse(&code[..end], Language::Python, Mode::Snippet);
     }
+    let code = "@A(b = 1) class É<T> extends F { static int[] n = {1}; É(T... ü) { this(ü); } Object f() throws E { for (var x : y) { do { x += switch (x) { case 1 -> { yield 2; } default -> 3; }; } while (!(x instanceof Integer i)); } return new G<>() { void h() { k(É::new, (a, b) -> a ? b : \"\"\"\n q\"\"\"); } }; } }\n";
+    for (end, _) in code.char_indices() {
+        Oracle::shared().analyse(&code[..end], Language::Java, Mode::Snippet);
+    }
     let code = "struct s { char b[4]; };\nint f(struct s *p, int n) { for (;;) { if (n > 3) goto x; p->b[n++] = 'a'; } x: free(p); return p->b[0]; }\n";
     for end in 0..code.len() {
         Oracle::shared().analyse(&code[..end], Language::Cpp, Mode::Snippet);
+    }
+    let code = "type s[T any] struct { *t; a, b []int }\nfunc (p *s[T]) f(x ...string) (n int, err error) { l: for i, c := range x { switch y := c.(type) { case int, nil: break l; default: fallthrough }; select { case v, ok := <-ch: go func() { m[k]++ }(v) }; return map[string]s{\"é\": {1, \"\\x41\\u00e9\"}}[x[:i]], *err } }\n";
+    for (end, _) in code.char_indices() {
+        Oracle::shared().analyse(&code[..end], Language::Go, Mode::Snippet);
     }
 }
 
