@@ -87,6 +87,10 @@ pub(crate) struct Type<'a> {
     pub(crate) dimensions: Vec<Option<i64>>,
     /// Text of the first dimension, for sizes that are not constant.
     pub(crate) dimension_text: Option<String>,
+    /// Declared `static` or `extern`: it outlives the function.
+    pub(crate) is_static: bool,
+    /// A reference to something that lives elsewhere.
+    pub(crate) is_reference: bool,
 }
 
 /// A statement and where it stands.

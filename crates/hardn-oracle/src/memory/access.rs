@@ -8,7 +8,8 @@ use super::{
     types,
 };
 use crate::{
-    ir::{Expr, ExprKind},
+    engine::Mode,
+    ir::{Expr, ExprKind, Range},
     rules::MemoryCheck,
 };
 
@@ -107,7 +108,7 @@ impl<'p> Memory<'p, '_> {
     pub(super) fn elements(&mut self, base: &'p Expr<'p>, state: &mut State) -> Option<i64> {
         let ty = self.ty(base);
         if let Some(length) = ty.as_ref().and_then(types::length_of) {
-            return Some(length);
+            return (!types::is_open_end(base, length)).then_some(length);
         }
         let id = base
             .peeled()
@@ -116,6 +117,19 @@ impl<'p> Memory<'p, '_> {
         let bytes = state.objects.get(&id)?.bytes?;
         let stride = types::stride_of(ty.as_ref()?, self.program)?;
         bytes.checked_div(stride)
+    }
+
+    /// In a whole program, a size that someone else chose needs a limit.
+    pub(super) fn check_limit(&mut self, size: &Number, range: Range) {
+        if self.mode == Mode::Faithful
+            && size.external == External::Yes
+            && !size.is_bounded()
+            && !size.checked
+            && !size.is_length
+        {
+            let why = "nothing limits it".to_owned();
+            self.alert(MemoryCheck::IntegerOverflow, range, why, Vec::new());
+        }
     }
 
     /// Arithmetic that may wrap gives the size of an allocation.

@@ -35,14 +35,29 @@ impl<'p> Memory<'p, '_> {
     ) -> Option<Cell> {
         let arg = |at: usize| args.get(at).map(|arg| &arg.value);
         match name {
+            _ if self.allocates.contains_key(name) => {
+                let at = self.allocates[name];
+                let (cell, size_expr) = (cells.get(at)?, arg(at)?);
+                let object = Object {
+                    bytes: cell.number.constant(),
+                    size_text: Some(text_of(size_expr)),
+                    no_end: Self::is_bare_length(size_expr, cell).then_some(expr.range),
+                    ..Object::default()
+                };
+                let id = self.new_object(state, object);
+                Some(Cell { object: Some(id), ..Cell::default() })
+            }
             "malloc" | "xmalloc" | "kmalloc" | "kzalloc" | "vmalloc" | "alloca" | "g_malloc"
             | "emalloc" | "realloc" | "xrealloc" | "krealloc" => {
                 let at = usize::from(name.ends_with("realloc"));
                 let (size, size_expr) = (cells.get(at)?.number.clone(), arg(at)?);
                 self.check_allocation(&size, size_expr, state);
+                self.check_limit(&size, size_expr.range);
                 let object = Object {
                     bytes: size.constant(),
                     size_text: Some(text_of(size_expr)),
+                    no_end: Self::is_bare_length(size_expr, cells.get(at)?)
+                        .then_some(expr.range),
                     ..Object::default()
                 };
                 let id = self.new_object(state, object);
@@ -69,7 +84,7 @@ impl<'p> Memory<'p, '_> {
                     ..Cell::default()
                 })
             }
-            "strlen" => {
+            "strlen" | "wcslen" => {
                 let text = arg(0)?;
                 self.needs_pointer(text, cells.first()?, state);
                 Some(self.length_cell(text, state))
@@ -78,7 +93,11 @@ impl<'p> Memory<'p, '_> {
                 let (target, source) = (arg(0)?, arg(1)?);
                 self.needs_pointer(target, cells.first()?, state);
                 self.needs_pointer(source, cells.get(1)?, state);
-                let length = self.length_cell(source, state).number;
+                let mut length = self.length_cell(source, state).number;
+                if name.starts_with("wcs") && length.high != HIGHEST {
+                    // Each character, and the end mark, takes four bytes.
+                    length.high = length.high.saturating_mul(4).saturating_add(3);
+                }
                 self.check_text_copy(expr, target, source, &length, name.ends_with("cat"), state);
                 Self::forget_text(target, state);
                 Some(cells.first()?.clone())
@@ -89,14 +108,19 @@ impl<'p> Memory<'p, '_> {
                 Self::forget_text(arg(0)?, state);
                 Some(Cell::default())
             }
-            "memcpy" | "memmove" | "strncpy" | "bcopy" | "memset" | "wmemcpy" => {
+            "memcpy" | "memmove" | "strncpy" | "bcopy" | "memset" | "wmemcpy" | "wmemset"
+            | "wcsncpy" | "wmemmove" => {
                 for (at, cell) in
-                    cells.iter().enumerate().take(if name == "memset" { 1 } else { 2 })
+                    cells.iter().enumerate().take(if name.ends_with("memset") { 1 } else { 2 })
                 {
                     self.needs_pointer(arg(at)?, cell, state);
                 }
                 let room = self.room(arg(0)?, state);
-                self.check_length(expr, &room, &cells.get(2)?.number, arg(2)?, 0, state);
+                let mut length = cells.get(2)?.number.clone();
+                if name.starts_with('w') {
+                    length = Number::combine(BinaryOp::Mul, &length, &Number::exactly(4));
+                }
+                self.check_length(expr, &room, &length, arg(2)?, 0, state);
                 if name == "memcpy" || name == "memmove" {
                     self.check_source(expr, arg(1)?, &cells.get(2)?.number, state);
                 }
@@ -269,6 +293,9 @@ impl<'p> Memory<'p, '_> {
         let array = ty
             .as_ref()
             .filter(|ty| !ty.dimensions.is_empty())
+            .filter(|ty| {
+                !types::length_of(ty).is_some_and(|length| types::is_open_end(base, length))
+            })
             .and_then(|ty| types::size_of(ty, self.program));
         let object = base.place().and_then(|place| state.get(&place).and_then(|cell| cell.object));
         let object = object.and_then(|id| state.objects.get(&id));

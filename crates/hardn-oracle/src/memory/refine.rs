@@ -140,6 +140,11 @@ impl<'p> Memory<'p, '_> {
         right: &'p Expr<'p>,
         state: &mut State,
     ) -> Option<()> {
+        if matches!(op, BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq)
+            && let (Some(greater), Some(lesser)) = (left.peeled().place(), right.peeled().place())
+        {
+            state.order(&greater, &lesser);
+        }
         let mut scratch = state.clone();
         let mut limit = self.quiet(right, &mut scratch);
         let mut subject = left.peeled();

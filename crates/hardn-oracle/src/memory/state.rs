@@ -34,6 +34,8 @@ pub(super) struct Cell {
     pub(super) object: Option<u32>,
     /// It is the length of the text in this place.
     pub(super) length_of: Option<String>,
+    /// It is the address of a variable of this function.
+    pub(super) stack: bool,
 }
 
 /// A piece of memory.
@@ -45,6 +47,8 @@ pub(super) struct Object {
     pub(super) bytes: Option<i64>,
     /// The size as written, where it is no constant.
     pub(super) size_text: Option<String>,
+    /// Allocated with the bare length of a text: where.
+    pub(super) no_end: Option<Range>,
 }
 
 /// One point of the program.
@@ -77,8 +81,18 @@ impl State {
                 || !(key == place
                     || is_part(key, place)
                     || is_index(key, place)
+                    || is_order(key, place)
                     || is_length(key, place))
         });
+    }
+
+    /// One place holds at least what another does, until either changes.
+    pub(super) fn order(&mut self, greater: &str, lesser: &str) {
+        self.cells.insert(format!("{greater}>={lesser}"), Cell::default());
+    }
+
+    pub(super) fn is_at_least(&self, greater: &str, lesser: &str) -> bool {
+        self.cells.contains_key(&format!("{greater}>={lesser}"))
     }
 
     /// Drops the parts of a place, but not the place.
@@ -98,6 +112,7 @@ impl State {
             let (null, at) = join_null(cell, theirs);
             cell.null = null;
             cell.null_at = at;
+            cell.stack |= theirs.stack;
             cell.number.join(&theirs.number);
             if cell.length_of != theirs.length_of {
                 cell.length_of = None;
@@ -169,6 +184,11 @@ fn one_sided(cell: &Cell) -> Cell {
 fn is_index(key: &str, place: &str) -> bool {
     key.match_indices(place)
         .any(|(at, _)| key[..at].ends_with('[') && key[at + place.len()..].starts_with(']'))
+}
+
+/// `place>=other` or `other>=place`.
+fn is_order(key: &str, place: &str) -> bool {
+    key.split_once(">=").is_some_and(|(greater, lesser)| greater == place || lesser == place)
 }
 
 /// `strlen(place)`.

@@ -64,13 +64,16 @@ pub(super) fn type_of<'p>(
             }
         }
         ExprKind::Call { callee, .. } => match &callee.kind {
+            ExprKind::Name("strtoul" | "strtoull") => {
+                Some(Type { name: Cow::Borrowed("unsigned long"), ..Type::default() })
+            }
             ExprKind::Name("strlen" | "strnlen" | "fread" | "fwrite" | "wcslen") => {
                 Some(Type { name: Cow::Borrowed("size_t"), ..Type::default() })
             }
             ExprKind::Name("atoi" | "rand") => {
                 Some(Type { name: Cow::Borrowed("int"), ..Type::default() })
             }
-            ExprKind::Name("atol" | "strtol" | "strtoul" | "strtoll" | "atoll") => {
+            ExprKind::Name("atol" | "strtol" | "strtoll" | "atoll") => {
                 Some(Type { name: Cow::Borrowed("long"), ..Type::default() })
             }
             ExprKind::Name(name) => program
@@ -115,12 +118,19 @@ fn element_size(ty: &Type<'_>, program: &Program<'_>) -> Option<i64> {
     let mut name: &str = ty.name.as_ref();
     for _ in 0..4 {
         let known = program.typedefs.get(name)?;
-        if let Some(size) = known.scalar_size() {
+        if known.dimensions.is_empty()
+            && let Some(size) = known.scalar_size()
+        {
             return Some(size);
         }
         name = known.name.as_ref();
     }
     None
+}
+
+/// `char data[1]` at the end of a struct behind a pointer stands for as much as was allocated.
+pub(super) fn is_open_end(array: &Expr<'_>, length: i64) -> bool {
+    length <= 1 && matches!(array.peeled().kind, ExprKind::Attribute { .. })
 }
 
 /// Elements of an array, where its type says so.

@@ -102,6 +102,17 @@ pub(crate) enum MemoryCheck {
     OutOfBoundsWrite,
     OutOfBoundsRead,
     IntegerOverflow,
+    UnsignedDifference,
+    NarrowComparison,
+    OverflowTest,
+    WideningProduct,
+    AllocationSize,
+    MissingTerminator,
+    CopyBySource,
+    FillSize,
+    UnboundedStream,
+    StackAddress,
+    CertificateCheck,
 }
 
 /// A regular expression, compiled when the rule is read.
