@@ -24,6 +24,8 @@ pub(crate) struct Program<'a> {
     pub(crate) constants: BTreeMap<&'a str, i64>,
     /// Struct name to its fields.
     pub(crate) structs: BTreeMap<&'a str, BTreeMap<&'a str, Type<'a>>>,
+    /// Struct name to its fields in order; no order for unions, whose fields share one place.
+    pub(crate) layouts: BTreeMap<&'a str, Vec<&'a str>>,
     /// Type names that stand for other types.
     pub(crate) typedefs: BTreeMap<&'a str, Type<'a>>,
     /// Bytes of text inside error nodes.

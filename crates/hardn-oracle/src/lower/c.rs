@@ -442,9 +442,13 @@ impl<'a> Lowering<'a> {
                 let name = self.source.field(node, "name");
                 if let Some(body) = node.child_by_field_name("body") {
                     let fields = self.fields(body, name);
+                    let key = if name.is_empty() { self.source.text(node) } else { name };
+                    if node.kind() != "union_specifier" {
+                        let order = self.field_order(body);
+                        self.program.layouts.insert(key, order);
+                    }
                     if name.is_empty() {
                         // Anonymous: known by its place in the text.
-                        let key = self.source.text(node);
                         self.program.structs.insert(key, fields);
                         return Type { name: Cow::Borrowed(key), ..Type::default() };
                     }
@@ -486,6 +490,9 @@ impl<'a> Lowering<'a> {
                     child.children_by_field_name("declarator", &mut cursor).collect();
                 for inner in declarators {
                     let declarator = self.declarator(inner);
+                    if declarator.params.is_some() && declarator.pointers == 0 {
+                        continue; // a method
+                    }
                     fields.insert(declarator.name, complete(ty.clone(), &declarator));
                 }
             } else if child.kind() == "function_definition" {
@@ -494,6 +501,24 @@ impl<'a> Lowering<'a> {
         }
         self.class = outer;
         fields
+    }
+
+    fn field_order(&mut self, body: Node<'_>) -> Vec<&'a str> {
+        let mut order = Vec::new();
+        for child in named(body) {
+            if child.kind() == "field_declaration" {
+                let mut cursor = child.walk();
+                let declarators: Vec<Node<'_>> =
+                    child.children_by_field_name("declarator", &mut cursor).collect();
+                for inner in declarators {
+                    let declarator = self.declarator(inner);
+                    if declarator.params.is_none() {
+                        order.push(declarator.name);
+                    }
+                }
+            }
+        }
+        order
     }
 
     fn type_definition(&mut self, node: Node<'_>) {
@@ -710,6 +735,15 @@ impl<'a> Lowering<'a> {
                 Some(value) => ExprKind::SizeofValue(Box::new(self.expr(value))),
                 None => ExprKind::SizeofType(self.type_descriptor(node)),
             },
+            "offsetof_expression" => {
+                let ty = self.type_descriptor(node);
+                let member = Expr::new(ExprKind::Name(self.source.field(node, "member")), range(node));
+                let ty = Expr::new(ExprKind::SizeofType(ty), range(node));
+                ExprKind::Call {
+                    callee: Box::new(Expr::new(ExprKind::Name("offsetof"), range(node))),
+                    args: [ty, member].map(|value| Arg { name: None, value }).into(),
+                }
+            }
             "conditional_expression" => ExprKind::Conditional {
                 test: self.boxed(node, "condition"),
                 then: self.boxed(node, "consequence"),

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     engine::Mode,
-    ir::{Arg, BinaryOp, Expr, ExprKind},
+    ir::{Arg, BinaryOp, Expr, ExprKind, Type},
     rules::MemoryCheck,
 };
 
@@ -83,6 +83,17 @@ impl<'p> Memory<'p, '_> {
                     object: Some(id),
                     ..Cell::default()
                 })
+            }
+            "offsetof" => {
+                let (ExprKind::SizeofType(ty), ExprKind::Name(field)) =
+                    (&arg(0)?.kind, &arg(1)?.kind)
+                else {
+                    return None;
+                };
+                let mut number = types::offset_of(ty, field, self.program)
+                    .map_or_else(|| Number::default().at_least(0), Number::exactly);
+                number.wide = true;
+                Some(Cell { number, ..Cell::default() })
             }
             "strlen" | "wcslen" => {
                 let text = arg(0)?;
@@ -297,6 +308,14 @@ impl<'p> Memory<'p, '_> {
                 !types::length_of(ty).is_some_and(|length| types::is_open_end(base, length))
             })
             .and_then(|ty| types::size_of(ty, self.program));
+        let whole = match &base.kind {
+            ExprKind::AddressOf(inner) if array.is_none() => self.room_of_value(inner),
+            ExprKind::Attribute { base: owner, name, .. } if array.is_none() => {
+                self.room_of_end(owner, name, state)
+            }
+            _ => None,
+        };
+        let array = array.or(whole);
         let object = base.place().and_then(|place| state.get(&place).and_then(|cell| cell.object));
         let object = object.and_then(|id| state.objects.get(&id));
         let stride = ty.as_ref().and_then(|ty| types::stride_of(ty, self.program)).unwrap_or(1);
@@ -312,6 +331,41 @@ impl<'p> Memory<'p, '_> {
             is_given: array.is_some() || root_is_param,
             name: describe(base),
         }
+    }
+
+    /// Space from the start of a variable or field to the end of what it is part of.
+    fn room_of_value(&self, value: &'p Expr<'p>) -> Option<i64> {
+        match &value.peeled().kind {
+            ExprKind::Attribute { base, name, .. } => {
+                let mut owner = self.ty(base)?;
+                owner.pointers = 0;
+                owner.dimensions.clear();
+                let offset = types::offset_of(&owner, name, self.program)?;
+                Some(types::size_of(&owner, self.program)? - offset)
+            }
+            ExprKind::Name(name) if self.locals.contains(name) || self.params.contains(name) => {
+                types::size_of(&self.ty(value)?, self.program)
+            }
+            ExprKind::Name(name) if self.globals.variables.contains_key(name) => {
+                types::size_of(&self.ty(value)?, self.program)
+            }
+            // A field of the object that the method belongs to.
+            ExprKind::Name(name) => {
+                let owner = Type { name: self.class?.into(), ..Type::default() };
+                let offset = types::offset_of(&owner, name, self.program)?;
+                Some(types::size_of(&owner, self.program)? - offset)
+            }
+            _ => None,
+        }
+    }
+
+    /// Space of the open array at the end of a struct, by what was allocated for it.
+    fn room_of_end(&self, owner: &'p Expr<'p>, field: &str, state: &State) -> Option<i64> {
+        let id = state.get(&owner.peeled().place()?)?.object?;
+        let bytes = state.objects.get(&id)?.bytes?;
+        let mut ty = self.ty(owner)?;
+        ty.pointers = ty.pointers.checked_sub(1)?;
+        Some(bytes - types::offset_of(&ty, field, self.program)?)
     }
 
     /// `length` bytes go into a buffer; `terminator` is added to them.

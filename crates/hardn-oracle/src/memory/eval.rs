@@ -339,6 +339,7 @@ impl<'p> Memory<'p, '_> {
         if matches!(op, BinaryOp::Add | BinaryOp::Mul | BinaryOp::Shl) && number.wraps.is_none() {
             number.wraps = Self::wrapping(op, &first.number, &second.number, expr.range);
             self.check_wrapping(&number);
+            self.check_certain(expr, op, left, right, &number);
         }
         Cell { number, ..Cell::default() }
     }
@@ -367,6 +368,29 @@ impl<'p> Memory<'p, '_> {
             return None;
         }
         Some(range)
+    }
+
+    /// Arithmetic on known numbers that cannot fit in 32 bits.
+    fn check_certain(
+        &mut self,
+        expr: &'p Expr<'p>,
+        op: BinaryOp,
+        left: &'p Expr<'p>,
+        right: &'p Expr<'p>,
+        number: &Number,
+    ) {
+        let signed_int = |ty: Option<crate::ir::Type<'p>>| {
+            ty.is_some_and(|ty| ty.name == "int" && !ty.is_pointer())
+        };
+        if matches!(op, BinaryOp::Add | BinaryOp::Mul)
+            && number.low > i64::from(i32::MAX)
+            && (left.place().is_some() || right.place().is_some())
+            && signed_int(self.ty(left))
+            && signed_int(self.ty(right))
+        {
+            let why = "the result is larger than the largest int".to_owned();
+            self.alert(MemoryCheck::IntegerOverflow, expr.range, why, Vec::new());
+        }
     }
 
     /// In a whole program, arithmetic on a number that someone else chose is wrong where it stands.
@@ -499,6 +523,9 @@ impl<'p> Memory<'p, '_> {
             return result;
         }
         Self::forget_arguments(name, args, state);
+        if self.mode == Mode::Faithful && self.fed_functions.contains(name) {
+            return Cell { number: Number::external(), ..Cell::default() };
+        }
         if EXTERNAL_NUMBERS.contains(&name) {
             let mut number = Number::external();
             match name {

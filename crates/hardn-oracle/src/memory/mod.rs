@@ -25,6 +25,9 @@ use crate::{
     walk::{self, Domain},
 };
 
+/// Calls that say whether a certificate is good.
+const VERIFIERS: [&str; 1] = ["SSL_get_verify_result"];
+
 /// Runs the analysis over every function of a program.
 pub(crate) fn analyse<'p>(
     program: &'p Program<'p>,
@@ -51,7 +54,9 @@ pub(crate) fn analyse<'p>(
         allocates: BTreeMap::new(),
         loop_tests: BTreeSet::new(),
         verified: BTreeSet::new(),
-        widths_set: false,
+        class: None,
+        fed_functions: BTreeSet::new(),
+        verified_params: BTreeSet::new(),
         returns: Type::default(),
         returns_integer: false,
         next_object: 0,
@@ -84,8 +89,12 @@ struct Memory<'p, 'r> {
     loop_tests: BTreeSet<Range>,
     /// Variables that hold the outcome of verifying a certificate.
     verified: BTreeSet<&'p str>,
-    /// The function limits what streams read.
-    widths_set: bool,
+    /// The class whose method is looked at.
+    class: Option<&'p str>,
+    /// Functions of the file that return a number from outside as it is.
+    fed_functions: BTreeSet<&'p str>,
+    /// Parameters of functions of the file that are given the outcome of verifying a certificate.
+    verified_params: BTreeSet<(&'p str, usize)>,
     returns: Type<'p>,
     returns_integer: bool,
     next_object: u32,
@@ -117,9 +126,16 @@ impl<'p> Memory<'p, '_> {
             }
             called_names(&function.body, &mut self.called);
             let fed = shape::fed_names(&function.body, &eval::EXTERNAL_NUMBERS);
+            let checked = shape::fed_names(&function.body, &VERIFIERS);
             any_stmt(&function.body, &mut |stmt| {
                 for expr in stmt.exprs() {
-                    fed_arguments(expr, &fed, &mut self.fed_params);
+                    fed_arguments(expr, &fed, &eval::EXTERNAL_NUMBERS, &mut self.fed_params);
+                    fed_arguments(expr, &checked, &VERIFIERS, &mut self.verified_params);
+                }
+                if let StmtKind::Return(Some(value)) = &stmt.kind
+                    && shape::is_fed(value, &BTreeSet::new(), &eval::EXTERNAL_NUMBERS)
+                {
+                    self.fed_functions.insert(function.name);
                 }
                 false
             });
@@ -133,6 +149,11 @@ impl<'p> Memory<'p, '_> {
         self.returns_integer = function.returns.is_integer() && function.returns.pointers == 0;
         self.next_object = 0;
         let mut state = State::default();
+        self.class = function.class;
+        if let Some(fields) = function.class.and_then(|class| self.program.structs.get(class)) {
+            let fields = fields.iter().map(|(name, ty)| (*name, ty.clone()));
+            self.scope.variables.extend(fields);
+        }
         self.returns = function.returns.clone();
         self.survey(function);
         for (at, param) in function.params.iter().enumerate() {
@@ -263,7 +284,10 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
     fn returns(&mut self, value: Option<&'p Expr<'p>>, range: Range, state: &mut State) {
         let Some(expr) = value else { return };
         let cell = self.value(expr, state);
-        self.use_pointer(expr, &cell, state);
+        // In a whole program, handing a freed pointer back is wrong only where the caller follows it.
+        if self.mode == Mode::Snippet {
+            self.use_pointer(expr, &cell, state);
+        }
         if self.returns.pointers > 0 && (cell.stack || self.is_stack_address(expr)) {
             self.alert(
                 MemoryCheck::StackAddress,
@@ -370,19 +394,20 @@ fn returns_allocation(body: &[Stmt<'_>], name: &str) -> bool {
 fn fed_arguments<'p>(
     expr: &Expr<'p>,
     fed: &BTreeSet<&'p str>,
+    external: &[&str],
     out: &mut BTreeSet<(&'p str, usize)>,
 ) {
     if let ExprKind::Call { callee, args } = &expr.kind
         && let ExprKind::Name(name) = callee.kind
     {
         for (at, arg) in args.iter().enumerate() {
-            if shape::is_fed(&arg.value, fed, &eval::EXTERNAL_NUMBERS) {
+            if shape::is_fed(&arg.value, fed, external) {
                 out.insert((name, at));
             }
         }
     }
     for child in expr.children() {
-        fed_arguments(child, fed, out);
+        fed_arguments(child, fed, external, out);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Memory, any_stmt,
-    eval::{describe, text_of},
+    eval::describe,
     number::{External, HIGHEST, Number},
     state::{Cell, State},
     types,
@@ -34,16 +34,18 @@ const TEXT_READERS: [(&str, &[usize]); 14] = [
     ("sprintf", &[0]),
 ];
 
+/// The place under which it is kept that the next read from a stream is limited.
+const WIDTH: &str = "(width)";
+
 impl<'p> Memory<'p, '_> {
     /// What has to be known of a function before its statements are run.
     pub(super) fn survey(&mut self, function: &'p Function<'p>) {
         self.loop_tests.clear();
-        self.widths_set = false;
         self.verified.clear();
         let mut loop_tests = BTreeSet::new();
         let mut verified = BTreeSet::new();
         let mut peers: Vec<Range> = Vec::new();
-        let (mut verifies, mut width) = (false, false);
+        let mut verifies = false;
         any_stmt(&function.body, &mut |stmt| {
             if let StmtKind::Loop(inner) = &stmt.kind
                 && let Some(test) = &inner.test
@@ -74,7 +76,6 @@ impl<'p> Memory<'p, '_> {
             }
             for expr in stmt.exprs() {
                 verifies |= calls(expr, "SSL_get_verify_result");
-                width |= calls(expr, "width") || calls(expr, "setw");
                 if calls(expr, "SSL_get_peer_certificate") {
                     peers.push(expr.range);
                 }
@@ -82,8 +83,12 @@ impl<'p> Memory<'p, '_> {
             false
         });
         self.loop_tests = loop_tests;
+        for (at, param) in function.params.iter().enumerate() {
+            if self.verified_params.contains(&(function.name, at)) {
+                verified.insert(param.name);
+            }
+        }
         self.verified = verified;
-        self.widths_set = width;
         if !verifies {
             for range in peers {
                 self.alert(
@@ -371,7 +376,8 @@ impl<'p> Memory<'p, '_> {
             "strncpy" | "wcsncpy" | "wcsxfrm" | "strxfrm" | "wcsxfrm_l" | "strxfrm_l"
             | "stpncpy" => self.check_source_size(expr, args, state),
             "memset" => self.check_fill(expr, args),
-            "cin" | "wcin" => self.check_stream(args),
+            "cin" | "wcin" => self.check_stream(args, state),
+            "width" => state.set(WIDTH, Cell::default()),
             _ => {}
         }
         if let Some((_, positions)) = TEXT_READERS.iter().find(|(known, _)| *known == name) {
@@ -445,7 +451,7 @@ impl<'p> Memory<'p, '_> {
         let sized = object
             .and_then(|id| state.objects.get(&id))
             .and_then(|object| object.size_text.as_deref())
-            .is_some_and(|text| !text.is_empty());
+            .is_some_and(|text| text.contains("len("));
         if by_source && !sized {
             self.alert(
                 MemoryCheck::CopyBySource,
@@ -518,11 +524,17 @@ impl<'p> Memory<'p, '_> {
     }
 
     /// `cin >> array` reads a word of any length.
-    fn check_stream(&mut self, args: &'p [Arg<'p>]) {
-        if self.widths_set {
-            return;
-        }
+    fn check_stream(&mut self, args: &'p [Arg<'p>], state: &mut State) {
         for arg in args {
+            if calls(&arg.value, "setw") {
+                state.set(WIDTH, Cell::default());
+                continue;
+            }
+            // A width holds for the next text alone.
+            if state.get(WIDTH).is_some() {
+                state.forget(WIDTH);
+                continue;
+            }
             let Some(ty) = self.ty(&arg.value).map(|ty| self.resolved(ty)) else { continue };
             if ty.is_pointer() && matches!(ty.name.as_ref(), "char" | "wchar_t" | "unsigned char") {
                 self.alert(
@@ -570,7 +582,12 @@ impl<'p> Memory<'p, '_> {
 
     /// The text of a size that is just as long as a text, such as `strlen(name)`.
     pub(super) fn is_bare_length(expr: &Expr<'p>, cell: &Cell) -> bool {
-        let counts = |text: &str| text.starts_with("strlen(") || text.starts_with("wcslen(");
+        let counts = |expr: &Expr<'p>| match &expr.peeled().kind {
+            ExprKind::Call { callee, .. } => {
+                matches!(callee.kind, ExprKind::Name("strlen" | "wcslen"))
+            }
+            _ => false,
+        };
         cell.length_of.is_some() && cell.number.minus == 0
             || match &expr.peeled().kind {
                 ExprKind::Binary { op: BinaryOp::Mul, left, right } => {
@@ -580,7 +597,7 @@ impl<'p> Memory<'p, '_> {
                             ExprKind::SizeofType(_) | ExprKind::SizeofValue(_)
                         )
                     };
-                    counts(&text_of(left)) && sized(right) || counts(&text_of(right)) && sized(left)
+                    counts(left) && sized(right) || counts(right) && sized(left)
                 }
                 _ => false,
             }
@@ -710,9 +727,29 @@ pub(super) fn fed_names<'p>(body: &[Stmt<'p>], external: &[&str]) -> BTreeSet<&'
             {
                 fed.insert(name);
             }
+            if external.contains(&"atoi") {
+                for expr in stmt.exprs() {
+                    scanned(expr, &mut fed);
+                }
+            }
         });
     }
     fed
+}
+
+/// Numbers that `scanf` fills.
+fn scanned<'p>(expr: &Expr<'p>, out: &mut BTreeSet<&'p str>) {
+    if let ExprKind::Call { callee, args } = &expr.kind
+        && matches!(callee.kind, ExprKind::Name("scanf" | "fscanf" | "sscanf"))
+    {
+        out.extend(args.iter().filter_map(|arg| match &arg.value.kind {
+            ExprKind::AddressOf(inner) => inner.root(),
+            _ => None,
+        }));
+    }
+    for child in expr.children() {
+        scanned(child, out);
+    }
 }
 
 fn any_stmt_of<'e, 'p>(body: &'e [Stmt<'p>], each: &mut dyn FnMut(&'e Stmt<'p>)) {
