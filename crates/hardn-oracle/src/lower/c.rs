@@ -105,6 +105,13 @@ impl<'a> Lowering<'a> {
                 }
                 return;
             }
+            "preproc_function_def" => {
+                // A macro around `rand` gives what `rand` gives.
+                if self.source.field(node, "value").contains("rand()") {
+                    self.aliases.insert(self.source.field(node, "name"), "rand");
+                }
+                return;
+            }
             "function_definition" => {
                 self.function(node, out);
                 return;
@@ -221,7 +228,6 @@ impl<'a> Lowering<'a> {
             "comment"
             | "preproc_include"
             | "preproc_call"
-            | "preproc_function_def"
             | "using_declaration"
             | "alias_declaration"
             | "static_assert_declaration"

@@ -108,7 +108,8 @@ impl<'p> Memory<'p, '_> {
     pub(super) fn elements(&mut self, base: &'p Expr<'p>, state: &mut State) -> Option<i64> {
         let ty = self.ty(base);
         if let Some(length) = ty.as_ref().and_then(types::length_of) {
-            return (!types::is_open_end(base, length)).then_some(length);
+            return (!types::is_open_end(base, length, &self.scope, self.program))
+                .then_some(length);
         }
         let id = base
             .peeled()

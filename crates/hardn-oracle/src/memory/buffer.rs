@@ -126,10 +126,15 @@ impl<'p> Memory<'p, '_> {
                 {
                     self.needs_pointer(arg(at)?, cell, state);
                 }
-                let room = self.room(arg(0)?, state);
+                let mut room = self.room(arg(0)?, state);
                 let mut length = cells.get(2)?.number.clone();
                 if name.starts_with('w') {
                     length = Number::combine(BinaryOp::Mul, &length, &Number::exactly(4));
+                }
+                if self.mode == Mode::Faithful && name.contains("mem") {
+                    // Running on into the fields after it is taken to be meant.
+                    let end = self.room_of_value(arg(0)?);
+                    room.bytes = room.bytes.max(end);
                 }
                 self.check_length(expr, &room, &length, arg(2)?, 0, state);
                 if name == "memcpy" || name == "memmove" {
@@ -305,7 +310,9 @@ impl<'p> Memory<'p, '_> {
             .as_ref()
             .filter(|ty| !ty.dimensions.is_empty())
             .filter(|ty| {
-                !types::length_of(ty).is_some_and(|length| types::is_open_end(base, length))
+                !types::length_of(ty).is_some_and(|length| {
+                    types::is_open_end(base, length, &self.scope, self.program)
+                })
             })
             .and_then(|ty| types::size_of(ty, self.program));
         let whole = match &base.kind {

@@ -66,7 +66,9 @@ impl<'p> Memory<'p, '_> {
                 let ty = match &inner.kind {
                     // `sizeof(name)` of a type that only the file knows.
                     ExprKind::Name(name) if !self.scope.variables.contains_key(name) => {
-                        self.program.typedefs.get(name).cloned()
+                        let owned = || crate::ir::Type { name: (*name).into(), ..Default::default() };
+                        let known = self.program.structs.contains_key(name).then(owned);
+                        self.program.typedefs.get(name).cloned().or(known)
                     }
                     _ => self.ty(inner),
                 };
@@ -129,7 +131,9 @@ impl<'p> Memory<'p, '_> {
                 if *by < 0
                     && self.mode == Mode::Faithful
                     && before.number.external == External::Yes
-                    && before.number.low == LOWEST
+                    && (before.number.low == LOWEST
+                        || before.number.low <= 0
+                            && self.ty(target).is_some_and(|ty| ty.is_unsigned()))
                     && !before.number.checked
                     && !before.number.wide
                     && !self.ty(target).is_none_or(|ty| ty.is_pointer())

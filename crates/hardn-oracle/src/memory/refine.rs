@@ -171,6 +171,9 @@ impl<'p> Memory<'p, '_> {
         }
         let key = match &subject.kind {
             ExprKind::Call { callee, args } => match (&callee.kind, args.as_slice()) {
+                (ExprKind::Name("abs" | "labs" | "llabs" | "imaxabs"), [arg]) => {
+                    arg.value.peeled().place()
+                }
                 (ExprKind::Name("strlen"), [arg]) => {
                     arg.value.peeled().place().map(|place| format!("strlen({place})"))
                 }

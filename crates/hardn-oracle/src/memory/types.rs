@@ -189,8 +189,27 @@ pub(super) fn offset_of(ty: &Type<'_>, wanted: &str, program: &Program<'_>) -> O
 }
 
 /// `char data[1]` at the end of a struct behind a pointer stands for as much as was allocated.
-pub(super) fn is_open_end(array: &Expr<'_>, length: i64) -> bool {
-    length <= 1 && matches!(array.peeled().kind, ExprKind::Attribute { .. })
+pub(super) fn is_open_end<'p>(
+    array: &Expr<'p>,
+    length: i64,
+    scope: &Scope<'p>,
+    program: &'p Program<'p>,
+) -> bool {
+    let ExprKind::Attribute { base, name, .. } = &array.peeled().kind else { return false };
+    if length > 1 {
+        return false;
+    }
+    let Some(mut owner) = type_of(base, scope, program).map(|ty| ty.name) else { return true };
+    for _ in 0..4 {
+        if let Some(order) = program.layouts.get(owner.as_ref()) {
+            return order.last() == Some(name);
+        }
+        match program.typedefs.get(owner.as_ref()) {
+            Some(known) => owner = known.name.clone(),
+            None => break,
+        }
+    }
+    true
 }
 
 /// Elements of an array, where its type says so.
