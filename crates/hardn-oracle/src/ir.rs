@@ -26,6 +26,8 @@ pub(crate) struct Program<'a> {
     pub(crate) structs: BTreeMap<&'a str, BTreeMap<&'a str, Type<'a>>>,
     /// Struct name to its fields in order; no order for unions, whose fields share one place.
     pub(crate) layouts: BTreeMap<&'a str, Vec<&'a str>>,
+    /// What functions return that are declared without a body.
+    pub(crate) prototypes: BTreeMap<&'a str, Type<'a>>,
     /// Type names that stand for other types.
     pub(crate) typedefs: BTreeMap<&'a str, Type<'a>>,
     /// Bytes of text inside error nodes.

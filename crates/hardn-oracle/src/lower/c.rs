@@ -366,7 +366,11 @@ impl<'a> Lowering<'a> {
         }
         let class = declarator.class.or(self.class);
         let name = declarator.name;
-        let returns = Type { pointers: returns.pointers + declarator.pointers, ..returns };
+        let returns = Type {
+            pointers: returns.pointers + declarator.pointers,
+            is_reference: declarator.is_reference,
+            ..returns
+        };
         let body = self.body(node, "body");
         self.program.functions.push(Function {
             name,
@@ -552,7 +556,13 @@ impl<'a> Lowering<'a> {
         for inner in declarators {
             let declarator = self.declarator(inner);
             if declarator.params.is_some() && inner.kind() != "init_declarator" {
-                continue; // a prototype
+                let returns = Type {
+                    pointers: ty.pointers + declarator.pointers,
+                    is_reference: declarator.is_reference,
+                    ..ty.clone()
+                };
+                self.program.prototypes.insert(declarator.name, returns);
+                continue;
             }
             let mut init = if inner.kind() == "init_declarator" {
                 inner.child_by_field_name("value")
@@ -743,7 +753,8 @@ impl<'a> Lowering<'a> {
             },
             "offsetof_expression" => {
                 let ty = self.type_descriptor(node);
-                let member = Expr::new(ExprKind::Name(self.source.field(node, "member")), range(node));
+                let member =
+                    Expr::new(ExprKind::Name(self.source.field(node, "member")), range(node));
                 let ty = Expr::new(ExprKind::SizeofType(ty), range(node));
                 ExprKind::Call {
                     callee: Box::new(Expr::new(ExprKind::Name("offsetof"), range(node))),
@@ -850,8 +861,11 @@ impl<'a> Lowering<'a> {
             return None;
         }
         let callee = Box::new(self.expr(current));
-        let args =
-            parts.into_iter().rev().map(|part| Arg { name: None, value: self.expr(part) }).collect();
+        let args = parts
+            .into_iter()
+            .rev()
+            .map(|part| Arg { name: None, value: self.expr(part) })
+            .collect();
         Some(Expr::new(ExprKind::Call { callee, args }, range(node)))
     }
 

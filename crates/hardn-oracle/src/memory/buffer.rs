@@ -56,8 +56,7 @@ impl<'p> Memory<'p, '_> {
                 let object = Object {
                     bytes: size.constant(),
                     size_text: Some(text_of(size_expr)),
-                    no_end: Self::is_bare_length(size_expr, cells.get(at)?)
-                        .then_some(expr.range),
+                    no_end: Self::is_bare_length(size_expr, cells.get(at)?).then_some(expr.range),
                     ..Object::default()
                 };
                 let id = self.new_object(state, object);
@@ -134,7 +133,7 @@ impl<'p> Memory<'p, '_> {
                 if self.mode == Mode::Faithful && name.contains("mem") {
                     // Running on into the fields after it is taken to be meant.
                     let end = self.room_of_value(arg(0)?);
-                    room.bytes = room.bytes.max(end);
+                    room.bytes = room.bytes.map(|bytes| end.map_or(bytes, |end| end.max(bytes)));
                 }
                 self.check_length(expr, &room, &length, arg(2)?, 0, state);
                 if name == "memcpy" || name == "memmove" {

@@ -66,7 +66,8 @@ impl<'p> Memory<'p, '_> {
                 let ty = match &inner.kind {
                     // `sizeof(name)` of a type that only the file knows.
                     ExprKind::Name(name) if !self.scope.variables.contains_key(name) => {
-                        let owned = || crate::ir::Type { name: (*name).into(), ..Default::default() };
+                        let owned =
+                            || crate::ir::Type { name: (*name).into(), ..Default::default() };
                         let known = self.program.structs.contains_key(name).then(owned);
                         self.program.typedefs.get(name).cloned().or(known)
                     }
@@ -468,6 +469,9 @@ impl<'p> Memory<'p, '_> {
                 self.check_conversion(value, &cell.number, &ty, state);
             }
             Self::fit(&mut cell, &ty);
+            if ty.pointers > 0 {
+                self.check_temporary(value);
+            }
             cell.stack = ty.pointers > 0 && op.is_none() && self.is_stack_address(value);
         }
         if let Some(place) = place {

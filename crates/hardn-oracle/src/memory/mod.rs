@@ -256,6 +256,9 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
             self.check_conversion(init, &cell.number, ty, state);
             Self::fit(&mut cell, ty);
             cell.stack = ty.pointers > 0 && self.is_stack_address(init);
+            if ty.pointers > 0 || ty.name == "auto" {
+                self.check_temporary(init);
+            }
             state.set(name, cell);
             if let Some(from) = init.peeled().place().filter(|_| ty.is_integer()) {
                 state.order(name, &from);
@@ -297,6 +300,9 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
             );
         }
         let returns = self.returns.clone();
+        if returns.pointers > 0 {
+            self.check_temporary(expr);
+        }
         if returns.pointers == 0 && !returns.name.is_empty() {
             self.check_conversion(expr, &cell.number, &returns, state);
         }
@@ -378,12 +384,12 @@ fn returns_allocation(body: &[Stmt<'_>], name: &str) -> bool {
     !name.is_empty()
         && any_stmt(body, &mut |stmt| match &stmt.kind {
             StmtKind::Return(Some(value)) => match &value.peeled().kind {
-                ExprKind::Call { callee, args } => {
-                    matches!(callee.kind, ExprKind::Name("malloc" | "xmalloc" | "alloca"))
-                        && args.first().is_some_and(|arg| {
-                            matches!(arg.value.peeled().kind, ExprKind::Name(known) if known == name)
-                        })
-                }
+                ExprKind::Call { callee, args } => matches!(
+                    callee.kind,
+                    ExprKind::Name("malloc" | "xmalloc" | "alloca")
+                ) && args.first().is_some_and(
+                    |arg| matches!(arg.value.peeled().kind, ExprKind::Name(known) if known == name),
+                ),
                 _ => false,
             },
             _ => false,
@@ -440,10 +446,7 @@ fn frees_name(body: &[Stmt<'_>], name: &str) -> bool {
     })
 }
 
-fn any_stmt<'e, 'p>(
-    body: &'e [Stmt<'p>],
-    found: &mut dyn FnMut(&'e Stmt<'p>) -> bool,
-) -> bool {
+fn any_stmt<'e, 'p>(body: &'e [Stmt<'p>], found: &mut dyn FnMut(&'e Stmt<'p>) -> bool) -> bool {
     body.iter()
         .any(|stmt| found(stmt) || stmt.blocks().into_iter().any(|block| any_stmt(block, found)))
 }

@@ -145,6 +145,17 @@ impl<'p> Memory<'p, '_> {
         {
             state.order(&greater, &lesser);
         }
+        let narrows = matches!(
+            left.peeled().kind,
+            ExprKind::Call { .. }
+                | ExprKind::Binary { .. }
+                | ExprKind::Assign { .. }
+                | ExprKind::Update { .. }
+        );
+        // There is nothing on the left to say more of.
+        if !narrows && left.peeled().place().is_none() {
+            return Some(());
+        }
         let mut scratch = state.clone();
         let mut limit = self.quiet(right, &mut scratch);
         let mut subject = left.peeled();

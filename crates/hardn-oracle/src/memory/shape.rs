@@ -34,6 +34,13 @@ const TEXT_READERS: [(&str, &[usize]); 14] = [
     ("sprintf", &[0]),
 ];
 
+/// What owns memory and gives it back at its end.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Owner {
+    Text,
+    Pointer,
+}
+
 /// The place under which it is kept that the next read from a stream is limited.
 const WIDTH: &str = "(width)";
 
@@ -129,7 +136,7 @@ impl<'p> Memory<'p, '_> {
             let most = (1i64 << bits) - 1;
             let reach = if op == BinaryOp::Lt { limit.high } else { limit.high.saturating_add(1) };
             let fits = reach.saturating_sub(1) <= most && limit.high != HIGHEST;
-            if !fits && !(limit.constant().is_some_and(|value| value <= most)) {
+            if !fits && limit.constant().is_none_or(|value| value > most) {
                 self.alert(
                     MemoryCheck::NarrowComparison,
                     expr.range,
@@ -161,8 +168,7 @@ impl<'p> Memory<'p, '_> {
         if first.is_pointer() || second.is_pointer() {
             return;
         }
-        let sizes =
-            (types::size_of(&first, self.program), types::size_of(&second, self.program));
+        let sizes = (types::size_of(&first, self.program), types::size_of(&second, self.program));
         let (Some(first_size), Some(second_size)) = sizes else { return };
         let unsigned = first.is_unsigned() && first_size >= 4 && first_size >= second_size
             || second.is_unsigned() && second_size >= 4 && second_size >= first_size;
@@ -187,12 +193,7 @@ impl<'p> Memory<'p, '_> {
     }
 
     /// `a + b < a`: the sum of small numbers does not wrap, and that of signed ones must not.
-    fn check_overflow_test(
-        &mut self,
-        expr: &'p Expr<'p>,
-        left: &'p Expr<'p>,
-        right: &'p Expr<'p>,
-    ) {
+    fn check_overflow_test(&mut self, expr: &'p Expr<'p>, left: &'p Expr<'p>, right: &'p Expr<'p>) {
         for (sum, other) in [(left, right), (right, left)] {
             let ExprKind::Binary { op: BinaryOp::Add, left: a, right: b } = &sum.kind else {
                 continue;
@@ -435,7 +436,9 @@ impl<'p> Memory<'p, '_> {
         let by_source = match &measured.kind {
             ExprKind::Call { callee, args } => {
                 matches!(callee.kind, ExprKind::Name("strlen" | "wcslen"))
-                    && args.first().is_some_and(|arg| arg.value.peeled().place().as_ref() == Some(&from))
+                    && args
+                        .first()
+                        .is_some_and(|arg| arg.value.peeled().place().as_ref() == Some(&from))
             }
             ExprKind::SizeofValue(inner) => {
                 inner.place().as_ref() == Some(&from)
@@ -503,7 +506,11 @@ impl<'p> Memory<'p, '_> {
             self.alert(
                 MemoryCheck::FillSize,
                 expr.range,
-                format!("the size is that of `{}{}`", measured.name, "*".repeat(measured.pointers.into())),
+                format!(
+                    "the size is that of `{}{}`",
+                    measured.name,
+                    "*".repeat(measured.pointers.into())
+                ),
                 Vec::new(),
             );
         }
@@ -544,6 +551,72 @@ impl<'p> Memory<'p, '_> {
                     Vec::new(),
                 );
             }
+        }
+    }
+
+    /// What is inside of a value that ends with the statement is kept.
+    pub(super) fn check_temporary(&mut self, expr: &'p Expr<'p>) {
+        match &expr.peeled().kind {
+            ExprKind::Conditional { then, otherwise, .. } => {
+                self.check_temporary(then);
+                self.check_temporary(otherwise);
+            }
+            ExprKind::Call { callee, .. } => {
+                if let ExprKind::Attribute { base, name, .. } = &callee.kind
+                    && match self.temporary(base) {
+                        Some(Owner::Text) => matches!(*name, "c_str" | "data"),
+                        Some(Owner::Pointer) => *name == "get",
+                        None => false,
+                    }
+                {
+                    self.alert(
+                        MemoryCheck::ExpiredTemporary,
+                        expr.range,
+                        "its owner ends with this statement".to_owned(),
+                        Vec::new(),
+                    );
+                }
+            }
+            ExprKind::AddressOf(inner) => {
+                if let ExprKind::Deref(owner) = &inner.peeled().kind
+                    && self.temporary(owner) == Some(Owner::Pointer)
+                {
+                    self.alert(
+                        MemoryCheck::ExpiredTemporary,
+                        expr.range,
+                        "its owner ends with this statement".to_owned(),
+                        Vec::new(),
+                    );
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A text or owning pointer that a call gives and nothing keeps.
+    fn temporary(&self, expr: &'p Expr<'p>) -> Option<Owner> {
+        let ExprKind::Call { callee, .. } = &expr.peeled().kind else { return None };
+        let (ExprKind::Name(name) | ExprKind::Attribute { name, .. }) = &callee.kind else {
+            return None;
+        };
+        match *name {
+            "string" | "wstring" | "to_string" | "substr" => return Some(Owner::Text),
+            "make_unique" => return Some(Owner::Pointer),
+            _ => {}
+        }
+        let ExprKind::Name(name) = &callee.kind else { return None };
+        let written = self.program.functions.iter().find(|function| function.name == *name);
+        let returns = written
+            .map(|function| &function.returns)
+            .or_else(|| self.program.prototypes.get(name))?;
+        if returns.pointers > 0 || returns.is_reference {
+            None
+        } else if returns.name.contains("unique_ptr<") {
+            Some(Owner::Pointer)
+        } else if matches!(returns.name.as_ref(), "string" | "std::string" | "std::wstring") {
+            Some(Owner::Text)
+        } else {
+            None
         }
     }
 

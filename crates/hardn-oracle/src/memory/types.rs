@@ -80,7 +80,8 @@ pub(super) fn type_of<'p>(
                 .functions
                 .iter()
                 .find(|function| !function.top_level && function.name == *name)
-                .map(|function| function.returns.clone()),
+                .map(|function| function.returns.clone())
+                .or_else(|| program.prototypes.get(name).cloned()),
             _ => None,
         },
         _ => None,
@@ -122,9 +123,9 @@ fn element_size(ty: &Type<'_>, program: &Program<'_>) -> Option<i64> {
     for _ in 0..4 {
         let known = program.typedefs.get(name)?;
         if known.dimensions.is_empty() {
-            let size = known.scalar_size().or_else(|| {
-                layout_of(known.name.as_ref(), program, 0).map(|(size, _)| size)
-            });
+            let size = known
+                .scalar_size()
+                .or_else(|| layout_of(known.name.as_ref(), program, 0).map(|(size, _)| size));
             if size.is_some() {
                 return size;
             }

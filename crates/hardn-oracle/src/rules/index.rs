@@ -21,13 +21,35 @@ const MAX_FLOW_RULES: usize = 128;
 #[derive(Debug)]
 pub(crate) enum Hit {
     /// `clean`: the rules it does not count for.
-    Source { source: Source, clean: u128, mark: u32 },
-    Sink { rule: usize, sink: Box<Sink>, except: Vec<PathPattern>, mark: u32 },
-    Sanitizer { bits: u128, sanitizer: Sanitizer },
-    Guard { bits: u128, guard: Guard, mark: u32 },
+    Source {
+        source: Source,
+        clean: u128,
+        mark: u32,
+    },
+    Sink {
+        rule: usize,
+        sink: Box<Sink>,
+        except: Vec<PathPattern>,
+        mark: u32,
+    },
+    Sanitizer {
+        bits: u128,
+        sanitizer: Sanitizer,
+    },
+    Guard {
+        bits: u128,
+        guard: Guard,
+        mark: u32,
+    },
     Handler(Handler),
-    Propagator { propagator: Propagator, mark: u32 },
-    Call { rule: usize, model: CallModel },
+    Propagator {
+        propagator: Propagator,
+        mark: u32,
+    },
+    Call {
+        rule: usize,
+        model: CallModel,
+    },
 }
 
 #[derive(Debug)]

@@ -113,6 +113,7 @@ pub(crate) enum MemoryCheck {
     UnboundedStream,
     StackAddress,
     CertificateCheck,
+    ExpiredTemporary,
 }
 
 /// A regular expression, compiled when the rule is read.

@@ -16,10 +16,8 @@ const BLOCK: &str = "&block";
 impl<'a> Lowering<'a, '_> {
     pub(super) fn call(&mut self, node: Node<'_>) -> Expr<'a> {
         let at = range(node);
-        let mut args = node
-            .child_by_field_name("arguments")
-            .map(|list| self.args(list))
-            .unwrap_or_default();
+        let mut args =
+            node.child_by_field_name("arguments").map(|list| self.args(list)).unwrap_or_default();
         if let Some(block) = node.child_by_field_name("block") {
             args.push(Arg { name: Some(BLOCK), value: self.closure(block) });
         }
@@ -106,8 +104,14 @@ impl<'a> Lowering<'a, '_> {
                 let plain = entry.child_by_field_name("value").filter(|value| {
                     matches!(
                         value.kind(),
-                        "true" | "false" | "nil" | "integer" | "constant" | "scope_resolution"
-                            | "simple_symbol" | "identifier"
+                        "true"
+                            | "false"
+                            | "nil"
+                            | "integer"
+                            | "constant"
+                            | "scope_resolution"
+                            | "simple_symbol"
+                            | "identifier"
                     )
                 });
                 if let (Some(inner), Some(plain)) = (inner, plain) {

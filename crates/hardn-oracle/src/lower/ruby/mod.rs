@@ -92,12 +92,21 @@ impl<'a, 't> Lowering<'a, 't> {
                 "method" | "singleton_method" | "class" | "module" if at != node => continue,
                 "assignment" | "operator_assignment" => at.child_by_field_name("left"),
                 "for" => at.child_by_field_name("pattern"),
-                "exception_variable" | "rest_assignment" | "left_assignment_list"
-                | "block_parameters" | "lambda_parameters" | "method_parameters"
-                | "destructured_parameter" | "destructured_left_assignment" | "in_clause"
+                "exception_variable"
+                | "rest_assignment"
+                | "left_assignment_list"
+                | "block_parameters"
+                | "lambda_parameters"
+                | "method_parameters"
+                | "destructured_parameter"
+                | "destructured_left_assignment"
+                | "in_clause"
                 | "as_pattern" => Some(at),
-                "optional_parameter" | "keyword_parameter" | "splat_parameter"
-                | "hash_splat_parameter" | "block_parameter" => at.child_by_field_name("name"),
+                "optional_parameter"
+                | "keyword_parameter"
+                | "splat_parameter"
+                | "hash_splat_parameter"
+                | "block_parameter" => at.child_by_field_name("name"),
                 _ => None,
             };
             if let Some(inner) = inner {
@@ -119,9 +128,7 @@ impl<'a, 't> Lowering<'a, 't> {
 
     fn block(&mut self, node: Node<'_>) -> Vec<Stmt<'a>> {
         let children = named(node);
-        let handled = children
-            .iter()
-            .any(|child| matches!(child.kind(), "rescue" | "ensure"));
+        let handled = children.iter().any(|child| matches!(child.kind(), "rescue" | "ensure"));
         if handled && matches!(node.kind(), "body_statement" | "begin" | "block_body") {
             return vec![self.rescued(node, &children)];
         }
@@ -322,8 +329,11 @@ impl<'a, 't> Lowering<'a, 't> {
                 "else" => Vec::new(),
                 _ => continue,
             };
-            let body =
-                if child.kind() == "else" { self.block(child) } else { self.field_block(child, "body") };
+            let body = if child.kind() == "else" {
+                self.block(child)
+            } else {
+                self.field_block(child, "body")
+            };
             cases.push(Case { values, body, falls_through: false });
         }
         if let Some(value) = value {
@@ -332,9 +342,9 @@ impl<'a, 't> Lowering<'a, 't> {
         let mut otherwise = Vec::new();
         for case in cases.into_iter().rev() {
             let at = range(node);
-            let Some(test) = case.values.into_iter().reduce(|left, right| {
-                binary(BinaryOp::Or, left, right, at)
-            }) else {
+            let Some(test) =
+                case.values.into_iter().reduce(|left, right| binary(BinaryOp::Or, left, right, at))
+            else {
                 otherwise = case.body;
                 continue;
             };
@@ -361,10 +371,7 @@ impl<'a, 't> Lowering<'a, 't> {
             let parent = self.exprs(superclass);
             let args = parent.into_iter().map(|value| Arg { name: None, value }).collect();
             let at = range(superclass);
-            statements.push(Stmt {
-                kind: StmtKind::Expr(called("inherits", args, at)),
-                range: at,
-            });
+            statements.push(Stmt { kind: StmtKind::Expr(called("inherits", args, at)), range: at });
         }
         statements.extend(self.block(body));
         self.locals = outer_locals;
@@ -524,7 +531,10 @@ impl<'a, 't> Lowering<'a, 't> {
                 let handler = *self.boxed(node, "handler");
                 ExprKind::Unknown(vec![body, handler])
             }
-            "parenthesized_statements" | "interpolation" | "in" | "exception_variable"
+            "parenthesized_statements"
+            | "interpolation"
+            | "in"
+            | "exception_variable"
             | "pattern"
                 if node.named_child_count() == 1 =>
             {

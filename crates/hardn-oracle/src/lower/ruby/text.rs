@@ -30,7 +30,8 @@ impl<'a> Lowering<'a, '_> {
             }
             _ => {}
         }
-        let plain = text.starts_with('\'') || text.starts_with("%q") || node.kind() == "bare_string";
+        let plain =
+            text.starts_with('\'') || text.starts_with("%q") || node.kind() == "bare_string";
         self.parts(node, plain)
     }
 
