@@ -193,7 +193,7 @@ impl<'p> Flow<'p, '_> {
                 Hit::Source { source, clean, mark }
                     if source.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
-                    Self::apply_source(&call, source, (*clean, *mark), &mut result, state);
+                    self.apply_source(&call, source, (*clean, *mark), &mut result, state);
                 }
                 Hit::Sanitizer { bits, sanitizer }
                     if sanitizer.when.iter().all(|condition| self.holds(condition, &call)) =>
@@ -460,6 +460,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     fn apply_source(
+        &self,
         call: &Call<'p>,
         source: &crate::rules::Source,
         (clean, marks): (u128, u32),
@@ -481,7 +482,12 @@ impl<'p> Flow<'p, '_> {
             Some(fills) => {
                 for (target, _) in call.select(fills) {
                     if let Some(place) = filled_place(target) {
-                        state.set(&place, value.clone());
+                        let mut value = value.clone();
+                        // What one rule minds by its name it minds whatever is in it.
+                        if let Some(named) = self.source_value(&place, target) {
+                            value.absorb(&named);
+                        }
+                        state.set(&place, value);
                     }
                 }
             }

@@ -286,7 +286,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// A name or attribute that is a source.
-    fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
+    pub(super) fn source_value(&self, path: &str, expr: &Expr<'p>) -> Option<Value<'p>> {
         let source = self.index.value_source(path, self.frame.name)?;
         let (origin, what) = if source.local {
             (Origin::Local, "this machine")
