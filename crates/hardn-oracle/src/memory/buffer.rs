@@ -267,7 +267,7 @@ impl<'p> Memory<'p, '_> {
             let root = text.root();
             let of_param =
                 root.is_some_and(|root| self.params.contains(root)) && self.mode == Mode::Snippet;
-            let of_argv = root == Some("argv");
+            let of_argv = root.is_some_and(|root| self.texts.contains(root));
             if of_param || of_argv {
                 number.external = External::Yes;
             } else if matches!(&text.peeled().kind, ExprKind::Name(name) if self.locals.contains(name))

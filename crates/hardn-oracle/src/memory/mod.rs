@@ -28,6 +28,9 @@ use crate::{
 /// Calls that say whether a certificate is good.
 const VERIFIERS: [&str; 1] = ["SSL_get_verify_result"];
 
+/// Calls that give a text of any length from outside.
+const TEXTS: [&str; 2] = ["getenv", "secure_getenv"];
+
 /// Runs the analysis over every function of a program.
 pub(crate) fn analyse<'p>(
     program: &'p Program<'p>,
@@ -57,6 +60,8 @@ pub(crate) fn analyse<'p>(
         class: None,
         fed_functions: BTreeSet::new(),
         verified_params: BTreeSet::new(),
+        text_params: BTreeSet::new(),
+        texts: BTreeSet::new(),
         returns: Type::default(),
         returns_integer: false,
         next_object: 0,
@@ -95,6 +100,10 @@ struct Memory<'p, 'r> {
     fed_functions: BTreeSet<&'p str>,
     /// Parameters of functions of the file that are given the outcome of verifying a certificate.
     verified_params: BTreeSet<(&'p str, usize)>,
+    /// Parameters of functions of the file that are given a text from outside.
+    text_params: BTreeSet<(&'p str, usize)>,
+    /// Variables of the function at hand that hold a text from outside.
+    texts: BTreeSet<&'p str>,
     returns: Type<'p>,
     returns_integer: bool,
     next_object: u32,
@@ -125,12 +134,14 @@ impl<'p> Memory<'p, '_> {
                 }
             }
             called_names(&function.body, &mut self.called);
-            let fed = shape::fed_names(&function.body, &eval::EXTERNAL_NUMBERS);
-            let checked = shape::fed_names(&function.body, &VERIFIERS);
+            let fed = shape::fed_names(&function.body, &[], &eval::EXTERNAL_NUMBERS);
+            let checked = shape::fed_names(&function.body, &[], &VERIFIERS);
+            let texts = shape::fed_names(&function.body, &["argv"], &TEXTS);
             any_stmt(&function.body, &mut |stmt| {
                 for expr in stmt.exprs() {
                     fed_arguments(expr, &fed, &eval::EXTERNAL_NUMBERS, &mut self.fed_params);
                     fed_arguments(expr, &checked, &VERIFIERS, &mut self.verified_params);
+                    fed_arguments(expr, &texts, &TEXTS, &mut self.text_params);
                 }
                 if let StmtKind::Return(Some(value)) = &stmt.kind
                     && shape::is_fed(value, &BTreeSet::new(), &eval::EXTERNAL_NUMBERS)
@@ -156,6 +167,13 @@ impl<'p> Memory<'p, '_> {
         }
         self.returns = function.returns.clone();
         self.survey(function);
+        let params = function.params.iter().enumerate();
+        let mut seeds: Vec<&'p str> = params
+            .filter(|(at, _)| self.text_params.contains(&(function.name, *at)))
+            .map(|(_, param)| param.name)
+            .collect();
+        seeds.push("argv");
+        self.texts = shape::fed_names(&function.body, &seeds, &TEXTS);
         for (at, param) in function.params.iter().enumerate() {
             let from_outside = self.mode == Mode::Snippet
                 || self.called.contains(function.name)

@@ -784,8 +784,12 @@ pub(super) fn is_fed(expr: &Expr<'_>, fed: &BTreeSet<&str>, external: &[&str]) -
 }
 
 /// Names that are given a number from outside somewhere in a body.
-pub(super) fn fed_names<'p>(body: &[Stmt<'p>], external: &[&str]) -> BTreeSet<&'p str> {
-    let mut fed = BTreeSet::new();
+pub(super) fn fed_names<'p>(
+    body: &[Stmt<'p>],
+    seeds: &[&'p str],
+    external: &[&str],
+) -> BTreeSet<&'p str> {
+    let mut fed: BTreeSet<&'p str> = seeds.iter().copied().collect();
     for _ in 0..2 {
         any_stmt_of(body, &mut |stmt| {
             let target = match &stmt.kind {
