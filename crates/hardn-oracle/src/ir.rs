@@ -73,7 +73,7 @@ pub(crate) struct Param<'a> {
     pub(crate) range: Range,
 }
 
-impl<'a> Param<'a> {
+impl Param<'_> {
     /// What rules know the parameter by: its type where it has one, else its name.
     pub(crate) fn path(&self) -> &str {
         if self.ty.name.is_empty() { self.name } else { &self.ty.name }
