@@ -35,6 +35,10 @@ pub(crate) struct Program<'a> {
     pub(crate) constants: BTreeMap<&'a str, i64>,
     /// Struct name to its fields.
     pub(crate) structs: BTreeMap<&'a str, BTreeMap<&'a str, Type<'a>>>,
+    /// Struct name to its fields in order; no order for unions, whose fields share one place.
+    pub(crate) layouts: BTreeMap<&'a str, Vec<&'a str>>,
+    /// What functions return that are declared without a body.
+    pub(crate) prototypes: BTreeMap<&'a str, Type<'a>>,
     /// Type names that stand for other types.
     pub(crate) typedefs: BTreeMap<&'a str, Type<'a>>,
     /// Bytes of text inside error nodes.
@@ -98,6 +102,10 @@ pub(crate) struct Type<'a> {
     pub(crate) dimensions: Vec<Option<i64>>,
     /// Text of the first dimension, for sizes that are not constant.
     pub(crate) dimension_text: Option<String>,
+    /// Declared `static` or `extern`: it outlives the function.
+    pub(crate) is_static: bool,
+    /// A reference to something that lives elsewhere.
+    pub(crate) is_reference: bool,
 }
 
 /// A statement and where it stands.

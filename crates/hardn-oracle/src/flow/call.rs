@@ -374,7 +374,7 @@ impl<'p> Flow<'p, '_> {
                 Hit::Source { source, clean, mark }
                     if source.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
-                    Self::apply_source(&call, source, (*clean, *mark), &mut result, state);
+                    self.apply_source(&call, source, (*clean, *mark), &mut result, state);
                 }
                 Hit::Sanitizer { bits, sanitizer }
                     if sanitizer.when.iter().all(|condition| self.holds(condition, &call)) =>
@@ -750,6 +750,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     fn apply_source(
+        &self,
         call: &Call<'p>,
         source: &crate::rules::Source,
         (clean, marks): (u128, u32),
@@ -778,6 +779,10 @@ impl<'p> Flow<'p, '_> {
                             && known.atoms().iter().any(|atom| atom.trace.root() == call.range)
                         {
                             value.absorb(known);
+                        }
+                        // What one rule minds by its name it minds whatever is in it.
+                        if let Some(named) = self.source_value(&place, target) {
+                            value.absorb(&named);
                         }
                         state.set(&place, value);
                     }

@@ -300,7 +300,15 @@ impl<'p> Flow<'p, '_> {
         } else {
             Origin::Parameter(at as u8)
         };
-        Value::of_atom(Atom::new(origin, trace)).with_path(path)
+        let mut value = Value::of_atom(Atom::new(origin, trace.clone()));
+        // A name that one rule minds, such as that of a secret.
+        if matches!(self.language, Language::C | Language::Cpp)
+            && let Some(source) = self.index.value_source(param.name, function.name)
+            && source.clean != 0
+        {
+            value.absorb(&Value::of_atom(Atom::only_for(Origin::Remote, source.clean, trace)));
+        }
+        value.with_path(path)
     }
 
     /// A parameter whose kind makes it a source.

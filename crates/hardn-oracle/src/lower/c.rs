@@ -10,8 +10,13 @@ use crate::ir::{
 };
 
 pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
-    let mut lowering =
-        Lowering { source: Source { code }, program: Program::default(), class: None, depth: 0 };
+    let mut lowering = Lowering {
+        source: Source { code },
+        program: Program::default(),
+        aliases: BTreeMap::new(),
+        class: None,
+        depth: 0,
+    };
     lowering.program.functions.push(Function::top_level());
     let body = lowering.block(root);
     lowering.program.functions[0].body = body;
@@ -22,6 +27,8 @@ pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
 struct Lowering<'a> {
     source: Source<'a>,
     program: Program<'a>,
+    /// Macros that are nothing but another name.
+    aliases: BTreeMap<&'a str, &'a str>,
     class: Option<&'a str>,
     depth: u32,
 }
@@ -32,6 +39,7 @@ struct Declarator<'t, 'a> {
     name: &'a str,
     class: Option<&'a str>,
     pointers: u8,
+    is_reference: bool,
     dimensions: Vec<Option<i64>>,
     dimension_text: Option<String>,
     params: Option<Node<'t>>,
@@ -88,8 +96,19 @@ impl<'a> Lowering<'a> {
             }
             "preproc_def" => {
                 let value = self.source.field(node, "value").trim();
+                let name = self.source.field(node, "name");
                 if let Some(number) = self.constant_text(value) {
-                    self.program.constants.insert(self.source.field(node, "name"), number);
+                    self.program.constants.insert(name, number);
+                } else if is_identifier(value) && value != name {
+                    let target = self.aliases.get(value).copied().unwrap_or(value);
+                    self.aliases.insert(name, target);
+                }
+                return;
+            }
+            "preproc_function_def" => {
+                // A macro around `rand` gives what `rand` gives.
+                if self.source.field(node, "value").contains("rand()") {
+                    self.aliases.insert(self.source.field(node, "name"), "rand");
                 }
                 return;
             }
@@ -209,7 +228,6 @@ impl<'a> Lowering<'a> {
             "comment"
             | "preproc_include"
             | "preproc_call"
-            | "preproc_function_def"
             | "using_declaration"
             | "alias_declaration"
             | "static_assert_declaration"
@@ -348,7 +366,11 @@ impl<'a> Lowering<'a> {
         }
         let class = declarator.class.or(self.class);
         let name = declarator.name;
-        let returns = Type { pointers: returns.pointers + declarator.pointers, ..returns };
+        let returns = Type {
+            pointers: returns.pointers + declarator.pointers,
+            is_reference: declarator.is_reference,
+            ..returns
+        };
         let body = self.body(node, "body");
         self.program.functions.push(Function {
             name,
@@ -370,6 +392,9 @@ impl<'a> Lowering<'a> {
                 "pointer_declarator"
                 | "abstract_pointer_declarator"
                 | "pointer_type_declarator" => result.pointers += 1,
+                "reference_declarator" | "abstract_reference_declarator" => {
+                    result.is_reference = true;
+                }
                 "array_declarator" | "abstract_array_declarator" => {
                     let size = current.child_by_field_name("size");
                     let text = size.map(|size| self.source.text(size));
@@ -427,9 +452,13 @@ impl<'a> Lowering<'a> {
                 let name = self.source.field(node, "name");
                 if let Some(body) = node.child_by_field_name("body") {
                     let fields = self.fields(body, name);
+                    let key = if name.is_empty() { self.source.text(node) } else { name };
+                    if node.kind() != "union_specifier" {
+                        let order = self.field_order(body);
+                        self.program.layouts.insert(key, order);
+                    }
                     if name.is_empty() {
                         // Anonymous: known by its place in the text.
-                        let key = self.source.text(node);
                         self.program.structs.insert(key, fields);
                         return Type { name: Cow::Borrowed(key), ..Type::default() };
                     }
@@ -471,6 +500,9 @@ impl<'a> Lowering<'a> {
                     child.children_by_field_name("declarator", &mut cursor).collect();
                 for inner in declarators {
                     let declarator = self.declarator(inner);
+                    if declarator.params.is_some() && declarator.pointers == 0 {
+                        continue; // a method
+                    }
                     fields.insert(declarator.name, complete(ty.clone(), &declarator));
                 }
             } else if child.kind() == "function_definition" {
@@ -479,6 +511,24 @@ impl<'a> Lowering<'a> {
         }
         self.class = outer;
         fields
+    }
+
+    fn field_order(&mut self, body: Node<'_>) -> Vec<&'a str> {
+        let mut order = Vec::new();
+        for child in named(body) {
+            if child.kind() == "field_declaration" {
+                let mut cursor = child.walk();
+                let declarators: Vec<Node<'_>> =
+                    child.children_by_field_name("declarator", &mut cursor).collect();
+                for inner in declarators {
+                    let declarator = self.declarator(inner);
+                    if declarator.params.is_none() {
+                        order.push(declarator.name);
+                    }
+                }
+            }
+        }
+        order
     }
 
     fn type_definition(&mut self, node: Node<'_>) {
@@ -495,14 +545,24 @@ impl<'a> Lowering<'a> {
     }
 
     fn declaration(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
-        let ty = self.type_of(node.child_by_field_name("type"));
+        let mut ty = self.type_of(node.child_by_field_name("type"));
+        ty.is_static = named(node).into_iter().any(|child| {
+            child.kind() == "storage_class_specifier"
+                && matches!(self.source.text(child), "static" | "extern" | "thread_local")
+        });
         let mut cursor = node.walk();
         let declarators: Vec<Node<'_>> =
             node.children_by_field_name("declarator", &mut cursor).collect();
         for inner in declarators {
             let declarator = self.declarator(inner);
             if declarator.params.is_some() && inner.kind() != "init_declarator" {
-                continue; // a prototype
+                let returns = Type {
+                    pointers: ty.pointers + declarator.pointers,
+                    is_reference: declarator.is_reference,
+                    ..ty.clone()
+                };
+                self.program.prototypes.insert(declarator.name, returns);
+                continue;
             }
             let mut init = if inner.kind() == "init_declarator" {
                 inner.child_by_field_name("value")
@@ -572,7 +632,7 @@ impl<'a> Lowering<'a> {
                 "NULL" | "nullptr" => ExprKind::Null,
                 "INT_MAX" => ExprKind::Int(i64::from(i32::MAX)),
                 "INT_MIN" => ExprKind::Int(i64::from(i32::MIN)),
-                name => ExprKind::Name(name),
+                name => ExprKind::Name(self.aliases.get(name).copied().unwrap_or(name)),
             },
             "null" => ExprKind::Null,
             "true" => ExprKind::Bool(true),
@@ -636,6 +696,9 @@ impl<'a> Lowering<'a> {
                 ExprKind::Call { callee, args }
             }
             "binary_expression" => {
+                if let Some(streamed) = self.streamed(node) {
+                    return streamed;
+                }
                 let op = binary_op(self.source.field(node, "operator"));
                 ExprKind::Binary {
                     op,
@@ -688,6 +751,16 @@ impl<'a> Lowering<'a> {
                 Some(value) => ExprKind::SizeofValue(Box::new(self.expr(value))),
                 None => ExprKind::SizeofType(self.type_descriptor(node)),
             },
+            "offsetof_expression" => {
+                let ty = self.type_descriptor(node);
+                let member =
+                    Expr::new(ExprKind::Name(self.source.field(node, "member")), range(node));
+                let ty = Expr::new(ExprKind::SizeofType(ty), range(node));
+                ExprKind::Call {
+                    callee: Box::new(Expr::new(ExprKind::Name("offsetof"), range(node))),
+                    args: [ty, member].map(|value| Arg { name: None, value }).into(),
+                }
+            }
             "conditional_expression" => ExprKind::Conditional {
                 test: self.boxed(node, "condition"),
                 then: self.boxed(node, "consequence"),
@@ -708,15 +781,33 @@ impl<'a> Lowering<'a> {
                     .child_by_field_name("declarator")
                     .and_then(|inner| inner.child_by_field_name("length"));
                 let mut args: Vec<Arg<'a>> = Vec::new();
+                let mut ty = self.type_of(node.child_by_field_name("type"));
                 if let Some(length) = length {
+                    // What one element takes; `new T *[n]` has pointers for elements.
+                    let stars = self.source.text(node);
+                    let stars = stars.split('[').next().unwrap_or("").matches('*').count();
+                    ty.pointers += u8::try_from(stars).unwrap_or(0);
+                    let at = range(node);
                     args.push(Arg { name: Some("length"), value: self.expr(length) });
-                } else if let Some(list) = node.child_by_field_name("arguments") {
+                    args.push(Arg {
+                        name: Some("element"),
+                        value: Expr::new(ExprKind::SizeofType(ty), at),
+                    });
+                    return Expr::new(ExprKind::New { args }, at);
+                }
+                if let Some(list) = node.child_by_field_name("arguments") {
                     args = named(list)
                         .into_iter()
                         .map(|child| Arg { name: None, value: self.expr(child) })
                         .collect();
                 }
-                ExprKind::New { args }
+                match ty.name {
+                    Cow::Borrowed(name) if !name.is_empty() => ExprKind::Construct {
+                        callee: Box::new(Expr::new(ExprKind::Name(name), range(node))),
+                        args,
+                    },
+                    _ => ExprKind::New { args },
+                }
             }
             "delete_expression" => match named(node).last() {
                 Some(inner) => ExprKind::Free(Box::new(self.expr(*inner))),
@@ -739,6 +830,43 @@ impl<'a> Lowering<'a> {
             _ => ExprKind::Unknown(self.exprs(node)),
         };
         Expr::new(kind, range(node))
+    }
+
+    /// `cout << a << b` and `cin >> a` as calls of the stream with all that is written or filled.
+    fn streamed(&mut self, node: Node<'_>) -> Option<Expr<'a>> {
+        let operator = self.source.field(node, "operator");
+        if !matches!(operator, "<<" | ">>") {
+            return None;
+        }
+        let mut parts = Vec::new();
+        let mut current = node;
+        for _ in 0..MAX_DEPTH {
+            match current.kind() {
+                "binary_expression" if self.source.field(current, "operator") == operator => {
+                    parts.push(current.child_by_field_name("right")?);
+                    current = current.child_by_field_name("left")?;
+                }
+                "parenthesized_expression" => current = *named(current).first()?,
+                _ => break,
+            }
+        }
+        let name = self.source.text(current);
+        let name = name.strip_prefix("std::").unwrap_or(name);
+        let known: &[&str] = if operator == "<<" {
+            &["cout", "cerr", "clog", "wcout", "wcerr", "wclog"]
+        } else {
+            &["cin", "wcin"]
+        };
+        if !known.contains(&name) {
+            return None;
+        }
+        let callee = Box::new(self.expr(current));
+        let args = parts
+            .into_iter()
+            .rev()
+            .map(|part| Arg { name: None, value: self.expr(part) })
+            .collect();
+        Some(Expr::new(ExprKind::Call { callee, args }, range(node)))
     }
 
     /// Macros between literals, such as `PRIu64`, stand for a piece of format.
@@ -813,7 +941,14 @@ fn complete<'a>(ty: Type<'a>, declarator: &Declarator<'_, 'a>) -> Type<'a> {
         pointers: ty.pointers + declarator.pointers,
         dimensions,
         dimension_text: declarator.dimension_text.clone(),
+        is_static: ty.is_static,
+        is_reference: declarator.is_reference,
     }
+}
+
+fn is_identifier(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// Text without white space, as places and bounds are compared.

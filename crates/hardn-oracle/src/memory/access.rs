@@ -8,7 +8,8 @@ use super::{
     types,
 };
 use crate::{
-    ir::{Expr, ExprKind},
+    engine::Mode,
+    ir::{Expr, ExprKind, Range},
     rules::MemoryCheck,
 };
 
@@ -61,8 +62,15 @@ impl<'p> Memory<'p, '_> {
         is_write: bool,
         state: &mut State,
     ) {
+        // CodeQL looks at the elements of arrays in arrays no closer.
+        if self.mode == Mode::Faithful && is_nested(base) {
+            return;
+        }
         let ty = self.ty(base);
         let length = self.elements(base, state);
+        let object = base.peeled().place().and_then(|place| state.get(&place)?.object);
+        let allocated =
+            object.and_then(|id| state.objects.get(&id)).is_some_and(|o| o.size_text.is_some());
         let fixed_here =
             base.root().is_some_and(|root| !self.params.contains(root)) && length.is_some();
         let outside = at.external == External::Yes;
@@ -77,7 +85,8 @@ impl<'p> Memory<'p, '_> {
             },
             None => {
                 let pointer = ty.as_ref().is_some_and(super::super::ir::Type::is_pointer);
-                let given = base.root().is_some_and(|root| self.params.contains(root));
+                let given =
+                    !allocated && base.root().is_some_and(|root| self.params.contains(root));
                 match at.level {
                     Some(level) => level < 1 && (outside || at.counter) && given,
                     None if at.high != HIGHEST => false,
@@ -107,7 +116,8 @@ impl<'p> Memory<'p, '_> {
     pub(super) fn elements(&mut self, base: &'p Expr<'p>, state: &mut State) -> Option<i64> {
         let ty = self.ty(base);
         if let Some(length) = ty.as_ref().and_then(types::length_of) {
-            return Some(length);
+            let is_field = matches!(base.peeled().kind, ExprKind::Attribute { .. });
+            return (length > 1 || !is_field).then_some(length);
         }
         let id = base
             .peeled()
@@ -116,6 +126,19 @@ impl<'p> Memory<'p, '_> {
         let bytes = state.objects.get(&id)?.bytes?;
         let stride = types::stride_of(ty.as_ref()?, self.program)?;
         bytes.checked_div(stride)
+    }
+
+    /// In a whole program, a size that someone else chose needs a limit.
+    pub(super) fn check_limit(&mut self, size: &Number, range: Range) {
+        if self.mode == Mode::Faithful
+            && size.external == External::Yes
+            && !size.is_bounded()
+            && !size.checked
+            && !size.is_length
+        {
+            let why = "nothing limits it".to_owned();
+            self.alert(MemoryCheck::IntegerOverflow, range, why, Vec::new());
+        }
     }
 
     /// Arithmetic that may wrap gives the size of an allocation.
@@ -128,6 +151,14 @@ impl<'p> Memory<'p, '_> {
                 Vec::new(),
             );
         }
+    }
+}
+
+fn is_nested(base: &Expr<'_>) -> bool {
+    match &base.peeled().kind {
+        ExprKind::Subscript { .. } => true,
+        ExprKind::Attribute { base, .. } => is_nested(base),
+        _ => false,
     }
 }
 

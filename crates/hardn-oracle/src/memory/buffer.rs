@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     engine::Mode,
-    ir::{Arg, BinaryOp, Expr, ExprKind},
+    ir::{Arg, BinaryOp, Expr, ExprKind, Type},
     rules::MemoryCheck,
 };
 
@@ -35,14 +35,28 @@ impl<'p> Memory<'p, '_> {
     ) -> Option<Cell> {
         let arg = |at: usize| args.get(at).map(|arg| &arg.value);
         match name {
+            _ if self.allocates.contains_key(name) => {
+                let at = self.allocates[name];
+                let (cell, size_expr) = (cells.get(at)?, arg(at)?);
+                let object = Object {
+                    bytes: cell.number.constant(),
+                    size_text: Some(text_of(size_expr)),
+                    no_end: Self::is_bare_length(size_expr, cell).then_some(expr.range),
+                    ..Object::default()
+                };
+                let id = self.new_object(state, object);
+                Some(Cell { object: Some(id), ..Cell::default() })
+            }
             "malloc" | "xmalloc" | "kmalloc" | "kzalloc" | "vmalloc" | "alloca" | "g_malloc"
             | "emalloc" | "realloc" | "xrealloc" | "krealloc" => {
                 let at = usize::from(name.ends_with("realloc"));
                 let (size, size_expr) = (cells.get(at)?.number.clone(), arg(at)?);
                 self.check_allocation(&size, size_expr, state);
+                self.check_limit(&size, size_expr.range);
                 let object = Object {
                     bytes: size.constant(),
                     size_text: Some(text_of(size_expr)),
+                    no_end: Self::is_bare_length(size_expr, cells.get(at)?).then_some(expr.range),
                     ..Object::default()
                 };
                 let id = self.new_object(state, object);
@@ -69,7 +83,18 @@ impl<'p> Memory<'p, '_> {
                     ..Cell::default()
                 })
             }
-            "strlen" => {
+            "offsetof" => {
+                let (ExprKind::SizeofType(ty), ExprKind::Name(field)) =
+                    (&arg(0)?.kind, &arg(1)?.kind)
+                else {
+                    return None;
+                };
+                let mut number = types::offset_of(ty, field, self.program)
+                    .map_or_else(|| Number::default().at_least(0), Number::exactly);
+                number.wide = true;
+                Some(Cell { number, ..Cell::default() })
+            }
+            "strlen" | "wcslen" => {
                 let text = arg(0)?;
                 self.needs_pointer(text, cells.first()?, state);
                 Some(self.length_cell(text, state))
@@ -78,7 +103,11 @@ impl<'p> Memory<'p, '_> {
                 let (target, source) = (arg(0)?, arg(1)?);
                 self.needs_pointer(target, cells.first()?, state);
                 self.needs_pointer(source, cells.get(1)?, state);
-                let length = self.length_cell(source, state).number;
+                let mut length = self.length_cell(source, state).number;
+                if name.starts_with("wcs") && length.high != HIGHEST {
+                    // Each character, and the end mark, takes four bytes.
+                    length.high = length.high.saturating_mul(4).saturating_add(3);
+                }
                 self.check_text_copy(expr, target, source, &length, name.ends_with("cat"), state);
                 Self::forget_text(target, state);
                 Some(cells.first()?.clone())
@@ -89,14 +118,24 @@ impl<'p> Memory<'p, '_> {
                 Self::forget_text(arg(0)?, state);
                 Some(Cell::default())
             }
-            "memcpy" | "memmove" | "strncpy" | "bcopy" | "memset" | "wmemcpy" => {
+            "memcpy" | "memmove" | "strncpy" | "bcopy" | "memset" | "wmemcpy" | "wmemset"
+            | "wcsncpy" | "wmemmove" => {
                 for (at, cell) in
-                    cells.iter().enumerate().take(if name == "memset" { 1 } else { 2 })
+                    cells.iter().enumerate().take(if name.ends_with("memset") { 1 } else { 2 })
                 {
                     self.needs_pointer(arg(at)?, cell, state);
                 }
-                let room = self.room(arg(0)?, state);
-                self.check_length(expr, &room, &cells.get(2)?.number, arg(2)?, 0, state);
+                let mut room = self.room(arg(0)?, state);
+                let mut length = cells.get(2)?.number.clone();
+                if name.starts_with('w') {
+                    length = Number::combine(BinaryOp::Mul, &length, &Number::exactly(4));
+                }
+                if self.mode == Mode::Faithful && name.contains("mem") {
+                    // Running on into the fields after it is taken to be meant.
+                    let end = self.room_of_value(arg(0)?);
+                    room.bytes = room.bytes.map(|bytes| end.map_or(bytes, |end| end.max(bytes)));
+                }
+                self.check_length(expr, &room, &length, arg(2)?, 0, state);
                 if name == "memcpy" || name == "memmove" {
                     self.check_source(expr, arg(1)?, &cells.get(2)?.number, state);
                 }
@@ -228,7 +267,7 @@ impl<'p> Memory<'p, '_> {
             let root = text.root();
             let of_param =
                 root.is_some_and(|root| self.params.contains(root)) && self.mode == Mode::Snippet;
-            let of_argv = root == Some("argv");
+            let of_argv = root.is_some_and(|root| self.texts.contains(root));
             if of_param || of_argv {
                 number.external = External::Yes;
             } else if matches!(&text.peeled().kind, ExprKind::Name(name) if self.locals.contains(name))
@@ -269,7 +308,20 @@ impl<'p> Memory<'p, '_> {
         let array = ty
             .as_ref()
             .filter(|ty| !ty.dimensions.is_empty())
+            .filter(|ty| {
+                !types::length_of(ty).is_some_and(|length| {
+                    types::is_open_end(base, length, &self.scope, self.program)
+                })
+            })
             .and_then(|ty| types::size_of(ty, self.program));
+        let whole = match &base.kind {
+            ExprKind::AddressOf(inner) if array.is_none() => self.room_of_value(inner),
+            ExprKind::Attribute { base: owner, name, .. } if array.is_none() => {
+                self.room_of_end(owner, name, state)
+            }
+            _ => None,
+        };
+        let array = array.or(whole);
         let object = base.place().and_then(|place| state.get(&place).and_then(|cell| cell.object));
         let object = object.and_then(|id| state.objects.get(&id));
         let stride = ty.as_ref().and_then(|ty| types::stride_of(ty, self.program)).unwrap_or(1);
@@ -285,6 +337,41 @@ impl<'p> Memory<'p, '_> {
             is_given: array.is_some() || root_is_param,
             name: describe(base),
         }
+    }
+
+    /// Space from the start of a variable or field to the end of what it is part of.
+    fn room_of_value(&self, value: &'p Expr<'p>) -> Option<i64> {
+        match &value.peeled().kind {
+            ExprKind::Attribute { base, name, .. } => {
+                let mut owner = self.ty(base)?;
+                owner.pointers = 0;
+                owner.dimensions.clear();
+                let offset = types::offset_of(&owner, name, self.program)?;
+                Some(types::size_of(&owner, self.program)? - offset)
+            }
+            ExprKind::Name(name) if self.locals.contains(name) || self.params.contains(name) => {
+                types::size_of(&self.ty(value)?, self.program)
+            }
+            ExprKind::Name(name) if self.globals.variables.contains_key(name) => {
+                types::size_of(&self.ty(value)?, self.program)
+            }
+            // A field of the object that the method belongs to.
+            ExprKind::Name(name) => {
+                let owner = Type { name: self.class?.into(), ..Type::default() };
+                let offset = types::offset_of(&owner, name, self.program)?;
+                Some(types::size_of(&owner, self.program)? - offset)
+            }
+            _ => None,
+        }
+    }
+
+    /// Space of the open array at the end of a struct, by what was allocated for it.
+    fn room_of_end(&self, owner: &'p Expr<'p>, field: &str, state: &State) -> Option<i64> {
+        let id = state.get(&owner.peeled().place()?)?.object?;
+        let bytes = state.objects.get(&id)?.bytes?;
+        let mut ty = self.ty(owner)?;
+        ty.pointers = ty.pointers.checked_sub(1)?;
+        Some(bytes - types::offset_of(&ty, field, self.program)?)
     }
 
     /// `length` bytes go into a buffer; `terminator` is added to them.

@@ -2,7 +2,7 @@
 
 use super::{
     Memory,
-    number::{External, Number},
+    number::{External, LOWEST, Number},
     state::{Cell, Freed, Null, Object, State},
     types,
 };
@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Calls whose number comes from outside.
-const EXTERNAL_NUMBERS: [&str; 14] = [
+pub(super) const EXTERNAL_NUMBERS: [&str; 14] = [
     "atoi", "atol", "atoll", "strtol", "strtoul", "strtoll", "strtoull", "stoi", "stol", "ntohl",
     "ntohs", "getchar", "fgetc", "rand",
 ];
@@ -66,7 +66,10 @@ impl<'p> Memory<'p, '_> {
                 let ty = match &inner.kind {
                     // `sizeof(name)` of a type that only the file knows.
                     ExprKind::Name(name) if !self.scope.variables.contains_key(name) => {
-                        self.program.typedefs.get(name).cloned()
+                        let owned =
+                            || crate::ir::Type { name: (*name).into(), ..Default::default() };
+                        let known = self.program.structs.contains_key(name).then(owned);
+                        self.program.typedefs.get(name).cloned().or(known)
                     }
                     _ => self.ty(inner),
                 };
@@ -86,6 +89,9 @@ impl<'p> Memory<'p, '_> {
             ExprKind::Through(inner) | ExprKind::Star(inner) => self.value(inner, state),
             ExprKind::Cast { ty, value } => {
                 let mut cell = self.value(value, state);
+                if let Some(size) = types::size_of(ty, self.program) {
+                    self.check_narrowing(value, &cell.number, ty, size);
+                }
                 if ty.is_integer() && !ty.is_pointer() {
                     cell.number.wide = ty.scalar_size() == Some(8);
                     if ty.is_unsigned() && cell.number.low < 0 {
@@ -123,12 +129,27 @@ impl<'p> Memory<'p, '_> {
             }
             ExprKind::Update { target, by, prefix } => {
                 let before = self.value(target, state);
+                if *by < 0
+                    && self.mode == Mode::Faithful
+                    && before.number.external == External::Yes
+                    && (before.number.low == LOWEST
+                        || before.number.low <= 0
+                            && self.ty(target).is_some_and(|ty| ty.is_unsigned()))
+                    && !before.number.checked
+                    && !before.number.wide
+                    && !self.ty(target).is_none_or(|ty| ty.is_pointer())
+                {
+                    let range = expr.range;
+                    let why = "it may be the least number already".to_owned();
+                    self.alert(MemoryCheck::IntegerOverflow, range, why, Vec::new());
+                }
                 let mut after = Cell {
                     number: Number::combine(BinaryOp::Add, &before.number, &Number::exactly(*by)),
                     null: before.null,
                     null_at: before.null_at,
                     object: before.object,
                     length_of: None,
+                    stack: before.stack,
                 };
                 after.number.counter = *by > 0;
                 after.number.wraps = None;
@@ -139,15 +160,25 @@ impl<'p> Memory<'p, '_> {
             }
             ExprKind::Call { callee, args } => self.call(expr, callee, args, state),
             ExprKind::New { args, .. } => {
-                let mut size_text = None;
+                let mut object = Object::default();
                 for arg in args {
                     let cell = self.value(&arg.value, state);
                     if arg.name == Some("length") {
                         self.check_size(&cell.number);
-                        size_text = Some(text_of(&arg.value));
+                        self.check_limit(&cell.number, arg.value.range);
+                        object.size_text = Some(text_of(&arg.value));
+                        object.bytes = cell.number.constant();
+                        if Self::is_bare_length(&arg.value, &cell) {
+                            object.no_end = Some(expr.range);
+                        }
+                    } else if arg.name == Some("element") {
+                        object.bytes = object
+                            .bytes
+                            .zip(cell.number.constant())
+                            .and_then(|(length, element)| length.checked_mul(element));
                     }
                 }
-                let object = self.new_object(state, Object { size_text, ..Object::default() });
+                let object = self.new_object(state, object);
                 Cell { null: Null::No, object: Some(object), ..Cell::default() }
             }
             ExprKind::Free(inner) => {
@@ -162,8 +193,14 @@ impl<'p> Memory<'p, '_> {
                 }
                 last
             }
+            ExprKind::Construct { args, .. } => {
+                for arg in args {
+                    self.value(&arg.value, state);
+                }
+                let object = self.new_object(state, Object::default());
+                Cell { null: Null::No, object: Some(object), ..Cell::default() }
+            }
             ExprKind::Lambda { .. }
-            | ExprKind::Construct { .. }
             | ExprKind::Closure { .. }
             | ExprKind::Comprehension { .. }
             | ExprKind::Float => Cell::default(),
@@ -263,6 +300,9 @@ impl<'p> Memory<'p, '_> {
         state: &mut State,
     ) -> Cell {
         if matches!(op, BinaryOp::And | BinaryOp::Or) {
+            if op == BinaryOp::Or {
+                self.check_conflated(expr);
+            }
             self.value(left, state);
             if let Some(mut refined) = self.refine(left, op == BinaryOp::And, state.clone()) {
                 self.value(right, &mut refined);
@@ -276,6 +316,7 @@ impl<'p> Memory<'p, '_> {
         let first = self.value(left, state);
         let second = self.value(right, state);
         if matches!(op, BinaryOp::Eq | BinaryOp::Ne) || op.is_order() {
+            self.check_comparison(expr, op, left, right, &second.number, state);
             Self::note_limit_check(left, right, state);
             return Cell {
                 number: Number { low: 0, high: 1, ..Number::default() },
@@ -302,6 +343,8 @@ impl<'p> Memory<'p, '_> {
         number.wraps = first.number.wraps.or(second.number.wraps);
         if matches!(op, BinaryOp::Add | BinaryOp::Mul | BinaryOp::Shl) && number.wraps.is_none() {
             number.wraps = Self::wrapping(op, &first.number, &second.number, expr.range);
+            self.check_wrapping(&number);
+            self.check_certain(expr, op, left, right, &number);
         }
         Cell { number, ..Cell::default() }
     }
@@ -330,6 +373,39 @@ impl<'p> Memory<'p, '_> {
             return None;
         }
         Some(range)
+    }
+
+    /// Arithmetic on known numbers that cannot fit in 32 bits.
+    fn check_certain(
+        &mut self,
+        expr: &'p Expr<'p>,
+        op: BinaryOp,
+        left: &'p Expr<'p>,
+        right: &'p Expr<'p>,
+        number: &Number,
+    ) {
+        let signed_int = |ty: Option<crate::ir::Type<'p>>| {
+            ty.is_some_and(|ty| ty.name == "int" && !ty.is_pointer())
+        };
+        if matches!(op, BinaryOp::Add | BinaryOp::Mul)
+            && number.low > i64::from(i32::MAX)
+            && (left.place().is_some() || right.place().is_some())
+            && signed_int(self.ty(left))
+            && signed_int(self.ty(right))
+        {
+            let why = "the result is larger than the largest int".to_owned();
+            self.alert(MemoryCheck::IntegerOverflow, expr.range, why, Vec::new());
+        }
+    }
+
+    /// In a whole program, arithmetic on a number that someone else chose is wrong where it stands.
+    fn check_wrapping(&mut self, number: &Number) {
+        if let (Mode::Faithful, External::Yes, Some(at)) =
+            (self.mode, number.external, number.wraps)
+        {
+            let why = "the number was compared with no limit".to_owned();
+            self.alert(MemoryCheck::IntegerOverflow, at, why, Vec::new());
+        }
     }
 
     /// `x > INT_MAX - y` and the like: both were checked for wrapping.
@@ -383,15 +459,30 @@ impl<'p> Memory<'p, '_> {
                 number.counter = matches!(op, BinaryOp::Add) && cell.number.low >= 0;
                 if matches!(op, BinaryOp::Add | BinaryOp::Mul | BinaryOp::Shl) {
                     number.wraps = Self::wrapping(op, &before.number, &cell.number, expr.range);
+                    self.check_wrapping(&number);
                 }
                 cell = Cell { number, ..Cell::default() };
             }
         }
         if let Some(ty) = self.ty(target) {
+            if op.is_none() {
+                self.check_conversion(value, &cell.number, &ty, state);
+            }
             Self::fit(&mut cell, &ty);
+            if ty.pointers > 0 {
+                self.check_temporary(value);
+            }
+            cell.stack = ty.pointers > 0 && op.is_none() && self.is_stack_address(value);
         }
         if let Some(place) = place {
             state.set(&place, cell.clone());
+            if op.is_none()
+                && let Some(from) = value.peeled().place()
+                && self.ty(target).is_some_and(|ty| ty.is_integer())
+            {
+                state.order(&place, &from);
+                state.order(&from, &place);
+            }
         }
         cell
     }
@@ -435,10 +526,14 @@ impl<'p> Memory<'p, '_> {
             self.free(&arg.value, cell, expr.range, state);
             return Cell::default();
         }
+        self.check_call(expr, name, args, &cells, state);
         if let Some(result) = self.buffer_call(expr, name, args, &cells, state) {
             return result;
         }
         Self::forget_arguments(name, args, state);
+        if self.mode == Mode::Faithful && self.fed_functions.contains(name) {
+            return Cell { number: Number::external(), ..Cell::default() };
+        }
         if EXTERNAL_NUMBERS.contains(&name) {
             let mut number = Number::external();
             match name {
@@ -447,9 +542,12 @@ impl<'p> Memory<'p, '_> {
                 }
                 "ntohs" => number = Number { low: 0, high: 65535, ..number },
                 "ntohl" => number.low = 0,
+                "rand" if !args.is_empty() => number = Number::default(),
                 "rand" => {
                     number.low = 0;
-                    number.external = External::Field;
+                    if self.mode == Mode::Snippet {
+                        number.external = External::Field;
+                    }
                 }
                 _ => {}
             }

@@ -5,6 +5,7 @@ mod buffer;
 mod eval;
 mod number;
 mod refine;
+mod shape;
 mod state;
 mod types;
 
@@ -23,6 +24,12 @@ use crate::{
     rules::{Index, MemoryCheck, glob},
     walk::{self, Domain},
 };
+
+/// Calls that say whether a certificate is good.
+const VERIFIERS: [&str; 1] = ["SSL_get_verify_result"];
+
+/// Calls that give a text of any length from outside.
+const TEXTS: [&str; 2] = ["getenv", "secure_getenv"];
 
 /// Runs the analysis over every function of a program.
 pub(crate) fn analyse<'p>(
@@ -46,6 +53,16 @@ pub(crate) fn analyse<'p>(
         frees: BTreeMap::new(),
         returns_null: BTreeSet::new(),
         called: BTreeSet::new(),
+        fed_params: BTreeSet::new(),
+        allocates: BTreeMap::new(),
+        loop_tests: BTreeSet::new(),
+        verified: BTreeSet::new(),
+        class: None,
+        fed_functions: BTreeSet::new(),
+        verified_params: BTreeSet::new(),
+        text_params: BTreeSet::new(),
+        texts: BTreeSet::new(),
+        returns: Type::default(),
         returns_integer: false,
         next_object: 0,
     };
@@ -69,6 +86,25 @@ struct Memory<'p, 'r> {
     /// Functions of the file that may return null.
     returns_null: BTreeSet<&'p str>,
     called: BTreeSet<&'p str>,
+    /// Parameters of functions of the file that some call gives a number from outside.
+    fed_params: BTreeSet<(&'p str, usize)>,
+    /// Functions of the file that allocate as many bytes as a parameter says: which one.
+    allocates: BTreeMap<&'p str, usize>,
+    /// Comparisons that end a loop over the variable on their left.
+    loop_tests: BTreeSet<Range>,
+    /// Variables that hold the outcome of verifying a certificate.
+    verified: BTreeSet<&'p str>,
+    /// The class whose method is looked at.
+    class: Option<&'p str>,
+    /// Functions of the file that return a number from outside as it is.
+    fed_functions: BTreeSet<&'p str>,
+    /// Parameters of functions of the file that are given the outcome of verifying a certificate.
+    verified_params: BTreeSet<(&'p str, usize)>,
+    /// Parameters of functions of the file that are given a text from outside.
+    text_params: BTreeSet<(&'p str, usize)>,
+    /// Variables of the function at hand that hold a text from outside.
+    texts: BTreeSet<&'p str>,
+    returns: Type<'p>,
     returns_integer: bool,
     next_object: u32,
 }
@@ -92,7 +128,28 @@ impl<'p> Memory<'p, '_> {
                     self.frees.insert(function.name, at);
                 }
             }
+            for (at, param) in function.params.iter().enumerate() {
+                if returns_allocation(&function.body, param.name) {
+                    self.allocates.insert(function.name, at);
+                }
+            }
             called_names(&function.body, &mut self.called);
+            let fed = shape::fed_names(&function.body, &[], &eval::EXTERNAL_NUMBERS);
+            let checked = shape::fed_names(&function.body, &[], &VERIFIERS);
+            let texts = shape::fed_names(&function.body, &["argv"], &TEXTS);
+            any_stmt(&function.body, &mut |stmt| {
+                for expr in stmt.exprs() {
+                    fed_arguments(expr, &fed, &eval::EXTERNAL_NUMBERS, &mut self.fed_params);
+                    fed_arguments(expr, &checked, &VERIFIERS, &mut self.verified_params);
+                    fed_arguments(expr, &texts, &TEXTS, &mut self.text_params);
+                }
+                if let StmtKind::Return(Some(value)) = &stmt.kind
+                    && shape::is_fed(value, &BTreeSet::new(), &eval::EXTERNAL_NUMBERS)
+                {
+                    self.fed_functions.insert(function.name);
+                }
+                false
+            });
         }
     }
 
@@ -103,8 +160,24 @@ impl<'p> Memory<'p, '_> {
         self.returns_integer = function.returns.is_integer() && function.returns.pointers == 0;
         self.next_object = 0;
         let mut state = State::default();
-        let from_outside = self.mode == Mode::Snippet || self.called.contains(function.name);
-        for param in &function.params {
+        self.class = function.class;
+        if let Some(fields) = function.class.and_then(|class| self.program.structs.get(class)) {
+            let fields = fields.iter().map(|(name, ty)| (*name, ty.clone()));
+            self.scope.variables.extend(fields);
+        }
+        self.returns = function.returns.clone();
+        self.survey(function);
+        let params = function.params.iter().enumerate();
+        let mut seeds: Vec<&'p str> = params
+            .filter(|(at, _)| self.text_params.contains(&(function.name, *at)))
+            .map(|(_, param)| param.name)
+            .collect();
+        seeds.push("argv");
+        self.texts = shape::fed_names(&function.body, &seeds, &TEXTS);
+        for (at, param) in function.params.iter().enumerate() {
+            let from_outside = self.mode == Mode::Snippet
+                || self.called.contains(function.name)
+                    && self.fed_params.contains(&(function.name, at));
             self.scope.variables.insert(param.name, param.ty.clone());
             self.params.insert(param.name);
             if !param.ty.is_pointer() && from_outside && function.name != "main" {
@@ -198,8 +271,17 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
         self.locals.insert(name);
         if let Some(init) = init {
             let mut cell = self.value(init, state);
+            self.check_conversion(init, &cell.number, ty, state);
             Self::fit(&mut cell, ty);
+            cell.stack = ty.pointers > 0 && self.is_stack_address(init);
+            if ty.pointers > 0 || ty.name == "auto" {
+                self.check_temporary(init);
+            }
             state.set(name, cell);
+            if let Some(from) = init.peeled().place().filter(|_| ty.is_integer()) {
+                state.order(name, &from);
+                state.order(&from, name);
+            }
         } else {
             state.forget(name);
             if ty.is_integer() && !ty.is_pointer() {
@@ -223,7 +305,25 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
     fn returns(&mut self, value: Option<&'p Expr<'p>>, range: Range, state: &mut State) {
         let Some(expr) = value else { return };
         let cell = self.value(expr, state);
-        self.use_pointer(expr, &cell, state);
+        // In a whole program, handing a freed pointer back is wrong only where the caller follows it.
+        if self.mode == Mode::Snippet {
+            self.use_pointer(expr, &cell, state);
+        }
+        if self.returns.pointers > 0 && (cell.stack || self.is_stack_address(expr)) {
+            self.alert(
+                MemoryCheck::StackAddress,
+                expr.range,
+                "it points into the function that ends here".to_owned(),
+                Vec::new(),
+            );
+        }
+        let returns = self.returns.clone();
+        if returns.pointers > 0 {
+            self.check_temporary(expr);
+        }
+        if returns.pointers == 0 && !returns.name.is_empty() {
+            self.check_conversion(expr, &cell.number, &returns, state);
+        }
         if self.returns_integer
             && let Some(at) = cell.number.wraps
         {
@@ -297,6 +397,44 @@ fn highest(ty: &Type<'_>) -> Option<i64> {
     }
 }
 
+/// The function returns an allocation of as many bytes as this parameter says.
+fn returns_allocation(body: &[Stmt<'_>], name: &str) -> bool {
+    !name.is_empty()
+        && any_stmt(body, &mut |stmt| match &stmt.kind {
+            StmtKind::Return(Some(value)) => match &value.peeled().kind {
+                ExprKind::Call { callee, args } => matches!(
+                    callee.kind,
+                    ExprKind::Name("malloc" | "xmalloc" | "alloca")
+                ) && args.first().is_some_and(
+                    |arg| matches!(arg.value.peeled().kind, ExprKind::Name(known) if known == name),
+                ),
+                _ => false,
+            },
+            _ => false,
+        })
+}
+
+/// Which parameters of which functions a call in this expression gives a number from outside.
+fn fed_arguments<'p>(
+    expr: &Expr<'p>,
+    fed: &BTreeSet<&'p str>,
+    external: &[&str],
+    out: &mut BTreeSet<(&'p str, usize)>,
+) {
+    if let ExprKind::Call { callee, args } = &expr.kind
+        && let ExprKind::Name(name) = callee.kind
+    {
+        for (at, arg) in args.iter().enumerate() {
+            if shape::is_fed(&arg.value, fed, external) {
+                out.insert((name, at));
+            }
+        }
+    }
+    for child in expr.children() {
+        fed_arguments(child, fed, external, out);
+    }
+}
+
 /// Some `return` gives nothing: `NULL` or 0.
 fn returns_nothing(body: &[Stmt<'_>]) -> bool {
     any_stmt(body, &mut |stmt| match &stmt.kind {
@@ -326,7 +464,7 @@ fn frees_name(body: &[Stmt<'_>], name: &str) -> bool {
     })
 }
 
-fn any_stmt(body: &[Stmt<'_>], found: &mut dyn FnMut(&Stmt<'_>) -> bool) -> bool {
+fn any_stmt<'e, 'p>(body: &'e [Stmt<'p>], found: &mut dyn FnMut(&'e Stmt<'p>) -> bool) -> bool {
     body.iter()
         .any(|stmt| found(stmt) || stmt.blocks().into_iter().any(|block| any_stmt(block, found)))
 }

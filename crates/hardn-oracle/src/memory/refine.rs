@@ -140,6 +140,22 @@ impl<'p> Memory<'p, '_> {
         right: &'p Expr<'p>,
         state: &mut State,
     ) -> Option<()> {
+        if matches!(op, BinaryOp::Gt | BinaryOp::Ge | BinaryOp::Eq)
+            && let (Some(greater), Some(lesser)) = (left.peeled().place(), right.peeled().place())
+        {
+            state.order(&greater, &lesser);
+        }
+        let narrows = matches!(
+            left.peeled().kind,
+            ExprKind::Call { .. }
+                | ExprKind::Binary { .. }
+                | ExprKind::Assign { .. }
+                | ExprKind::Update { .. }
+        );
+        // There is nothing on the left to say more of.
+        if !narrows && left.peeled().place().is_none() {
+            return Some(());
+        }
         let mut scratch = state.clone();
         let mut limit = self.quiet(right, &mut scratch);
         let mut subject = left.peeled();
@@ -166,6 +182,9 @@ impl<'p> Memory<'p, '_> {
         }
         let key = match &subject.kind {
             ExprKind::Call { callee, args } => match (&callee.kind, args.as_slice()) {
+                (ExprKind::Name("abs" | "labs" | "llabs" | "imaxabs"), [arg]) => {
+                    arg.value.peeled().place()
+                }
                 (ExprKind::Name("strlen"), [arg]) => {
                     arg.value.peeled().place().map(|place| format!("strlen({place})"))
                 }

@@ -1,6 +1,6 @@
 //! Variables, pointers and the objects they point to, at one point of the program.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, rc::Rc};
 
 use super::number::{HIGHEST, LOWEST, Number};
 use crate::ir::Range;
@@ -34,6 +34,8 @@ pub(super) struct Cell {
     pub(super) object: Option<u32>,
     /// It is the length of the text in this place.
     pub(super) length_of: Option<String>,
+    /// It is the address of a variable of this function.
+    pub(super) stack: bool,
 }
 
 /// A piece of memory.
@@ -45,75 +47,70 @@ pub(super) struct Object {
     pub(super) bytes: Option<i64>,
     /// The size as written, where it is no constant.
     pub(super) size_text: Option<String>,
+    /// Allocated with the bare length of a text: where.
+    pub(super) no_end: Option<Range>,
 }
 
 /// One point of the program.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
-    cells: BTreeMap<String, Cell>,
+    /// Shared until one side changes: most states are looked at and thrown away.
+    cells: Rc<BTreeMap<Rc<str>, Rc<Cell>>>,
     pub(super) objects: BTreeMap<u32, Object>,
 }
 
 impl State {
     pub(super) fn get(&self, place: &str) -> Option<&Cell> {
-        self.cells.get(place)
+        self.cells.get(place).map(|cell| &**cell)
     }
 
     pub(super) fn cell(&mut self, place: &str) -> &mut Cell {
-        self.cells.entry(place.to_owned()).or_default()
+        let cells = Rc::make_mut(&mut self.cells);
+        if !cells.contains_key(place) {
+            cells.insert(place.into(), Rc::default());
+        }
+        Rc::make_mut(cells.get_mut(place).expect("it was just put there"))
     }
 
     /// A new value; what depended on the old one is gone.
     pub(super) fn set(&mut self, place: &str, cell: Cell) {
         self.forget(place);
-        self.cells.insert(place.to_owned(), cell);
+        Rc::make_mut(&mut self.cells).insert(place.into(), Rc::new(cell));
     }
 
     /// Drops everything that is named by way of a place: its fields, elements, what it points to, its length.
     pub(super) fn forget(&mut self, place: &str) {
-        self.cells.retain(|key, _| {
+        self.drop_keys(|key| {
             // Most places have nothing to do with this one.
-            !key.contains(place)
-                || !(key == place
+            key.contains(place)
+                && (key == place
                     || is_part(key, place)
                     || is_index(key, place)
+                    || is_order(key, place)
                     || is_length(key, place))
         });
     }
 
+    /// One place holds at least what another does, until either changes.
+    pub(super) fn order(&mut self, greater: &str, lesser: &str) {
+        let key = format!("{greater}>={lesser}");
+        if !self.cells.contains_key(key.as_str()) {
+            Rc::make_mut(&mut self.cells).insert(key.into(), Rc::default());
+        }
+    }
+
+    pub(super) fn is_at_least(&self, greater: &str, lesser: &str) -> bool {
+        self.cells.contains_key(format!("{greater}>={lesser}").as_str())
+    }
+
     /// Drops the parts of a place, but not the place.
     pub(super) fn forget_parts(&mut self, place: &str) {
-        self.cells.retain(|key, _| {
-            !key.contains(place) || !(is_part(key, place) || is_length(key, place))
-        });
+        self.drop_keys(|key| key.contains(place) && (is_part(key, place) || is_length(key, place)));
     }
 
     pub(super) fn join(&mut self, other: Self) {
-        self.cells.retain(|place, cell| {
-            let Some(theirs) = other.cells.get(place) else {
-                // The other side knows nothing of it.
-                *cell = one_sided(cell);
-                return cell.null == Null::Maybe || cell.object.is_some() || cell.number.checked;
-            };
-            let (null, at) = join_null(cell, theirs);
-            cell.null = null;
-            cell.null_at = at;
-            cell.number.join(&theirs.number);
-            if cell.length_of != theirs.length_of {
-                cell.length_of = None;
-            }
-            if cell.object != theirs.object {
-                cell.object = None;
-            }
-            true
-        });
-        for (place, theirs) in &other.cells {
-            if !self.cells.contains_key(place) {
-                let cell = one_sided(theirs);
-                if cell.null == Null::Maybe || cell.object.is_some() || cell.number.checked {
-                    self.cells.insert(place.clone(), cell);
-                }
-            }
+        if !Rc::ptr_eq(&self.cells, &other.cells) {
+            self.join_cells(&other);
         }
         // First seen on one side: on the other it was not freed.
         for (id, object) in &mut self.objects {
@@ -142,15 +139,63 @@ impl State {
         }
     }
 
+    fn join_cells(&mut self, other: &Self) {
+        let cells = Rc::make_mut(&mut self.cells);
+        cells.retain(|place, cell| {
+            let Some(theirs) = other.cells.get(place) else {
+                // The other side knows nothing of it.
+                let kept = one_sided(cell);
+                let stays =
+                    kept.null == Null::Maybe || kept.object.is_some() || kept.number.checked;
+                if stays {
+                    *cell = Rc::new(kept);
+                }
+                return stays;
+            };
+            if Rc::ptr_eq(cell, theirs) {
+                return true;
+            }
+            let cell = Rc::make_mut(cell);
+            let (null, at) = join_null(cell, theirs);
+            cell.null = null;
+            cell.null_at = at;
+            cell.stack |= theirs.stack;
+            cell.number.join(&theirs.number);
+            if cell.length_of != theirs.length_of {
+                cell.length_of = None;
+            }
+            if cell.object != theirs.object {
+                cell.object = None;
+            }
+            true
+        });
+        for (place, theirs) in other.cells.iter() {
+            if !cells.contains_key(place) {
+                let cell = one_sided(theirs);
+                if cell.null == Null::Maybe || cell.object.is_some() || cell.number.checked {
+                    cells.insert(Rc::clone(place), Rc::new(cell));
+                }
+            }
+        }
+    }
+
+    fn drop_keys(&mut self, gone: impl Fn(&str) -> bool) {
+        if self.cells.keys().any(|key| gone(key)) {
+            Rc::make_mut(&mut self.cells).retain(|key, _| !gone(key));
+        }
+    }
+
     /// Gives up limits that moved between the entry of a loop and the end of its body.
     pub(super) fn widen(&mut self, entry: &Self) {
-        for (place, cell) in &mut self.cells {
+        for (place, cell) in Rc::make_mut(&mut self.cells) {
             let Some(before) = entry.cells.get(place) else { continue };
-            if cell.number.high > before.number.high {
-                cell.number.high = HIGHEST;
+            let (rises, falls) =
+                (cell.number.high > before.number.high, cell.number.low < before.number.low);
+            if rises {
+                Rc::make_mut(cell).number.high = HIGHEST;
             }
-            if cell.number.low < before.number.low {
-                cell.number.low = LOWEST;
+            if falls {
+                Rc::make_mut(cell).number.low = LOWEST;
             }
         }
     }
@@ -169,6 +214,11 @@ fn one_sided(cell: &Cell) -> Cell {
 fn is_index(key: &str, place: &str) -> bool {
     key.match_indices(place)
         .any(|(at, _)| key[..at].ends_with('[') && key[at + place.len()..].starts_with(']'))
+}
+
+/// `place>=other` or `other>=place`.
+fn is_order(key: &str, place: &str) -> bool {
+    key.split_once(">=").is_some_and(|(greater, lesser)| greater == place || lesser == place)
 }
 
 /// `strlen(place)`.

@@ -64,20 +64,24 @@ pub(super) fn type_of<'p>(
             }
         }
         ExprKind::Call { callee, .. } => match &callee.kind {
+            ExprKind::Name("strtoul" | "strtoull") => {
+                Some(Type { name: Cow::Borrowed("unsigned long"), ..Type::default() })
+            }
             ExprKind::Name("strlen" | "strnlen" | "fread" | "fwrite" | "wcslen") => {
                 Some(Type { name: Cow::Borrowed("size_t"), ..Type::default() })
             }
             ExprKind::Name("atoi" | "rand") => {
                 Some(Type { name: Cow::Borrowed("int"), ..Type::default() })
             }
-            ExprKind::Name("atol" | "strtol" | "strtoul" | "strtoll" | "atoll") => {
+            ExprKind::Name("atol" | "strtol" | "strtoll" | "atoll") => {
                 Some(Type { name: Cow::Borrowed("long"), ..Type::default() })
             }
             ExprKind::Name(name) => program
                 .functions
                 .iter()
                 .find(|function| !function.top_level && function.name == *name)
-                .map(|function| function.returns.clone()),
+                .map(|function| function.returns.clone())
+                .or_else(|| program.prototypes.get(name).cloned()),
             _ => None,
         },
         _ => None,
@@ -112,15 +116,101 @@ fn element_size(ty: &Type<'_>, program: &Program<'_>) -> Option<i64> {
     if let Some(size) = ty.scalar_size() {
         return Some(size);
     }
+    if let Some((size, _)) = layout_of(ty.name.as_ref(), program, 0) {
+        return Some(size);
+    }
     let mut name: &str = ty.name.as_ref();
     for _ in 0..4 {
         let known = program.typedefs.get(name)?;
-        if let Some(size) = known.scalar_size() {
-            return Some(size);
+        if known.dimensions.is_empty() {
+            let size = known
+                .scalar_size()
+                .or_else(|| layout_of(known.name.as_ref(), program, 0).map(|(size, _)| size));
+            if size.is_some() {
+                return size;
+            }
         }
         name = known.name.as_ref();
     }
     None
+}
+
+/// Size and alignment of a struct; `None` where a field's size is not known.
+fn layout_of(name: &str, program: &Program<'_>, depth: u8) -> Option<(i64, i64)> {
+    let (order, fields) = (program.layouts.get(name)?, program.structs.get(name)?);
+    let (mut end, mut widest) = (0i64, 1i64);
+    for field in order {
+        let (size, align) = extent_of(fields.get(field)?, program, depth)?;
+        end = end.checked_add(align - 1)? / align * align;
+        end = end.checked_add(size)?;
+        widest = widest.max(align);
+    }
+    (!order.is_empty()).then_some((end.checked_add(widest - 1)? / widest * widest, widest))
+}
+
+/// Size and alignment of a field.
+fn extent_of(ty: &Type<'_>, program: &Program<'_>, depth: u8) -> Option<(i64, i64)> {
+    if depth > 4 || ty.is_reference {
+        return None;
+    }
+    let (mut size, align) = if let Some(size) = ty.scalar_size() {
+        (size, size)
+    } else if let Some(known) = layout_of(ty.name.as_ref(), program, depth + 1) {
+        known
+    } else {
+        extent_of(program.typedefs.get(ty.name.as_ref())?, program, depth + 1)?
+    };
+    for dimension in &ty.dimensions {
+        // A last array without a size takes no room in the struct.
+        size = size.checked_mul(dimension.unwrap_or(0))?;
+    }
+    Some((size, align))
+}
+
+/// Bytes before a field in its struct.
+pub(super) fn offset_of(ty: &Type<'_>, wanted: &str, program: &Program<'_>) -> Option<i64> {
+    let mut name: &str = ty.name.as_ref();
+    for _ in 0..4 {
+        if program.layouts.contains_key(name) {
+            break;
+        }
+        name = program.typedefs.get(name)?.name.as_ref();
+    }
+    let (order, fields) = (program.layouts.get(name)?, program.structs.get(name)?);
+    let mut end = 0i64;
+    for field in order {
+        let (size, align) = extent_of(fields.get(field)?, program, 0)?;
+        end = end.checked_add(align - 1)? / align * align;
+        if *field == wanted {
+            return Some(end);
+        }
+        end = end.checked_add(size)?;
+    }
+    None
+}
+
+/// `char data[1]` at the end of a struct behind a pointer stands for as much as was allocated.
+pub(super) fn is_open_end<'p>(
+    array: &Expr<'p>,
+    length: i64,
+    scope: &Scope<'p>,
+    program: &'p Program<'p>,
+) -> bool {
+    let ExprKind::Attribute { base, name, .. } = &array.peeled().kind else { return false };
+    if length > 1 {
+        return false;
+    }
+    let Some(mut owner) = type_of(base, scope, program).map(|ty| ty.name) else { return true };
+    for _ in 0..4 {
+        if let Some(order) = program.layouts.get(owner.as_ref()) {
+            return order.last() == Some(name);
+        }
+        match program.typedefs.get(owner.as_ref()) {
+            Some(known) => owner = known.name.clone(),
+            None => break,
+        }
+    }
+    true
 }
 
 /// Elements of an array, where its type says so.

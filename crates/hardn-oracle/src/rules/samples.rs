@@ -1,5 +1,6 @@
 //! Rules test themselves: each sample must (or must not) be flagged by its own rule.
 
+use hardn_types::Language;
 use serde::Serialize;
 
 use super::load::{Rule, RuleSet};
@@ -55,7 +56,7 @@ impl RuleSet {
             ] {
                 for (index, code) in samples.iter().enumerate() {
                     report.samples += 1;
-                    let analysis = oracle.analyse(code, rule.language, mode);
+                    let analysis = oracle.analyse(code, language_of(rule, code), mode);
                     let flagged = analysis.findings.iter().any(|finding| finding.rule == rule.id);
                     let message = match (&analysis.not_analysed, flagged, kind) {
                         (Some(why), ..) => format!("not analysed: {why}"),
@@ -77,6 +78,11 @@ impl RuleSet {
         }
         Ok(report)
     }
+}
+
+/// Rules for C read C++, too; a sample with a qualified name is C++.
+fn language_of(rule: &Rule, code: &str) -> Language {
+    if rule.language == Language::C && code.contains("::") { Language::Cpp } else { rule.language }
 }
 
 #[cfg(test)]

@@ -122,6 +122,18 @@ pub(crate) enum MemoryCheck {
     NarrowedAssignment,
     /// A loop whose counter is narrower than its bound.
     NarrowCounter,
+    UnsignedDifference,
+    NarrowComparison,
+    OverflowTest,
+    WideningProduct,
+    AllocationSize,
+    MissingTerminator,
+    CopyBySource,
+    FillSize,
+    UnboundedStream,
+    StackAddress,
+    CertificateCheck,
+    ExpiredTemporary,
 }
 
 /// What an operator does with a value.
