@@ -216,8 +216,7 @@ impl CustomOp1 for TokenLoss {
         let log_sums = self.log_sums.lock().unwrap_or_else(PoisonError::into_inner);
         let gradient = with_values(logits, |logits| {
             let vocab = logits.len() / self.targets.len().max(1);
-            let mut gradient = hardn_models::ops::zeros(logits.len());
-            gradient.par_chunks_mut(vocab).enumerate().for_each(|(i, out)| {
+            Ok(hardn_models::ops::filled(logits.len(), vocab, |i, out| {
                 if upstream[i] == 0.0 {
                     return;
                 }
@@ -237,8 +236,7 @@ impl CustomOp1 for TokenLoss {
                 let scale = (f64::from(upstream[i]) * factor) as f32;
                 scaled_exp(row, log_sums[i], scale, out);
                 out[target] -= scale;
-            });
-            Ok(gradient)
+            }))
         })?;
         Ok(Some(Tensor::from_vec(gradient, logits.dims(), logits.device())?))
     }

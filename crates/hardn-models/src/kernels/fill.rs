@@ -11,7 +11,7 @@ const PART: usize = 1 << 15;
     unsafe_code,
     reason = "zeroing on one thread first would cost as much as some of the sums"
 )]
-pub(crate) fn filled(n: usize, part: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
+pub fn filled(n: usize, part: usize, fill: impl Fn(usize, &mut [f32]) + Sync) -> Vec<f32> {
     let mut data: Vec<f32> = Vec::with_capacity(n);
     data.spare_capacity_mut()[..n].par_chunks_mut(part.max(1)).enumerate().for_each(|(i, part)| {
         for value in part.iter_mut() {

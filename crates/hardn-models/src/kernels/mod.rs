@@ -9,8 +9,7 @@ mod softmax;
 mod tile;
 
 pub(crate) use exp::{exp, silu};
-pub(crate) use fill::filled;
-pub use fill::zeros;
+pub use fill::{filled, zeros};
 pub(crate) use matmul::{Matrix, matmul, product};
 pub(crate) use packed::Packed;
 pub(crate) use softmax::softmax;

@@ -21,7 +21,7 @@ pub(crate) use rms_norm::inverse_rms;
 pub use rms_norm::rms_norm;
 pub use swiglu::swiglu;
 
-pub use crate::kernels::zeros;
+pub use crate::kernels::{filled, zeros};
 
 #[cfg(test)]
 mod tests;

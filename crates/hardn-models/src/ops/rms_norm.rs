@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::storage::{argument, elements, tensor};
-use crate::kernels::zeros;
+use crate::kernels::{filled, zeros};
 
 /// Rows a task takes at once.
 const ROWS: usize = 64;
@@ -63,8 +63,8 @@ impl CustomOp2 for RmsNorm {
         if x_layout.dims().last() != Some(&n) {
             bail!("a norm of {n} weights cannot be applied to {:?}", x_layout.shape())
         }
-        let mut y = zeros(x.len());
-        y.par_chunks_mut(n * ROWS).zip(x.par_chunks(n * ROWS)).for_each(|(y, x)| {
+        let y = filled(x.len(), n * ROWS, |i, y| {
+            let x = &x[i * n * ROWS..];
             for (y, x) in y.chunks_exact_mut(n).zip(x.chunks_exact(n)) {
                 let inverse = inverse_rms(x, self.eps);
                 for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {

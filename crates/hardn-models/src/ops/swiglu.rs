@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::storage::{argument, elements, tensor};
-use crate::kernels::{exp, silu, zeros};
+use crate::kernels::{exp, filled, silu, zeros};
 
 /// Elements a task takes at once.
 const CHUNK: usize = 1 << 15;
@@ -41,14 +41,11 @@ impl CustomOp2 for SwiGlu {
             bail!("gate {:?} and up {:?} differ", gate_layout.shape(), up_layout.shape())
         }
         let (gate, up) = (argument(gate, gate_layout)?, argument(up, up_layout)?);
-        let mut y = zeros(gate.len());
-        y.par_chunks_mut(CHUNK).zip(gate.par_chunks(CHUNK).zip(up.par_chunks(CHUNK))).for_each(
-            |(y, (gate, up))| {
-                for ((y, gate), up) in y.iter_mut().zip(gate).zip(up) {
-                    *y = silu(*gate) * up;
-                }
-            },
-        );
+        let y = filled(gate.len(), CHUNK, |i, y| {
+            for ((y, gate), up) in y.iter_mut().zip(&gate[i * CHUNK..]).zip(&up[i * CHUNK..]) {
+                *y = silu(*gate) * up;
+            }
+        });
         Ok((CpuStorage::F32(y), gate_layout.shape().clone()))
     }
 
