@@ -1,8 +1,11 @@
 //! Taint, constants and call patterns: one abstract interpretation per function, with summaries inside a file.
 
+mod assumed;
 mod call;
 mod compared;
+mod condition;
 mod constants;
+mod effect;
 mod eval;
 mod guard;
 mod pollution;

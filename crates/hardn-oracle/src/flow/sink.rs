@@ -4,7 +4,8 @@ use hardn_types::Language;
 
 use super::{
     Flow,
-    call::{Call, mentions},
+    call::Call,
+    condition::mentions,
     state::State,
     summary::ParamSink,
     text,

@@ -4,6 +4,8 @@ use std::rc::Rc;
 
 use super::{
     Flow, MAX_CALL_DEPTH,
+    call::Call,
+    sink::Demand,
     state::State,
     value::{Constant, Origin, Value},
 };
@@ -203,6 +205,115 @@ impl<'p> Flow<'p, '_> {
                 None => 0,
             })
             .collect()
+    }
+
+    /// The argument that goes to each parameter of a function of the file.
+    fn argument_for<'c>(
+        call: &'c Call<'p>,
+        number_of_param: usize,
+        name: Option<&str>,
+        method: bool,
+    ) -> Option<&'c Value<'p>> {
+        let position = if method { number_of_param.checked_sub(1)? } else { number_of_param };
+        let mut seen = 0;
+        for (keyword, _, value) in &call.args {
+            match keyword {
+                Some(keyword) if Some(*keyword) == name => return Some(value),
+                Some(_) => {}
+                None => {
+                    if seen == position {
+                        return Some(value);
+                    }
+                    seen += 1;
+                }
+            }
+        }
+        None
+    }
+
+    pub(super) fn apply_summary(
+        &mut self,
+        call: &Call<'p>,
+        summary: &Rc<Summary<'p>>,
+        method: bool,
+    ) -> Value<'p> {
+        let Some(returned) = &summary.returned else { return Value::default() };
+        let mut result = Value { path: None, alias: None, test: None, ..returned.clone() };
+        result = result.without_atoms();
+        for atom in returned.atoms() {
+            let Origin::Parameter(param) = atom.origin else {
+                if atom.origin != Origin::Unknown || self.snippet() {
+                    result.absorb(&Value::of_atom(atom.clone()));
+                }
+                continue;
+            };
+            let Some(value) = Self::argument_for(call, usize::from(param), None, method) else {
+                continue;
+            };
+            let mut value = value.derived();
+            let range = call.range;
+            let name = call.name;
+            value.change(|known| {
+                known.clean |= atom.clean;
+                known.marks |= atom.marks;
+                known.built |= atom.built;
+                known.leading |= atom.leading;
+                known.trace = known.trace.step(range, format!("passes through `{name}`"));
+            });
+            result.absorb(&value);
+        }
+        result
+    }
+
+    /// Arguments that reach sinks inside the called function.
+    pub(super) fn enter_sinks(&mut self, call: &Call<'p>, summary: &Rc<Summary<'p>>, method: bool) {
+        for sink in &summary.sinks {
+            let Some(value) = Self::argument_for(call, usize::from(sink.param), None, method)
+            else {
+                continue;
+            };
+            if !value.is_tainted() {
+                continue;
+            }
+            let mut value = value.derived();
+            let (range, name) = (call.range, call.name);
+            let built = sink.built;
+            value.change(|atom| {
+                atom.built |= built;
+                atom.trace = atom.trace.step(range, format!("is handed to `{name}`"));
+            });
+            self.taint_reaches(Demand::inside(sink), sink.range, &value);
+        }
+    }
+
+    /// After a call of a function that raises on bad values, its arguments are good.
+    pub(super) fn after_checks(
+        call: &Call<'p>,
+        summary: &Rc<Summary<'p>>,
+        method: bool,
+        state: &mut State<'p>,
+    ) {
+        for (param, bits) in summary.checked.iter().enumerate() {
+            let Some(bits) = bits.filter(|bits| *bits != 0) else { continue };
+            Self::clean_argument(call, param, bits, method, state);
+        }
+    }
+
+    pub(super) fn clean_argument(
+        call: &Call<'p>,
+        param: usize,
+        bits: u128,
+        method: bool,
+        state: &mut State<'p>,
+    ) {
+        let position = if method { param.checked_sub(1) } else { Some(param) };
+        let Some(position) = position else { return };
+        if let Some((_, expr, value)) =
+            call.args.iter().filter(|(name, ..)| name.is_none()).nth(position)
+            && let Some(place) = expr.peeled().place()
+        {
+            state.clean(&place, bits, value.clone());
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use hardn_types::Language;
 
 use super::{
     Flow,
-    call::{Call, filled_place},
+    call::Call,
+    effect::filled_place,
     sink::Demand,
     state::State,
     summary::Summary,

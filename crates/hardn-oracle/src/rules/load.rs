@@ -1,6 +1,11 @@
 //! Reading rule files: from the binary, or from a folder.
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use hardn_types::{Cwe, Language};
 use include_dir::{Dir, include_dir};
@@ -47,9 +52,7 @@ pub struct RuleInfo {
 
 impl Rule {
     pub(crate) fn applies_to(&self, language: Language) -> bool {
-        self.language == language
-            || (self.language == Language::C && language == Language::Cpp)
-            || (self.language == Language::JavaScript && language == Language::TypeScript)
+        applies(self.language, language)
     }
 
     /// The rule as it is shown to people.
@@ -76,11 +79,19 @@ impl Rule {
     }
 }
 
-/// All rules, compiled per language.
+/// All rules, read and compiled per language, when a language is first asked for.
 #[derive(Debug)]
 pub struct RuleSet {
-    rules: Vec<Arc<Rule>>,
-    indices: BTreeMap<Language, Index>,
+    languages: BTreeMap<Language, Group>,
+}
+
+/// The rule files of one folder.
+#[derive(Debug, Default)]
+struct Group {
+    /// Ids and texts.
+    files: Vec<(String, String)>,
+    rules: OnceLock<Vec<Arc<Rule>>>,
+    index: OnceLock<Option<Index>>,
 }
 
 impl RuleSet {
@@ -101,7 +112,7 @@ impl RuleSet {
                 }
             }
         }
-        Self::from_texts(files)
+        Self::grouped(files)
     }
 
     /// The rules of a folder laid out as `<language>/<name>.yml`.
@@ -132,29 +143,54 @@ impl RuleSet {
         Self::from_texts(files)
     }
 
-    fn from_texts(mut files: Vec<(String, String)>) -> Result<Self> {
+    /// Everything is read at once, so that a mistake is found.
+    fn from_texts(files: Vec<(String, String)>) -> Result<Self> {
+        let set = Self::grouped(files)?;
+        for group in set.languages.values() {
+            let _ = group.rules.set(group.read()?);
+        }
+        for (language, group) in &set.languages {
+            let _ = group.index.set(set.compiled(*language)?);
+        }
+        Ok(set)
+    }
+
+    fn grouped(mut files: Vec<(String, String)>) -> Result<Self> {
         files.sort();
-        let mut rules = Vec::new();
+        let mut languages: BTreeMap<Language, Group> =
+            Language::ALL.into_iter().map(|language| (language, Group::default())).collect();
         for (id, text) in files {
-            rules.push(Arc::new(read_rule(id, &text)?));
+            let folder = id.split('/').next().unwrap_or("");
+            let language: Language = folder.parse().map_err(|_| OracleError::Rule {
+                file: format!("{id}.yml"),
+                message: format!("the folder `{folder}` is no language"),
+            })?;
+            languages.entry(language).or_default().files.push((id, text));
         }
-        let mut indices = BTreeMap::new();
-        for language in Language::ALL {
-            let index = Index::new(&rules, language)?;
-            if !index.covers.is_empty() {
-                indices.insert(language, index);
-            }
-        }
-        Ok(Self { rules, indices })
+        Ok(Self { languages })
+    }
+
+    fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.languages.values().flat_map(Group::rules)
+    }
+
+    /// The rules of a language, and of the one it adds to.
+    fn compiled(&self, language: Language) -> Result<Option<Index>> {
+        let folders = self.languages.iter().filter(|(folder, _)| applies(**folder, language));
+        let rules: Vec<Arc<Rule>> = folders.flat_map(|(_, group)| group.rules()).cloned().collect();
+        let index = Index::new(&rules, language)?;
+        Ok(Some(index).filter(|index| !index.covers.is_empty()))
     }
 
     pub(crate) fn index(&self, language: Language) -> Option<&Index> {
-        self.indices.get(&language)
+        let group = self.languages.get(&language)?;
+        let make = || self.compiled(language).expect("a test compiles every shipped rule");
+        group.index.get_or_init(make).as_ref()
     }
 
     /// Every rule that can flag something, by id.
     pub fn list(&self) -> impl Iterator<Item = &Rule> {
-        self.rules.iter().map(AsRef::as_ref).filter(|rule| rule.file.kind != Kind::Shared)
+        self.rules().map(AsRef::as_ref).filter(|rule| rule.file.kind != Kind::Shared)
     }
 
     /// One rule.
@@ -169,6 +205,23 @@ impl RuleSet {
             self.list().max_by_key(|rule| likeness(&rule.id, id)).map(|rule| rule.id.clone());
         Err(OracleError::NoSuchRule { id: id.to_owned(), nearest })
     }
+}
+
+impl Group {
+    fn read(&self) -> Result<Vec<Arc<Rule>>> {
+        self.files.iter().map(|(id, text)| Ok(Arc::new(read_rule(id.clone(), text)?))).collect()
+    }
+
+    fn rules(&self) -> &[Arc<Rule>] {
+        self.rules.get_or_init(|| self.read().expect("a test reads every shipped rule"))
+    }
+}
+
+/// Whether rules of a folder apply to a language.
+fn applies(folder: Language, language: Language) -> bool {
+    folder == language
+        || (folder == Language::C && language == Language::Cpp)
+        || (folder == Language::JavaScript && language == Language::TypeScript)
 }
 
 /// Pairs of neighbouring characters two ids share.

@@ -1,0 +1,99 @@
+//! Whether a rule's condition holds of a call.
+
+use hardn_types::Language;
+
+use super::{
+    Flow,
+    call::Call,
+    value::{Constant, Value},
+};
+use crate::{
+    ir::{Expr, ExprKind, Stmt},
+    rules::Condition,
+};
+
+impl<'p> Flow<'p, '_> {
+    /// Whether a rule's condition holds of a call.
+    pub(super) fn holds(&self, condition: &Condition, call: &Call<'p>) -> bool {
+        let selected = call.select(&condition.argument);
+        if selected.is_empty() {
+            let spread =
+                call.args.iter().any(|(_, expr, _)| matches!(expr.kind, ExprKind::Star(_)));
+            return match condition.missing {
+                Some(missing) => missing && !spread,
+                None => condition.or_missing || (condition.not.is_some() && condition.is.is_none()),
+            };
+        }
+        condition.missing != Some(true)
+            && selected.iter().any(|(expr, value)| self.holds_of(condition, expr, value))
+    }
+
+    /// Whether a condition holds of an argument that is there.
+    fn holds_of(&self, condition: &Condition, expr: &Expr<'p>, value: &Value<'p>) -> bool {
+        let matches_text = |pattern: &crate::rules::Pattern| match (
+            &value.text,
+            expr.dotted(&self.program.imports),
+        ) {
+            (Some(text), _) => pattern.0.is_match(text),
+            (None, Some(path)) => pattern.0.is_match(&path),
+            (None, None) => value.path.as_ref().is_some_and(|path| pattern.0.is_match(path)),
+        };
+        let number = match value.constant {
+            Some(Constant::Int(number)) => Some(number),
+            _ => None,
+        };
+        let is_constant =
+            !value.is_tainted() && (value.constant.is_some() || value.full_text().is_some());
+        condition
+            .is
+            .as_ref()
+            .is_none_or(|any| any.iter().any(|literal| self.equals(literal, expr, value)))
+            && condition
+                .not
+                .as_ref()
+                .is_none_or(|none| !none.iter().any(|literal| self.equals(literal, expr, value)))
+            && condition.matches.as_ref().is_none_or(matches_text)
+            && condition.bits.is_none_or(|bits| number.is_some_and(|number| number & bits != 0))
+            && condition.below.is_none_or(|limit| number.is_some_and(|number| number < limit))
+            && condition.constant.is_none_or(|wanted| wanted == is_constant)
+            && condition
+                .path
+                .as_ref()
+                .is_none_or(|path| value.path.as_ref().is_some_and(|known| path.0.is_match(known)))
+            && condition
+                .not_path
+                .as_ref()
+                .is_none_or(|path| !value.path.as_ref().is_some_and(|known| path.0.is_match(known)))
+            && condition.mentions.as_ref().is_none_or(|pattern| {
+                mentions(expr, pattern)
+                    || (self.language == Language::Ruby && mentioned_in_block(expr, pattern))
+            })
+    }
+}
+
+/// Whether a name like this stands anywhere in an expression, but for what a call only measures or conceals.
+pub(super) fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+    let here = match &expr.kind {
+        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => pattern.0.is_match(name),
+        ExprKind::Call { callee, .. } => {
+            if let ExprKind::Name(name) | ExprKind::Attribute { name, .. } = &callee.kind {
+                let name = name.to_lowercase();
+                let conceals = ["hash", "encrypt", "mask", "redact", "digest", "censor"];
+                if ["len", "bool", "type", "id", "isinstance"].contains(&name.as_str())
+                    || conceals.iter().any(|part| name.contains(part))
+                {
+                    return false;
+                }
+            }
+            false
+        }
+        _ => false,
+    };
+    here || expr.children().into_iter().any(|child| mentions(child, pattern))
+}
+
+/// Whether a name like this stands in a block that is handed over.
+fn mentioned_in_block(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+    let ExprKind::Closure { body, .. } = &expr.kind else { return false };
+    body.iter().flat_map(Stmt::exprs).any(|part| mentions(part, pattern))
+}
