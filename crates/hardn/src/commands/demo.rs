@@ -1,7 +1,5 @@
 //! `hardn demo`: the main job on the embedded lab.
 
-use hardn_types::Split;
-
 use crate::{
     args::DemoArgs,
     failure::Outcome,
@@ -33,11 +31,7 @@ pub(crate) fn run(args: DemoArgs, quiet: bool) -> Outcome {
             validation_pairs: Vec::new(),
             utility: Vec::new(),
         }),
-        eval: EvalConfig {
-            split: Split::Test,
-            samples: args.samples.unwrap_or(10),
-            ..EvalConfig::default()
-        },
+        eval: EvalConfig { samples: args.samples.unwrap_or(10), ..EvalConfig::default() },
         controls: Controls::default(),
     };
     harden::run(&config, &Options { out: args.out, fresh: args.fresh, json: args.json, quiet })

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use hardn_types::Split;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::{Context, Failure, Outcome};
@@ -76,8 +77,8 @@ pub(crate) struct TrainConfig {
 pub(crate) struct EvalConfig {
     /// Scenario files (JSON Lines) or published folders; beside the world's.
     pub(crate) suites: Vec<PathBuf>,
-    /// Which split is reported.
-    pub(crate) split: hardn_types::Split,
+    /// Which split is reported: `train`, `val`, `test` or `all`.
+    pub(crate) split: Reported,
     /// Samples per scenario and task.
     pub(crate) samples: u32,
     /// A shipped decoder's name or a TOML file.
@@ -88,6 +89,30 @@ pub(crate) struct EvalConfig {
     pub(crate) dedup: Dedup,
     /// Fix pairs on which likelihood preference is measured; default: the validation pairs.
     pub(crate) preference_pairs: Vec<PathBuf>,
+}
+
+/// Scenarios that are reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Reported {
+    Train,
+    Val,
+    #[default]
+    Test,
+    /// Those of every split: for suites on which nothing was chosen.
+    All,
+}
+
+impl Reported {
+    /// Whether scenarios of a split are among them.
+    pub(crate) fn takes(self, split: Split) -> bool {
+        match self {
+            Self::Train => split == Split::Train,
+            Self::Val => split == Split::Val,
+            Self::Test => split == Split::Test,
+            Self::All => true,
+        }
+    }
 }
 
 /// Which duplicates are taken out before judging.
@@ -105,7 +130,7 @@ impl Default for EvalConfig {
     fn default() -> Self {
         Self {
             suites: Vec::new(),
-            split: hardn_types::Split::Test,
+            split: Reported::Test,
             samples: 10,
             decoder: "plain".to_owned(),
             set: BTreeMap::new(),

@@ -89,8 +89,12 @@ impl Inputs {
         let world = world(source)?;
         self.lab = true;
         let split = config.eval.split;
-        let suite: Vec<Scenario> =
-            world.scenarios.into_iter().chain(world.tasks).filter(|s| s.split == split).collect();
+        let suite: Vec<Scenario> = world
+            .scenarios
+            .into_iter()
+            .chain(world.tasks)
+            .filter(|s| split.takes(s.split))
+            .collect();
         let name = Path::new("lab");
         let row_digest = |rows: &[FixPair]| digest(rows);
         self.note_source(
@@ -127,7 +131,7 @@ impl Inputs {
             .context(format!("reading the suite {}", path.display()))?;
         let rows = all.len();
         let kept: Vec<Scenario> =
-            all.into_iter().filter(|s| s.split == config.eval.split).collect();
+            all.into_iter().filter(|s| config.eval.split.takes(s.split)).collect();
         let mut notes = Vec::new();
         if kept.len() < rows {
             notes.push(format!("{} of {rows} rows are of another split", rows - kept.len()));
