@@ -26,5 +26,7 @@ pub fn reference_data(relative: &str) -> Option<PathBuf> {
 /// Says on standard error, past the test harness's capture, that a test is skipped.
 pub fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or("test").to_owned();
-    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+    // One write, on a line of its own: other tests' lines may stand half written.
+    let line = format!("\nskipped: {test}: {why}\n");
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
