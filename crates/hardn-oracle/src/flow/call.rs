@@ -22,6 +22,8 @@ pub(super) struct Call<'p> {
     pub(super) args: Vec<(Option<&'p str>, &'p Expr<'p>, Value<'p>)>,
     /// The dotted path as written, and the one the receiver came from.
     pub(super) paths: Vec<String>,
+    /// What rules say of these paths.
+    pub(super) hits: Vec<&'p Hit>,
     /// The last component.
     pub(super) name: &'p str,
     /// Entries of objects among the arguments, by their keys: `{secure: false}`, for languages without keywords; of a
@@ -103,10 +105,10 @@ impl<'p> Flow<'p, '_> {
                 paths.extend(callee.dotted(&self.program.imports));
             }
         }
-        let handlers: Vec<&'p Handler> = self
-            .index
-            .hits(&paths.iter().map(String::as_str).collect::<Vec<_>>())
-            .into_iter()
+        let index: &'p Index = self.index;
+        let hits = index.hits(&paths);
+        let handlers: Vec<&'p Handler> = hits
+            .iter()
             .filter_map(|hit| if let Hit::Handler(handler) = hit { Some(handler) } else { None })
             .filter(|handler| {
                 handler.text.as_ref().is_none_or(|pattern| {
@@ -139,7 +141,9 @@ impl<'p> Flow<'p, '_> {
                 if let Some(handler) = handler
                     && let Some(number) = self.named_function(&arg.value)
                 {
-                    self.handled.insert(number, &handler.params);
+                    let n_params = self.program.functions[number].params.len();
+                    let given = self.given_paths(handler, n_params, receiver_path);
+                    self.handled.insert(number, given);
                 }
                 if let ExprKind::Closure { params, body } = &arg.value.peeled().kind {
                     let value = match handler {
@@ -190,7 +194,7 @@ impl<'p> Flow<'p, '_> {
             }
             _ => Vec::new(),
         };
-        Call { range: expr.range, receiver, args, paths, name, options }
+        Call { range: expr.range, receiver, args, paths, hits, name, options }
     }
 
     /// An object with what was put into its fields.
@@ -272,24 +276,37 @@ impl<'p> Flow<'p, '_> {
             })
     }
 
-    /// What a handler's function is called with. A path that ends in `+` takes over the flags of what the handler was
-    /// given to. One parameter more than expected is an error that comes first, where types do not tell.
+    /// The paths of what a handler's function is called with. One that ends in `+` takes over the flags of what the
+    /// handler was given to. One parameter more than expected is an error that comes first, where types do not tell.
+    fn given_paths(
+        &self,
+        handler: &Handler,
+        n_params: usize,
+        receiver: Option<&str>,
+    ) -> Vec<Option<String>> {
+        let known = handler.params.iter().map(|path| match path.strip_suffix('+') {
+            Some(class) => {
+                let flags = receiver.and_then(|path| path.find('+').map(|at| &path[at..]));
+                Some(format!("{class}{}", flags.unwrap_or("")))
+            }
+            None => Some(path.clone()),
+        });
+        let shifted = !self.is_typed() && n_params == handler.params.len() + 1;
+        shifted.then_some(None).into_iter().chain(known).collect()
+    }
+
+    /// What a handler's function is called with.
     pub(super) fn given_to(
         &self,
-        handler: &'p Handler,
+        handler: &Handler,
         n_params: usize,
         at: &Expr<'p>,
         receiver: Option<&str>,
     ) -> Vec<Value<'p>> {
-        let known = handler.params.iter().map(|path| match path.strip_suffix('+') {
-            Some(class) => {
-                let flags = receiver.and_then(|path| path.find('+').map(|at| &path[at..]));
-                Value::of_path(&format!("{class}{}", flags.unwrap_or("")))
-            }
-            None => self.source_value(path, at).unwrap_or_else(|| Value::of_path(path)),
-        });
-        let shifted = !self.is_typed() && n_params == handler.params.len() + 1;
-        shifted.then(Value::default).into_iter().chain(known).collect()
+        let value =
+            |path: String| self.source_value(&path, at).unwrap_or_else(|| Value::of_path(&path));
+        let paths = self.given_paths(handler, n_params, receiver);
+        paths.into_iter().map(|path| path.map_or_else(Value::default, value)).collect()
     }
 
     /// The handler for functions under this key of an object that is an argument.
@@ -310,12 +327,6 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
-    pub(super) fn hits(&self, call: &Call<'p>) -> Vec<&'p Hit> {
-        let index: &'p Index = self.index;
-        let paths: Vec<&str> = call.paths.iter().map(String::as_str).collect();
-        index.hits(&paths)
-    }
-
     pub(super) fn call(
         &mut self,
         expr: &'p Expr<'p>,
@@ -332,7 +343,7 @@ impl<'p> Flow<'p, '_> {
             return self.closure(params, body, &inputs, state);
         }
         let call = self.prepare(expr, callee, args, state);
-        let hits = self.hits(&call);
+        let hits = call.hits.clone();
         let receiver = call.receiver.as_ref().and_then(|(_, value)| value.path.clone());
         let own = self
             .callee(callee, args.len(), receiver.as_deref())
@@ -454,11 +465,10 @@ impl<'p> Flow<'p, '_> {
                 _ => {}
             }
         }
-        if let (Some((summary, method)), Some((number, _))) = (&summary, own) {
+        if let Some((summary, method)) = &summary {
             self.enter_sinks(&call, summary, *method);
             Self::after_checks(&call, summary, *method, state);
             self.enter_applied(&call, summary, state);
-            let _ = number;
         } else if self.is_typed() {
             self.note_applied(&call);
         }

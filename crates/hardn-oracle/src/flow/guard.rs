@@ -255,6 +255,15 @@ impl<'p> Flow<'p, '_> {
 
     fn test_call(&mut self, test: &'p Expr<'p>, truth: bool, state: &mut State<'p>) {
         let ExprKind::Call { callee, args } = &test.kind else { return };
+        if let ExprKind::Name(name) | ExprKind::Attribute { name, .. } = &callee.kind
+            && !matches!(*name, "all" | "any" | "bool")
+            && !self.index.is_guard(name)
+            && !self.by_name.contains_key(name)
+            && state.get(name).is_none()
+            && !self.program.imports.contains_key(name)
+        {
+            return;
+        }
         let call = self.prepare(test, callee, args, state);
         if matches!(call.name, "all" | "any") && call.receiver.is_none() && call.args.len() == 1 {
             self.test_elements(call.args[0].1, call.name == "all", truth, state);
@@ -268,7 +277,7 @@ impl<'p> Flow<'p, '_> {
             }
             return;
         }
-        for hit in self.hits(&call) {
+        for hit in &call.hits {
             let Hit::Guard { bits, guard, mark } = hit else { continue };
             let outcome = if truth { Holds::True } else { Holds::False };
             if guard.holds.unwrap_or(Holds::True) == outcome
@@ -295,7 +304,7 @@ impl<'p> Flow<'p, '_> {
     fn equal_calls(&mut self, expr: &'p Expr<'p>, state: &mut State<'p>) {
         let ExprKind::Call { callee, args } = &expr.kind else { return };
         let call = self.prepare(expr, callee, args, state);
-        for hit in self.hits(&call) {
+        for hit in &call.hits {
             if let Hit::Guard { bits, guard, mark } = hit
                 && guard.holds == Some(Holds::Equal)
                 && guard.when.iter().all(|condition| self.holds(condition, &call))

@@ -134,7 +134,7 @@ struct Flow<'p, 'r> {
     /// What the closure being run leaves behind where it returns.
     closure_end: Option<State<'p>>,
     /// Functions that were registered as handlers, and what each of their parameters is.
-    handled: BTreeMap<usize, &'p [String]>,
+    handled: BTreeMap<usize, Vec<Option<String>>>,
     /// Constants that functions of the file are called with.
     given: BTreeMap<usize, Vec<Vec<Option<Value<'p>>>>>,
     /// Rules that a value shown by `repr` cannot hurt.
@@ -176,9 +176,10 @@ impl<'p> Flow<'p, '_> {
         for (at, param) in function.params.iter().enumerate() {
             let entry = self.is_entry(function, Some(param));
             let mut value = self.param_value(function, at, entry);
-            if let Some(path) = self.handled.get(&number).and_then(|paths| paths.get(at)) {
-                value =
-                    self.remote_param(path, param.range).unwrap_or_else(|| Value::of_path(path));
+            if let Some(Some(path)) = self.handled.get(&number).and_then(|paths| paths.get(at)) {
+                value = self
+                    .remote_param(path, function.name, param.range)
+                    .unwrap_or_else(|| Value::of_path(path));
             }
             if let Some(Some(given)) = constants.and_then(|given| given.get(at)) {
                 value = value.without_atoms();
@@ -281,7 +282,7 @@ impl<'p> Flow<'p, '_> {
         }
         if !matches!(self.language, Language::Python | Language::C | Language::Cpp)
             && !param.ty.name.is_empty()
-            && let Some(value) = self.remote_param(path, param.range)
+            && let Some(value) = self.remote_param(path, function.name, param.range)
         {
             return value;
         }
@@ -315,8 +316,8 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// A parameter whose kind makes it a source.
-    fn remote_param(&self, path: &str, range: Range) -> Option<Value<'p>> {
-        self.index.value_source(path, "").is_some_and(|source| !source.local).then(|| {
+    fn remote_param(&self, path: &str, function: &str, range: Range) -> Option<Value<'p>> {
+        self.index.value_source(path, function).is_some_and(|source| !source.local).then(|| {
             let trace = Trace::start(range, format!("`{path}` comes from outside the program"));
             Value::of_atom(Atom::new(Origin::Remote, trace)).with_path(path)
         })
@@ -448,7 +449,7 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
         }
     }
 
-    fn returns(&mut self, value: Option<&'p Expr<'p>>, range: Range, state: &mut State<'p>) {
+    fn returns(&mut self, value: Option<&'p Expr<'p>>, _range: Range, state: &mut State<'p>) {
         let result = match value {
             Some(expr) => self.eval_value(expr, state),
             None => Value::of_constant(value::Constant::Null),
@@ -457,7 +458,6 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
             self.check_returned(expr, &result);
             self.leave_with(expr, &result, state);
         }
-        let _ = range;
         self.frame.summary.add_return(&result);
         self.leave(state);
         if self.closures > 0 {

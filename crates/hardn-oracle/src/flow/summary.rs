@@ -137,7 +137,6 @@ impl<'p> Flow<'p, '_> {
         if is_attribute && function.class.is_none() {
             return None;
         }
-        let _ = n_args;
         Some((number, method && takes_self))
     }
 
@@ -146,17 +145,13 @@ impl<'p> Flow<'p, '_> {
         let bits = self.param_bits(state);
         narrow(&mut self.frame.summary.checked, &bits);
         if self.frame.class.is_some() {
-            let fields: Vec<(String, Value<'p>)> = state
-                .iter()
-                .filter(|(place, _)| place.starts_with("self."))
-                .map(|(place, value)| (place.clone(), value.clone()))
-                .collect();
-            for (place, value) in fields {
-                let mut joined = value;
-                if let Some(known) = self.frame.summary.fields.get(&place) {
+            let fields = &mut self.frame.summary.fields;
+            for (place, value) in state.iter().filter(|(place, _)| place.starts_with("self.")) {
+                let mut joined = value.clone();
+                if let Some(known) = fields.get(place) {
                     joined.join(known);
                 }
-                self.frame.summary.fields.set(&place, joined);
+                fields.set(place, joined);
             }
         }
     }

@@ -1,12 +1,12 @@
 //! All models of a language under the last component of what they match, so that a call asks only for its own.
 
-use std::{collections::HashMap, sync::Arc};
+use std::sync::Arc;
 
 use hardn_types::{Cwe, Language};
 
 use super::{
     load::Rule,
-    path::{PathPattern, glob, last},
+    path::{PathMap, PathPattern, glob},
     schema::{
         AttributeModel, CallModel, ComparedModel, ContainsModel, Guard, Handler, Kind,
         LiteralModel, MemoryCheck, MethodModel, Pattern, Propagator, ResultModel, Sanitizer,
@@ -56,16 +56,9 @@ pub(crate) enum Hit {
     },
 }
 
-#[derive(Debug)]
-struct Model {
-    pattern: PathPattern,
-    hit: usize,
-}
-
 /// A name or attribute that is a source.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct ValueSource {
-    within: Option<Pattern>,
     pub(crate) local: bool,
     /// The rules that it does not concern.
     pub(crate) clean: u128,
@@ -82,7 +75,7 @@ pub(crate) struct SettingModel {
 }
 
 /// The rules of one language, ready to use.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Index {
     pub(crate) rules: Vec<Arc<Rule>>,
     /// The classes covered, in ascending order.
@@ -108,19 +101,22 @@ pub(crate) struct Index {
     /// Rules that mind which element was picked.
     pub(crate) chooses: u128,
     pub(crate) compared: Vec<(usize, ComparedModel)>,
-    clean_values: Vec<(PathPattern, u128)>,
-    typed_values: Vec<(PathPattern, String)>,
-    values: Vec<(PathPattern, ValueSource)>,
+    clean_values: PathMap<u128>,
+    typed_values: PathMap<String>,
+    /// With the functions they are sources in.
+    values: PathMap<(Option<Pattern>, ValueSource)>,
     /// What makes objects of a class carry a flag.
     pub(crate) methods: Vec<(usize, MethodModel)>,
     /// The rules for which numbers carry taint.
     pub(crate) numbers: u128,
     /// Sources that are parameters of overriding methods.
     pub(crate) overridden: Vec<Source>,
-    decorators: Vec<(PathPattern, Vec<String>)>,
+    decorators: PathMap<Vec<String>>,
     hits: Vec<Hit>,
-    by_name: HashMap<String, Vec<Model>>,
-    globs: Vec<Model>,
+    /// Positions in `hits`.
+    by_path: PathMap<usize>,
+    /// Calls whose outcome says something of their arguments.
+    tests_by_path: PathMap<()>,
 }
 
 impl Index {
@@ -131,32 +127,7 @@ impl Index {
     pub(crate) fn new(rules: &[Arc<Rule>], language: Language) -> Result<Self> {
         let rules: Vec<Arc<Rule>> =
             rules.iter().filter(|rule| rule.applies_to(language)).cloned().collect();
-        let mut index = Self {
-            rules: Vec::new(),
-            covers: Vec::new(),
-            literals: Vec::new(),
-            attributes: Vec::new(),
-            returned: Vec::new(),
-            assigned: Vec::new(),
-            operations: Vec::new(),
-            contains: Vec::new(),
-            tests: Vec::new(),
-            checks: Vec::new(),
-            settings: Vec::new(),
-            bounded: 0,
-            chooses: 0,
-            compared: Vec::new(),
-            clean_values: Vec::new(),
-            typed_values: Vec::new(),
-            values: Vec::new(),
-            methods: Vec::new(),
-            numbers: 0,
-            overridden: Vec::new(),
-            decorators: Vec::new(),
-            hits: Vec::new(),
-            by_name: HashMap::new(),
-            globs: Vec::new(),
-        };
+        let mut index = Self::default();
         let mut n_flow = 0;
         let mut marks: Vec<String> = Vec::new();
         for (number, rule) in rules.iter().enumerate() {
@@ -199,13 +170,14 @@ impl Index {
                 Source { only: true, .. } => !bits,
                 _ => 0,
             };
-            let value = ValueSource { within: source.within.clone(), local: source.local, clean };
-            let models = source.value.iter().map(|text| (PathPattern::new(text), value.clone()));
-            self.values.extend(models);
+            let value = ValueSource { local: source.local, clean };
+            for text in &source.value {
+                self.values.insert(text, (source.within.clone(), value));
+            }
             self.add_settings(&source.set, bits, true);
-            self.decorators.extend(
-                source.decorated.iter().map(|text| (PathPattern::new(text), source.except.clone())),
-            );
+            for text in &source.decorated {
+                self.decorators.insert(text, source.except.clone());
+            }
             if !source.methods.is_empty() {
                 self.overridden.push(source.clone());
             }
@@ -235,15 +207,17 @@ impl Index {
         }
         for result in &file.results {
             if let Some(path) = &result.path {
-                let models = result.value.iter().map(|text| (PathPattern::new(text), path.clone()));
-                self.typed_values.extend(models);
+                for text in &result.value {
+                    self.typed_values.insert(text, path.clone());
+                }
             }
             self.add_hit(&result.call, Hit::Result(result.clone()));
         }
         self.methods.extend(file.methods.iter().map(|model| (number, model.clone())));
         for sanitizer in &file.sanitizers {
-            self.clean_values
-                .extend(sanitizer.value.iter().map(|text| (PathPattern::new(text), bits)));
+            for text in &sanitizer.value {
+                self.clean_values.insert(text, bits);
+            }
             self.add_hit(&sanitizer.call, Hit::Sanitizer { bits, sanitizer: sanitizer.clone() });
         }
         for guard in &file.guards {
@@ -254,6 +228,9 @@ impl Index {
                 self.contains.push((bits, guard.contains.clone()));
             }
             self.add_settings(&guard.set, bits, false);
+            for text in &guard.call {
+                self.tests_by_path.insert(text, ());
+            }
             let mark = guard.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
             self.add_hit(&guard.call, Hit::Guard { bits, guard: guard.clone(), mark });
         }
@@ -294,30 +271,22 @@ impl Index {
         let at = self.hits.len();
         self.hits.push(hit);
         for text in patterns {
-            let pattern = PathPattern::new(text);
-            match pattern.key().map(str::to_owned) {
-                Some(key) => self.by_name.entry(key).or_default().push(Model { pattern, hit: at }),
-                None => self.globs.push(Model { pattern, hit: at }),
-            }
+            self.by_path.insert(text, at);
         }
     }
 
     /// Everything that is known of a call with one of these paths, in the order of the rules.
-    pub(crate) fn hits(&self, paths: &[&str]) -> Vec<&Hit> {
-        let mut found: Vec<usize> = Vec::new();
-        for path in paths {
-            let named = self.by_name.get(last(path)).map(Vec::as_slice).unwrap_or_default();
-            found.extend(
-                named
-                    .iter()
-                    .chain(&self.globs)
-                    .filter(|model| model.pattern.matches(path))
-                    .map(|model| model.hit),
-            );
-        }
+    pub(crate) fn hits<T: AsRef<str>>(&self, paths: &[T]) -> Vec<&Hit> {
+        let mut found: Vec<usize> =
+            paths.iter().flat_map(|path| self.by_path.matching(path.as_ref())).copied().collect();
         found.sort_unstable();
         found.dedup();
         found.into_iter().map(|at| &self.hits[at]).collect()
+    }
+
+    /// Whether the outcome of calling something of this name can say anything of its arguments.
+    pub(crate) fn is_guard(&self, name: &str) -> bool {
+        self.tests_by_path.knows(name)
     }
 
     /// The rules a call of this path makes its result clean of, whatever its arguments.
@@ -333,37 +302,29 @@ impl Index {
 
     /// Whether a decorator makes its function's parameters of this type remote.
     pub(crate) fn is_entry_point(&self, path: &str, ty: &str) -> bool {
-        self.decorators.iter().any(|(pattern, except)| {
-            pattern.matches(path) && !except.iter().any(|known| glob(known, ty))
-        })
+        let mut known = self.decorators.matching(path);
+        known.any(|except| !except.iter().any(|known| glob(known, ty)))
     }
 
     /// Whether a name or attribute is a source in a function of this name; with several, the harm of all.
     pub(crate) fn value_source(&self, path: &str, function: &str) -> Option<ValueSource> {
-        let fits = |source: &ValueSource| {
-            source.within.as_ref().is_none_or(|within| within.0.is_match(function))
+        let fits = |within: &Option<Pattern>| {
+            within.as_ref().is_none_or(|within| within.0.is_match(function))
         };
-        self.values
-            .iter()
-            .filter(|(pattern, source)| pattern.matches(path) && fits(source))
-            .map(|(_, source)| source.clone())
+        let sources = self.values.matching(path).filter(|(within, _)| fits(within));
+        sources
+            .map(|(_, source)| *source)
             .reduce(|first, other| ValueSource { clean: first.clean & other.clean, ..first })
     }
 
     /// The type of an attribute of this path.
     pub(crate) fn type_of_value(&self, path: &str) -> Option<&str> {
-        self.typed_values
-            .iter()
-            .find(|(pattern, _)| pattern.matches(path))
-            .map(|(_, name)| name.as_str())
+        self.typed_values.matching(path).next().map(String::as_str)
     }
 
     /// The rules an attribute of this path is clean of.
     pub(crate) fn clean_of_value(&self, path: &str) -> u128 {
-        self.clean_values
-            .iter()
-            .filter(|(pattern, _)| pattern.matches(path))
-            .fold(0, |bits, (_, more)| bits | more)
+        self.clean_values.matching(path).fold(0, |bits, more| bits | more)
     }
 }
 

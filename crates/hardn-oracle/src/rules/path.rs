@@ -1,9 +1,40 @@
 //! Patterns over dotted paths, such as `subprocess.run` and `*.execute`.
 
+use std::{collections::HashMap, sync::OnceLock};
+
+use aho_corasick::AhoCorasick;
+
+/// One component of a pattern.
+#[derive(Clone, Debug)]
+enum Part {
+    Exact(Box<str>),
+    Any,
+    /// With stars inside.
+    Glob(Box<str>),
+}
+
+impl Part {
+    fn new(text: &str) -> Self {
+        match text {
+            "*" => Self::Any,
+            _ if text.contains('*') => Self::Glob(text.into()),
+            _ => Self::Exact(text.into()),
+        }
+    }
+
+    fn matches(&self, component: &str) -> bool {
+        match self {
+            Self::Exact(text) => **text == *component,
+            Self::Any => true,
+            Self::Glob(pattern) => glob(pattern, component),
+        }
+    }
+}
+
 /// A pattern over the components of a dotted path; it matches the last components of a path.
 #[derive(Clone, Debug)]
 pub(crate) struct PathPattern {
-    components: Vec<String>,
+    parts: Vec<Part>,
     any_receiver: bool,
     everything: bool,
 }
@@ -11,17 +42,12 @@ pub(crate) struct PathPattern {
 impl PathPattern {
     /// Reads `a.b`, `*.b` (any receiver), `b` (no receiver), stars inside components, and `**` for everything.
     pub(crate) fn new(text: &str) -> Self {
-        let mut components: Vec<String> = split(text).map(str::to_owned).collect();
-        let any_receiver = components.len() > 1 && components[0] == "*";
+        let mut parts: Vec<Part> = split(text).map(Part::new).collect();
+        let any_receiver = parts.len() > 1 && matches!(parts[0], Part::Any);
         if any_receiver {
-            components.remove(0);
+            parts.remove(0);
         }
-        Self { components, any_receiver, everything: text == "**" }
-    }
-
-    /// The last component, under which the pattern is indexed; `None` where it holds a star.
-    pub(crate) fn key(&self) -> Option<&str> {
-        self.components.last().map(String::as_str).filter(|last| !last.contains('*'))
+        Self { parts, any_receiver, everything: text == "**" }
     }
 
     /// Whether the path ends in this pattern. A pattern without a receiver needs a path without one.
@@ -29,26 +55,116 @@ impl PathPattern {
         if self.everything {
             return true;
         }
-        let parts: Vec<&str> = split(path).collect();
-        let wanted = self.components.len();
-        if parts.len() < wanted + usize::from(self.any_receiver) {
-            return false;
+        let mut components = split(path).rev();
+        let ends = self
+            .parts
+            .iter()
+            .rev()
+            .all(|part| components.next().is_some_and(|component| part.matches(component)));
+        let mut has_receiver = || components.next().is_some();
+        ends && match (self.any_receiver, self.parts.len()) {
+            (true, _) => has_receiver(),
+            (false, 1) => !has_receiver(),
+            _ => true,
         }
-        if wanted == 1 && !self.any_receiver && parts.len() > 1 {
-            return false;
-        }
-        let tail = &parts[parts.len() - wanted..];
-        self.components.iter().zip(tail).all(|(pattern, part)| glob(pattern, part))
     }
 }
 
-/// The last component of a path.
-pub(crate) fn last(path: &str) -> &str {
-    split(path).last().unwrap_or(path)
+/// Values under patterns, indexed by what the last components must be, so that a path asks only for what may match it.
+#[derive(Debug)]
+pub(crate) struct PathMap<T> {
+    entries: Vec<(PathPattern, T)>,
+    /// Patterns that end in this component.
+    by_last: HashMap<Box<str>, Vec<usize>>,
+    /// Patterns that end in this component and then any other.
+    by_owner: HashMap<Box<str>, Vec<usize>>,
+    /// Patterns with stars in the last component, by a text that must stand in it.
+    globs: Vec<(Box<str>, usize)>,
+    /// All others.
+    rest: Vec<usize>,
+    /// Finds the texts of `globs`, all at once.
+    finder: OnceLock<Option<AhoCorasick>>,
+}
+
+impl<T> Default for PathMap<T> {
+    fn default() -> Self {
+        Self {
+            entries: Vec::new(),
+            by_last: HashMap::new(),
+            by_owner: HashMap::new(),
+            globs: Vec::new(),
+            rest: Vec::new(),
+            finder: OnceLock::new(),
+        }
+    }
+}
+
+impl<T> PathMap<T> {
+    pub(crate) fn insert(&mut self, pattern: &str, value: T) {
+        let pattern = PathPattern::new(pattern);
+        let at = self.entries.len();
+        match pattern.parts.as_slice() {
+            [.., Part::Exact(last)] => {
+                self.by_last.entry(last.clone()).or_default().push(at);
+            }
+            [.., Part::Exact(owner), Part::Any] => {
+                self.by_owner.entry(owner.clone()).or_default().push(at);
+            }
+            [.., Part::Glob(text)] if !pattern.everything => {
+                let longest = text.split('*').max_by_key(|piece| piece.len()).unwrap_or_default();
+                self.globs.push((longest.into(), at));
+            }
+            _ => self.rest.push(at),
+        }
+        self.entries.push((pattern, value));
+        self.finder = OnceLock::new();
+    }
+
+    /// The values whose patterns match, in the order in which they were inserted.
+    pub(crate) fn matching(&self, path: &str) -> impl Iterator<Item = &T> {
+        let mut components = split(path).rev();
+        let last = components.next().unwrap_or(path);
+        let mut found: Vec<usize> = Vec::new();
+        let mut try_all = |candidates: &[usize]| {
+            found.extend(candidates.iter().filter(|at| self.entries[**at].0.matches(path)));
+        };
+        if let Some(candidates) = self.by_last.get(last) {
+            try_all(candidates);
+        }
+        if let Some(candidates) = components.next().and_then(|owner| self.by_owner.get(owner)) {
+            try_all(candidates);
+        }
+        try_all(&self.rest);
+        if let Some(finder) = self.finder() {
+            for text in finder.find_overlapping_iter(last) {
+                try_all(&[self.globs[text.pattern().as_usize()].1]);
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        found.into_iter().map(|at| &self.entries[at].1)
+    }
+
+    /// Whether a path that ends in this component can match at all.
+    pub(crate) fn knows(&self, last: &str) -> bool {
+        self.by_last.contains_key(last)
+            || !self.by_owner.is_empty()
+            || !self.rest.is_empty()
+            || self.finder().is_some_and(|finder| finder.is_match(last))
+    }
+
+    fn finder(&self) -> Option<&AhoCorasick> {
+        let make = || {
+            let texts = self.globs.iter().map(|(text, _)| text.as_bytes());
+            (!self.globs.is_empty())
+                .then(|| AhoCorasick::new(texts).expect("names in rules are short and few"))
+        };
+        self.finder.get_or_init(make).as_ref()
+    }
 }
 
 /// Dots inside brackets belong to no path; paths written by the lowering have none there.
-fn split(path: &str) -> impl Iterator<Item = &str> {
+fn split(path: &str) -> impl DoubleEndedIterator<Item = &str> {
     path.split('.')
 }
 
@@ -78,6 +194,25 @@ mod tests {
     #[track_caller]
     fn check(pattern: &str, path: &str, expected: bool) {
         assert_eq!(PathPattern::new(pattern).matches(path), expected, "{pattern} on {path}");
+    }
+
+    #[test]
+    fn a_map_finds_what_its_patterns_match() {
+        let patterns =
+            ["open", "*.open", "os.*", "*.*open*", "*escape*", "**", "a*.b", "*.x_*_y", "os.open"];
+        let mut map = PathMap::default();
+        for pattern in patterns {
+            map.insert(pattern, pattern);
+        }
+        for path in
+            ["open", "os.open", "f().reopened", "escape", "ab.b", "z.x_1_y", "os.path.join", ""]
+        {
+            let expected: Vec<&str> = patterns
+                .into_iter()
+                .filter(|pattern| PathPattern::new(pattern).matches(path))
+                .collect();
+            assert_eq!(map.matching(path).copied().collect::<Vec<_>>(), expected, "{path}");
+        }
     }
 
     #[test]
