@@ -155,7 +155,7 @@ pub(crate) enum StmtKind<'a> {
 }
 
 /// Every loop: `bind` for iteration over a value, `test` for conditions.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Loop<'a> {
     pub(crate) init: Vec<Stmt<'a>>,
     pub(crate) bind: Option<(Expr<'a>, Expr<'a>)>,

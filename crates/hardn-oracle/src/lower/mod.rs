@@ -1,12 +1,14 @@
 //! From source text to the common form: one front end per grammar.
 
 mod c;
+mod front_end;
 mod go;
 mod java;
 mod javascript;
 mod literal;
+mod make;
+mod operator;
 mod python;
-mod regexp;
 mod ruby;
 
 pub(crate) use java::PARAMETER;
@@ -14,9 +16,10 @@ pub(crate) use java::PARAMETER;
 use std::cell::RefCell;
 
 use hardn_types::Language;
-use tree_sitter::{Node, Parser, Tree};
+use tree_sitter::{Parser, Tree};
 
-use crate::ir::{Expr, ExprKind, Program, Range};
+use self::front_end::error_bytes;
+use crate::ir::Program;
 
 /// Nesting beyond which expressions and statements become unknown, so that the stack stays bounded.
 const MAX_DEPTH: u32 = 100;
@@ -41,7 +44,7 @@ pub(crate) fn lower(code: &str, language: Language) -> Result<Program<'_>, Strin
     }
     let tree = parse(code, language)?;
     let root = tree.root_node();
-    let program = match language {
+    let mut program = match language {
         Language::Python => python::lower(root, code),
         Language::C | Language::Cpp => c::lower(root, code),
         Language::JavaScript | Language::TypeScript => javascript::lower(root, code),
@@ -49,6 +52,7 @@ pub(crate) fn lower(code: &str, language: Language) -> Result<Program<'_>, Strin
         Language::Java => java::lower(root, code),
         Language::Ruby => ruby::lower(root, code),
     };
+    program.error_bytes = error_bytes(root);
     let statements: usize = program.functions.iter().map(|function| function.body.len()).sum();
     let nothing = statements == 0
         && program.functions.len() <= 1
@@ -99,50 +103,4 @@ fn parse(code: &str, language: Language) -> Result<Tree, String> {
 /// TypeScript with markup in it: casts in angle brackets are read as markup there, so it is asked for only if needed.
 fn is_tsx(code: &str) -> bool {
     code.contains("</") || code.contains("/>")
-}
-
-/// What the front ends share: text and ranges of nodes.
-struct Source<'a> {
-    code: &'a str,
-}
-
-impl<'a> Source<'a> {
-    fn text(&self, node: Node<'_>) -> &'a str {
-        self.code.get(node.start_byte()..node.end_byte()).unwrap_or("")
-    }
-
-    fn field(&self, node: Node<'_>, name: &str) -> &'a str {
-        node.child_by_field_name(name).map_or("", |child| self.text(child))
-    }
-}
-
-fn range(node: Node<'_>) -> Range {
-    Range { start: node.start_byte() as u32, end: node.end_byte() as u32 }
-}
-
-fn named(node: Node<'_>) -> Vec<Node<'_>> {
-    let mut cursor = node.walk();
-    node.named_children(&mut cursor).filter(|child| !child.is_extra()).collect()
-}
-
-fn unknown<'a>(node: Node<'_>, parts: Vec<Expr<'a>>) -> Expr<'a> {
-    Expr::new(ExprKind::Unknown(parts), range(node))
-}
-
-/// Bytes inside error nodes, outermost ones only.
-fn error_bytes(root: Node<'_>) -> usize {
-    if !root.has_error() {
-        return 0;
-    }
-    let mut total = 0;
-    let mut stack = vec![root];
-    while let Some(node) = stack.pop() {
-        if node.is_error() {
-            total += node.end_byte() - node.start_byte();
-        } else if node.has_error() {
-            let mut cursor = node.walk();
-            stack.extend(node.children(&mut cursor));
-        }
-    }
-    total
 }

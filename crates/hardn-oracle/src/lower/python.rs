@@ -4,18 +4,21 @@ use std::borrow::Cow;
 
 use tree_sitter::Node;
 
-use super::{MAX_DEPTH, Source, error_bytes, literal, named, range, unknown};
-use crate::ir::{
-    Arg, BinaryOp, Case, Expr, ExprKind, Function, Loop, Param, Program, Stmt, StmtKind, Type,
+use crate::{
+    ir::{
+        Arg, BinaryOp, Case, Expr, ExprKind, Function, Loop, Param, Program, Stmt, StmtKind, Type,
+    },
+    lower::{
+        front_end::{FrontEnd, Source, all_named, named, range, unknown},
+        literal, make,
+        operator::binary_op,
+    },
 };
 
 pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
     let mut lowering =
         Lowering { source: Source { code }, program: Program::default(), class: None, depth: 0 };
-    lowering.program.functions.push(Function::top_level());
-    let body = lowering.block(root);
-    lowering.program.functions[0].body = body;
-    lowering.program.error_bytes = error_bytes(root);
+    lowering.top_level(|lowering| lowering.block(root));
     lowering.program
 }
 
@@ -26,27 +29,27 @@ struct Lowering<'a> {
     depth: u32,
 }
 
+impl<'a, 't> FrontEnd<'a, 't> for Lowering<'a> {
+    const BLOCKS: &'static [&'static str] = &["block"];
+
+    fn depth(&mut self) -> &mut u32 {
+        &mut self.depth
+    }
+
+    fn program(&mut self) -> &mut Program<'a> {
+        &mut self.program
+    }
+
+    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
+        self.statement_inner(node, out);
+    }
+
+    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a> {
+        self.expr_inner(node)
+    }
+}
+
 impl<'a> Lowering<'a> {
-    fn block(&mut self, node: Node<'_>) -> Vec<Stmt<'a>> {
-        let mut out = Vec::new();
-        for child in named(node) {
-            self.statement(child, &mut out);
-        }
-        out
-    }
-
-    fn field_block(&mut self, node: Node<'_>, field: &str) -> Vec<Stmt<'a>> {
-        node.child_by_field_name(field).map(|body| self.block(body)).unwrap_or_default()
-    }
-
-    fn statement(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
-        self.depth += 1;
-        if self.depth <= MAX_DEPTH {
-            self.statement_inner(node, out);
-        }
-        self.depth -= 1;
-    }
-
     fn statement_inner(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
         let kind = match node.kind() {
             "ERROR" => {
@@ -57,7 +60,7 @@ impl<'a> Lowering<'a> {
             "expression_statement" => {
                 for child in named(node) {
                     let expr = self.expr(child);
-                    out.push(Stmt { kind: StmtKind::Expr(expr), range: range(child) });
+                    out.push(make::statement(expr, range(child)));
                 }
                 return;
             }
@@ -87,19 +90,13 @@ impl<'a> Lowering<'a> {
                 }
                 return;
             }
-            "return_statement" => {
-                StmtKind::Return(named(node).first().map(|value| self.expr(*value)))
-            }
-            "raise_statement" => {
-                StmtKind::Raise(named(node).first().map(|value| self.expr(*value)))
-            }
+            "return_statement" => StmtKind::Return(self.first(node)),
+            "raise_statement" => StmtKind::Raise(self.first(node)),
             "assert_statement" => match named(node).first() {
                 Some(test) => StmtKind::Assert(self.expr(*test)),
                 None => return,
             },
-            "delete_statement" => {
-                StmtKind::Delete(named(node).into_iter().map(|value| self.expr(value)).collect())
-            }
+            "delete_statement" => StmtKind::Delete(self.exprs(node)),
             "if_statement" => self.if_statement(node),
             "for_statement" => {
                 let (Some(left), Some(right)) =
@@ -107,25 +104,19 @@ impl<'a> Lowering<'a> {
                 else {
                     return;
                 };
-                StmtKind::Loop(Box::new(Loop {
-                    init: Vec::new(),
+                make::looped(Loop {
                     bind: Some((self.expr(left), self.expr(right))),
-                    test: None,
                     body: self.field_block(node, "body"),
-                    step: None,
                     otherwise: self.alternative(node),
-                    body_first: false,
-                }))
+                    ..Loop::default()
+                })
             }
-            "while_statement" => StmtKind::Loop(Box::new(Loop {
-                init: Vec::new(),
-                bind: None,
+            "while_statement" => make::looped(Loop {
                 test: node.child_by_field_name("condition").map(|test| self.expr(test)),
                 body: self.field_block(node, "body"),
-                step: None,
                 otherwise: self.alternative(node),
-                body_first: false,
-            })),
+                ..Loop::default()
+            }),
             "try_statement" => self.try_statement(node),
             "with_statement" => self.with_statement(node),
             "match_statement" => self.match_statement(node),
@@ -133,12 +124,8 @@ impl<'a> Lowering<'a> {
             "continue_statement" => StmtKind::Continue,
             "print_statement" | "exec_statement" => {
                 let name = if node.kind() == "exec_statement" { "exec" } else { "print" };
-                let args = named(node)
-                    .into_iter()
-                    .map(|value| Arg { name: None, value: self.expr(value) })
-                    .collect();
-                let callee = Box::new(Expr::new(ExprKind::Name(name), range(node)));
-                StmtKind::Expr(Expr::new(ExprKind::Call { callee, args }, range(node)))
+                let args = make::args(self.exprs(node));
+                StmtKind::Expr(make::called(name, args, range(node)))
             }
             "block" | "module" => StmtKind::Block(self.block(node)),
             "pass_statement"
@@ -160,9 +147,7 @@ impl<'a> Lowering<'a> {
     }
 
     fn if_statement(&mut self, node: Node<'_>) -> StmtKind<'a> {
-        let mut cursor = node.walk();
-        let clauses: Vec<Node<'_>> =
-            node.children_by_field_name("alternative", &mut cursor).collect();
+        let clauses = all_named(node, "alternative");
         let mut otherwise = Vec::new();
         for clause in clauses.into_iter().rev() {
             if clause.kind() == "else_clause" {
@@ -213,11 +198,8 @@ impl<'a> Lowering<'a> {
         let pattern = named(clause).into_iter().find(|part| part.kind() == "as_pattern")?;
         let alias = pattern.child_by_field_name("alias")?.named_child(0)?;
         let place = range(pattern);
-        let callee = Box::new(Expr::new(ExprKind::Name("__exception__"), place));
-        let value = Box::new(Expr::new(ExprKind::Call { callee, args: Vec::new() }, place));
-        let target = Box::new(self.expr(alias));
-        let kind = ExprKind::Assign { op: None, target, value };
-        Some(Stmt { kind: StmtKind::Expr(Expr::new(kind, place)), range: place })
+        let value = make::called("__exception__", Vec::new(), place);
+        Some(make::statement(make::assigned(self.expr(alias), value, place), place))
     }
 
     fn with_statement(&mut self, node: Node<'_>) -> StmtKind<'a> {
@@ -279,8 +261,7 @@ impl<'a> Lowering<'a> {
 
     fn import(&mut self, node: Node<'_>) {
         let module = node.child_by_field_name("module_name").map(|module| self.source.text(module));
-        let mut cursor = node.walk();
-        let names: Vec<Node<'_>> = node.children_by_field_name("name", &mut cursor).collect();
+        let names = all_named(node, "name");
         for name in names {
             let (path, alias) = if name.kind() == "aliased_import" {
                 (self.source.field(name, "name"), Some(self.source.field(name, "alias")))
@@ -355,25 +336,6 @@ impl<'a> Lowering<'a> {
         out.push(Param { name, ty, default, range: range(node) });
     }
 
-    fn exprs(&mut self, node: Node<'_>) -> Vec<Expr<'a>> {
-        named(node).into_iter().map(|child| self.expr(child)).collect()
-    }
-
-    fn expr(&mut self, node: Node<'_>) -> Expr<'a> {
-        self.depth += 1;
-        let expr =
-            if self.depth > MAX_DEPTH { unknown(node, Vec::new()) } else { self.expr_inner(node) };
-        self.depth -= 1;
-        expr
-    }
-
-    fn boxed(&mut self, node: Node<'_>, field: &str) -> Box<Expr<'a>> {
-        Box::new(match node.child_by_field_name(field) {
-            Some(child) => self.expr(child),
-            None => unknown(node, Vec::new()),
-        })
-    }
-
     fn expr_inner(&mut self, node: Node<'_>) -> Expr<'a> {
         let kind = match node.kind() {
             "identifier" => ExprKind::Name(self.source.text(node)),
@@ -431,8 +393,7 @@ impl<'a> Lowering<'a> {
             "unary_operator" => {
                 let inner = self.boxed(node, "argument");
                 match (self.source.field(node, "operator"), &inner.kind) {
-                    ("-", ExprKind::Int(number)) => ExprKind::Int(-*number),
-                    ("-", _) => ExprKind::Minus(inner),
+                    ("-", _) => make::negative(inner),
                     _ => ExprKind::Through(inner),
                 }
             }
@@ -442,19 +403,16 @@ impl<'a> Lowering<'a> {
             | "case_pattern"
             | "as_pattern_target"
             | "interpolation"
-            | "format_expression" => match node.named_child(0) {
-                Some(inner) => return self.expr(inner),
-                None => ExprKind::Unknown(Vec::new()),
-            },
-            "await" | "yield" => match named(node).first() {
-                Some(inner) => ExprKind::Through(Box::new(self.expr(*inner))),
+            | "format_expression" => return self.inner(node),
+            "await" | "yield" => match self.first(node) {
+                Some(inner) => ExprKind::Through(Box::new(inner)),
                 None => ExprKind::Null,
             },
             "list_splat"
             | "dictionary_splat"
             | "list_splat_pattern"
-            | "dictionary_splat_pattern" => match node.named_child(0) {
-                Some(inner) => ExprKind::Star(Box::new(self.expr(inner))),
+            | "dictionary_splat_pattern" => match self.first(node) {
+                Some(inner) => ExprKind::Star(Box::new(inner)),
                 None => ExprKind::Unknown(Vec::new()),
             },
             "conditional_expression" => {
@@ -543,9 +501,7 @@ impl<'a> Lowering<'a> {
                         .child_by_field_name("type_conversion")
                         .map(|node| self.source.text(node));
                     if matches!(shown, Some("!r" | "!a")) {
-                        let callee = Box::new(Expr::new(ExprKind::Name("repr"), range(child)));
-                        let args = vec![Arg { name: None, value: part }];
-                        part = Expr::new(ExprKind::Call { callee, args }, range(child));
+                        part = make::called("repr", vec![make::arg(part)], range(child));
                     }
                     parts.push(part);
                 }
@@ -561,9 +517,7 @@ impl<'a> Lowering<'a> {
 
     fn subscript(&mut self, node: Node<'_>) -> ExprKind<'a> {
         let base = self.boxed(node, "value");
-        let mut cursor = node.walk();
-        let indices: Vec<Node<'_>> =
-            node.children_by_field_name("subscript", &mut cursor).collect();
+        let indices = all_named(node, "subscript");
         let mut indices: Vec<Expr<'a>> =
             indices.into_iter().filter(Node::is_named).map(|index| self.expr(index)).collect();
         let index = if indices.len() == 1 {
@@ -579,14 +533,14 @@ impl<'a> Lowering<'a> {
         let mut args = Vec::new();
         if let Some(list) = node.child_by_field_name("arguments") {
             if list.kind() == "generator_expression" {
-                args.push(Arg { name: None, value: self.expr(list) });
+                args.push(make::arg(self.expr(list)));
             } else {
                 for child in named(list) {
                     if child.kind() == "keyword_argument" {
                         let name = Some(self.source.field(child, "name"));
                         args.push(Arg { name, value: *self.boxed(child, "value") });
                     } else {
-                        args.push(Arg { name: None, value: self.expr(child) });
+                        args.push(make::arg(self.expr(child)));
                     }
                 }
             }
@@ -609,11 +563,8 @@ impl<'a> Lowering<'a> {
     /// `a < b < c` becomes `a < b and b < c`.
     fn comparison(&mut self, node: Node<'_>) -> Expr<'a> {
         let operands = named(node);
-        let mut cursor = node.walk();
-        let operators: Vec<&'a str> = node
-            .children_by_field_name("operators", &mut cursor)
-            .map(|op| self.source.text(op))
-            .collect();
+        let operators: Vec<&'a str> =
+            all_named(node, "operators").into_iter().map(|op| self.source.text(op)).collect();
         // `not in` and `is not` come as one token in this grammar.
         let mut whole: Option<Expr<'a>> = None;
         for (pair, op) in operands.windows(2).zip(&operators) {
@@ -653,33 +604,5 @@ impl<'a> Lowering<'a> {
             }
         }
         ExprKind::Comprehension { element, clauses, conditions }
-    }
-}
-
-fn binary_op(text: &str) -> BinaryOp {
-    match text.split_whitespace().collect::<Vec<_>>().as_slice() {
-        ["+"] => BinaryOp::Add,
-        ["-"] => BinaryOp::Sub,
-        ["*"] => BinaryOp::Mul,
-        ["/" | "//"] => BinaryOp::Div,
-        ["%"] => BinaryOp::Mod,
-        ["<<"] => BinaryOp::Shl,
-        [">>"] => BinaryOp::Shr,
-        ["&"] => BinaryOp::BitAnd,
-        ["|"] => BinaryOp::BitOr,
-        ["^"] => BinaryOp::BitXor,
-        ["=="] => BinaryOp::Eq,
-        ["!=" | "<>"] => BinaryOp::Ne,
-        ["<"] => BinaryOp::Lt,
-        ["<="] => BinaryOp::Le,
-        [">"] => BinaryOp::Gt,
-        [">="] => BinaryOp::Ge,
-        ["and"] => BinaryOp::And,
-        ["or"] => BinaryOp::Or,
-        ["in"] => BinaryOp::In,
-        ["not", "in"] => BinaryOp::NotIn,
-        ["is"] => BinaryOp::Is,
-        ["is", "not"] => BinaryOp::IsNot,
-        _ => BinaryOp::Other,
     }
 }

@@ -4,10 +4,13 @@ use std::borrow::Cow;
 
 use tree_sitter::Node;
 
-use super::{Lowering, called, method_called, returning};
+use super::{Lowering, statement::returning};
 use crate::{
     ir::{Arg, Expr, ExprKind, Param, Stmt, StmtKind, Type},
-    lower::{named, range},
+    lower::{
+        front_end::{FrontEnd, named, range, unknown},
+        make,
+    },
 };
 
 /// The keyword a block is given under.
@@ -27,7 +30,7 @@ impl<'a> Lowering<'a, '_> {
             None => "call",
         };
         let Some(receiver) = node.child_by_field_name("receiver") else {
-            return called(method, args, at);
+            return make::called(method, args, at);
         };
         let base = self.expr(receiver);
         if method == "new" && is_class(&base) {
@@ -41,7 +44,7 @@ impl<'a> Lowering<'a, '_> {
             let kind = ExprKind::Attribute { base: Box::new(base), name: method, arrow: false };
             return Expr::new(kind, at);
         }
-        method_called(base, method, args, at)
+        make::method_called(base, method, args, at)
     }
 
     /// Arguments; `key: value` and the entries of a hash given last are keywords.
@@ -57,7 +60,7 @@ impl<'a> Lowering<'a, '_> {
                         if entry.kind() == "pair" {
                             self.pair(entry, &mut out);
                         } else {
-                            out.push(Arg { name: None, value: self.expr(entry) });
+                            out.push(make::arg(self.expr(entry)));
                         }
                     }
                 }
@@ -72,7 +75,7 @@ impl<'a> Lowering<'a, '_> {
                     }
                 }
                 "heredoc_body" => {}
-                _ => out.push(Arg { name: None, value: self.expr(child) }),
+                _ => out.push(make::arg(self.expr(child))),
             }
         }
         out
@@ -87,7 +90,7 @@ impl<'a> Lowering<'a, '_> {
                 let kind = if self.locals.contains(name) {
                     ExprKind::Name(name)
                 } else {
-                    called(name, Vec::new(), range(node)).kind
+                    make::called(name, Vec::new(), range(node)).kind
                 };
                 out.push(Arg { name: Some(name), value: Expr::new(kind, range(node)) });
             }
@@ -144,7 +147,7 @@ impl<'a> Lowering<'a, '_> {
                 let value = match child.child_by_field_name("value") {
                     Some(value) => self.expr(value),
                     None => match child.child_by_field_name("key") {
-                        Some(key) => called(self.source.text(key), Vec::new(), range(key)),
+                        Some(key) => make::called(self.source.text(key), Vec::new(), range(key)),
                         None => continue,
                     },
                 };
@@ -162,7 +165,7 @@ impl<'a> Lowering<'a, '_> {
         let object = node.child_by_field_name("object");
         let base = match object {
             Some(object) => self.expr(object),
-            None => super::unknown(node, Vec::new()),
+            None => unknown(node, Vec::new()),
         };
         let inner: Vec<Node<'_>> = named(node)
             .into_iter()
@@ -173,8 +176,8 @@ impl<'a> Lowering<'a, '_> {
                 && name.chars().any(|c| c.is_ascii_lowercase()));
         let mut values: Vec<Expr<'a>> = inner.into_iter().map(|child| self.expr(child)).collect();
         if is_method {
-            let args = values.into_iter().map(|value| Arg { name: None, value }).collect();
-            return method_called(base, "[]", args, at);
+            let args = make::args(values);
+            return make::method_called(base, "[]", args, at);
         }
         let index = match values.pop() {
             Some(only) if values.is_empty() => only,
@@ -230,8 +233,8 @@ impl<'a> Lowering<'a, '_> {
     fn method_as_block(&self, node: Node<'_>) -> Expr<'a> {
         let at = range(node);
         let name = self.source.text(node).trim_start_matches(':');
-        let element = Expr::new(ExprKind::Name("_1"), at);
-        let result = method_called(element, name, Vec::new(), at);
+        let element = make::name("_1", at);
+        let result = make::method_called(element, name, Vec::new(), at);
         let body = vec![Stmt { kind: StmtKind::Return(Some(result)), range: at }];
         let param = Param { name: "_1", ty: Type::default(), default: None, range: at };
         Expr::new(ExprKind::Closure { params: vec![param], body }, at)
@@ -260,7 +263,7 @@ impl<'a> Lowering<'a, '_> {
         }
         match node.child_by_field_name("body") {
             Some(body) => self.closure_with(body, params),
-            None => super::unknown(node, Vec::new()),
+            None => unknown(node, Vec::new()),
         }
     }
 }

@@ -4,10 +4,13 @@ use std::borrow::Cow;
 
 use tree_sitter::Node;
 
-use super::{Lowering, construct};
+use super::Lowering;
 use crate::{
     ir::{Arg, Expr, ExprKind},
-    lower::{literal, named, range},
+    lower::{
+        front_end::{FrontEnd, named, range},
+        literal, make,
+    },
 };
 
 impl<'a> Lowering<'a, '_> {
@@ -84,7 +87,7 @@ impl<'a> Lowering<'a, '_> {
         let options = Expr::new(ExprKind::Str(Cow::Borrowed(&text[options..])), at);
         let args = [(None, pattern), (Some("options"), options)];
         let args = args.into_iter().map(|(name, value)| Arg { name, value }).collect();
-        construct("Regexp", args, at)
+        make::constructed("Regexp", args, at)
     }
 }
 
