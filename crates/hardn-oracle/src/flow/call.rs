@@ -4,15 +4,10 @@ use std::rc::Rc;
 
 use hardn_types::Language;
 
-use super::{
-    Flow, pollution,
-    state::State,
-    types,
-    value::{HOLE, HOLE_TEXT, Value},
-};
+use super::{Flow, pollution, state::State, types, value::Value};
 use crate::{
     ir::{Arg, Expr, ExprKind, Range},
-    rules::{Argument, Handler, Hit, Holds, Index, Sink},
+    rules::{Argument, Handler, Hit, Holds, Index},
 };
 
 /// A call with its parts evaluated.
@@ -402,49 +397,8 @@ impl<'p> Flow<'p, '_> {
                     self.clean_subjects(&call, guard, *bits, *mark, state);
                 }
                 Hit::Sink { rule, sink, except, mark } => {
-                    let excepted = call
-                        .paths
-                        .iter()
-                        .any(|path| except.iter().any(|pattern| pattern.matches(path)));
-                    let lacking = sink.unless_calls.is_empty() || {
-                        let called = self.all_called();
-                        !sink.unless_calls.iter().any(|name| called.contains(name.as_str()))
-                    };
-                    if !excepted
-                        && lacking
-                        && sink.when.iter().all(|condition| self.holds(condition, &call))
-                    {
-                        let demand = self.demand(*rule, sink);
-                        if let Some(format) = &sink.format {
-                            self.check_formatted(demand, sink, format, &call);
-                            continue;
-                        }
-                        for argument in &sink.argument {
-                            for (expr, value) in call.select(argument) {
-                                if stopped(sink, &call, expr, value)
-                                    || sink.prefix.as_ref().is_some_and(|prefix| {
-                                        !prefix
-                                            .0
-                                            .is_match(value.text.as_deref().unwrap_or(HOLE_TEXT))
-                                    })
-                                {
-                                    continue;
-                                }
-                                if sink.joined {
-                                    let mut joined = value.clone();
-                                    joined.retain(|atom| atom.built && atom.marks & mark == *mark);
-                                    self.check_sink(demand, sink, expr, &joined);
-                                    continue;
-                                }
-                                if *mark != 0 {
-                                    let mut marked = value.clone();
-                                    marked.retain(|atom| atom.marks & mark != 0);
-                                    self.check_sink(demand, sink, expr, &marked);
-                                    continue;
-                                }
-                                self.check_sink(demand, sink, expr, value);
-                            }
-                        }
+                    if !call.paths.iter().any(|path| except.is_match(path)) {
+                        self.check_call(&call, *rule, sink, *mark);
                     }
                 }
                 Hit::Call { rule, model } => {
@@ -546,16 +500,4 @@ fn entries<'p>(expr: &'p Expr<'p>, prefix: &str, add: &mut impl FnMut(String, &'
             entries(value, &format!("{key}."), add);
         }
     }
-}
-
-/// Whether one of the sink's last words stands before this argument, or in a list before what is not known of it.
-fn stopped<'p>(sink: &Sink, call: &Call<'p>, expr: &Expr<'p>, value: &Value<'p>) -> bool {
-    if sink.until.is_empty() {
-        return false;
-    }
-    let stops = |word: &str| sink.until.iter().any(|stop| stop == word);
-    let before = call.args.iter().take_while(|(_, arg, _)| !std::ptr::eq(*arg, expr));
-    let mut words = value.text.as_deref().unwrap_or("").split(' ');
-    before.into_iter().any(|(_, _, value)| value.full_text().is_some_and(stops))
-        || (value.sequence && words.by_ref().take_while(|word| !word.contains(HOLE)).any(stops))
 }

@@ -30,7 +30,7 @@ impl<'p> Flow<'p, '_> {
             return;
         }
         let clean = *clean;
-        if call.paths.iter().any(|path| except.iter().any(|pattern| pattern.matches(path))) {
+        if call.paths.iter().any(|path| except.is_match(path)) {
             return;
         }
         let everything = Argument { receiver: true, from: Some(0), ..Argument::default() };

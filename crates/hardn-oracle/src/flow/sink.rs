@@ -9,7 +9,7 @@ use super::{
     state::State,
     summary::ParamSink,
     text,
-    value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value},
+    value::{Atom, Constant, HOLE, HOLE_TEXT, Origin, Trace, Value},
 };
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Range},
@@ -214,6 +214,47 @@ impl<'p> Flow<'p, '_> {
 
     pub(super) fn alert_here(&mut self, rule: usize, range: Range) {
         self.report.alerts.push(Alert { rule, range, detail: None, trace: Vec::new() });
+    }
+
+    /// The arguments of a call that a rule looks at.
+    pub(super) fn check_call(&mut self, call: &Call<'p>, rule: usize, sink: &'p Sink, mark: u32) {
+        if !sink.when.iter().all(|condition| self.holds(condition, call)) {
+            return;
+        }
+        if !sink.unless_calls.is_empty() {
+            let called = self.all_called();
+            if sink.unless_calls.iter().any(|name| called.contains(name.as_str())) {
+                return;
+            }
+        }
+        let demand = self.demand(rule, sink);
+        if let Some(format) = &sink.format {
+            return self.check_formatted(demand, sink, format, call);
+        }
+        for argument in &sink.argument {
+            for (expr, value) in call.select(argument) {
+                let text = value.text.as_deref().unwrap_or(HOLE_TEXT);
+                if stopped(sink, call, expr, value)
+                    || sink.prefix.as_ref().is_some_and(|prefix| !prefix.0.is_match(text))
+                {
+                    continue;
+                }
+                let counts = |atom: &Atom| {
+                    if sink.joined {
+                        atom.built && atom.marks & mark == mark
+                    } else {
+                        mark == 0 || atom.marks & mark != 0
+                    }
+                };
+                if value.atoms().iter().all(counts) {
+                    self.check_sink(demand, sink, expr, value);
+                } else {
+                    let mut counted = value.clone();
+                    counted.retain(counts);
+                    self.check_sink(demand, sink, expr, &counted);
+                }
+            }
+        }
     }
 
     pub(super) fn check_returned(&mut self, expr: &Expr<'p>, value: &Value<'p>) {
@@ -432,4 +473,16 @@ impl<'p> Flow<'p, '_> {
 
 fn ends_with_path(path: &str, wanted: &str) -> bool {
     path == wanted || path.strip_suffix(wanted).is_some_and(|rest| rest.ends_with('.'))
+}
+
+/// Whether one of the sink's last words stands before this argument, or in a list before what is not known of it.
+fn stopped<'p>(sink: &Sink, call: &Call<'p>, expr: &Expr<'p>, value: &Value<'p>) -> bool {
+    if sink.until.is_empty() {
+        return false;
+    }
+    let stops = |word: &str| sink.until.iter().any(|stop| stop == word);
+    let before = call.args.iter().take_while(|(_, arg, _)| !std::ptr::eq(*arg, expr));
+    let mut words = value.text.as_deref().unwrap_or("").split(' ');
+    before.into_iter().any(|(_, _, value)| value.full_text().is_some_and(stops))
+        || (value.sequence && words.by_ref().take_while(|word| !word.contains(HOLE)).any(stops))
 }

@@ -31,7 +31,7 @@ pub(crate) enum Hit {
     Sink {
         rule: usize,
         sink: Box<Sink>,
-        except: Vec<PathPattern>,
+        except: PathMap<()>,
         mark: u32,
     },
     Sanitizer {
@@ -48,7 +48,7 @@ pub(crate) enum Hit {
         propagator: Propagator,
         mark: u32,
         clean: u128,
-        except: Vec<PathPattern>,
+        except: PathMap<()>,
     },
     Call {
         rule: usize,
@@ -195,7 +195,7 @@ impl Index {
                 let patterns = sink.assigned.iter().map(|text| PathPattern::new(text)).collect();
                 self.assigned.push((number, patterns, sink.clone()));
             }
-            let except = sink.except.iter().map(|text| PathPattern::new(text)).collect();
+            let except = PathMap::of(&sink.except);
             let mark = sink.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
             self.add_hit(
                 &sink.call,
@@ -237,7 +237,7 @@ impl Index {
         for propagator in &file.propagators {
             let mark = propagator.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
             let clean = if propagator.only { !bits } else { 0 };
-            let except = propagator.except.iter().map(|text| PathPattern::new(text)).collect();
+            let except = PathMap::of(&propagator.except);
             self.add_hit(
                 &propagator.call,
                 Hit::Propagator { propagator: propagator.clone(), mark, clean, except },

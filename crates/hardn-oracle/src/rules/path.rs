@@ -99,6 +99,17 @@ impl<T> Default for PathMap<T> {
     }
 }
 
+impl PathMap<()> {
+    /// Only patterns: asked with [`PathMap::is_match`].
+    pub(crate) fn of(patterns: &[String]) -> Self {
+        let mut map = Self::default();
+        for pattern in patterns {
+            map.insert(pattern, ());
+        }
+        map
+    }
+}
+
 impl<T> PathMap<T> {
     pub(crate) fn insert(&mut self, pattern: &str, value: T) {
         let pattern = PathPattern::new(pattern);
@@ -122,27 +133,35 @@ impl<T> PathMap<T> {
 
     /// The values whose patterns match, in the order in which they were inserted.
     pub(crate) fn matching(&self, path: &str) -> impl Iterator<Item = &T> {
-        let mut components = split(path).rev();
-        let last = components.next().unwrap_or(path);
         let mut found: Vec<usize> = Vec::new();
-        let mut try_all = |candidates: &[usize]| {
-            found.extend(candidates.iter().filter(|at| self.entries[**at].0.matches(path)));
-        };
-        if let Some(candidates) = self.by_last.get(last) {
-            try_all(candidates);
-        }
-        if let Some(candidates) = components.next().and_then(|owner| self.by_owner.get(owner)) {
-            try_all(candidates);
-        }
-        try_all(&self.rest);
-        if let Some(finder) = self.finder() {
-            for text in finder.find_overlapping_iter(last) {
-                try_all(&[self.globs[text.pattern().as_usize()].1]);
-            }
-        }
+        self.each_match(path, |at| found.push(at));
         found.sort_unstable();
         found.dedup();
         found.into_iter().map(|at| &self.entries[at].1)
+    }
+
+    /// Whether any pattern matches.
+    pub(crate) fn is_match(&self, path: &str) -> bool {
+        let mut found = false;
+        self.each_match(path, |_| found = true);
+        found
+    }
+
+    fn each_match(&self, path: &str, mut add: impl FnMut(usize)) {
+        let mut components = split(path).rev();
+        let last = components.next().unwrap_or(path);
+        let named = self.by_last.get(last);
+        let owned = components.next().and_then(|owner| self.by_owner.get(owner));
+        let listed = named.into_iter().chain(owned).flatten().chain(&self.rest).copied();
+        let globs = self.finder().into_iter().flat_map(|finder| {
+            let found = finder.find_overlapping_iter(last);
+            found.map(|text| self.globs[text.pattern().as_usize()].1)
+        });
+        for at in listed.chain(globs) {
+            if self.entries[at].0.matches(path) {
+                add(at);
+            }
+        }
     }
 
     /// Whether a path that ends in this component can match at all.
@@ -165,7 +184,10 @@ impl<T> PathMap<T> {
 
 /// Dots inside brackets belong to no path; paths written by the lowering have none there.
 fn split(path: &str) -> impl DoubleEndedIterator<Item = &str> {
-    path.split('.')
+    // Paths are short: a plain loop over bytes finds the dots soonest, and a dot is never part of another character.
+    path.as_bytes().split(|byte| *byte == b'.').map(|part| {
+        std::str::from_utf8(part).expect("a piece of a text between two dots is a text")
+    })
 }
 
 /// Stars match any run of characters.
