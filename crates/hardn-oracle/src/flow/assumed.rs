@@ -27,6 +27,10 @@ impl<'p> Flow<'p, '_> {
         if self.language != Language::Python {
             return Value::default();
         }
+        // A sink that takes calls of any name says nothing of this one.
+        let unnamed = hits.iter().all(
+            |hit| matches!(hit, Hit::Sink { sink, .. } if sink.call.iter().any(|name| name == "**")),
+        );
         if let Some((_, receiver)) = &call.receiver {
             if let Some(value) = self.text_method(call, receiver) {
                 return value;
@@ -62,7 +66,7 @@ impl<'p> Flow<'p, '_> {
                 return value;
             }
             // A method nobody explains may hand on what it is given.
-            if self.snippet() || hits.is_empty() {
+            if self.snippet() || unnamed {
                 for (_, _, part) in &call.args {
                     value.absorb(part);
                 }
@@ -70,7 +74,7 @@ impl<'p> Flow<'p, '_> {
             if value.is_tainted() {
                 return value;
             }
-        } else if self.snippet() || hits.is_empty() {
+        } else if self.snippet() || unnamed {
             let value = Self::all_parts(call);
             if value.is_tainted() {
                 return value;
@@ -108,7 +112,7 @@ impl<'p> Flow<'p, '_> {
                         _ => None,
                     })
                     .collect();
-                Some(text::braces(receiver, &items, &named, self.repr_bits, call.range))
+                Some(text::braces(receiver, &items, &named, self.converted, call.range))
             }
             "join" if receiver.text.is_some() || !receiver.is_tainted() => {
                 let (_, _, items) = call.args.first()?;

@@ -68,15 +68,16 @@ impl<'p> Flow<'p, '_> {
         match &callee.kind {
             ExprKind::Name(callee_name) => {
                 name = callee_name;
-                let shadowed = state.get(callee_name).is_some_and(|value| value.path.is_some());
+                // In Python a name outside functions may stand for a function: `get = requests.get`.
+                let outside = (self.language == Language::Python && self.frame.number != 0)
+                    .then(|| self.module.get(callee_name))
+                    .flatten();
+                let known = state.get(callee_name).or(outside).and_then(|value| value.path.clone());
                 match self.program.imports.get(callee_name) {
                     Some(path) => paths.push(path.clone()),
                     None => paths.push((*callee_name).to_owned()),
                 }
-                if shadowed
-                    && let Some(path) = state.get(callee_name).and_then(|value| value.path.clone())
-                    && *path != **callee_name
-                {
+                if let Some(path) = known.filter(|path| **path != **callee_name) {
                     paths.push(path.to_string());
                 }
             }

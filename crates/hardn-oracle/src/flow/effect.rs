@@ -40,7 +40,7 @@ impl<'p> Flow<'p, '_> {
             let from = propagator.from.clone().unwrap_or_default();
             let items: Vec<Value<'p>> =
                 call.select(&from).into_iter().map(|(_, value)| value.clone()).collect();
-            vec![text::percent(&pattern, &items, false, self.repr_bits, call.range)]
+            vec![text::percent(&pattern, &items, &[], false, self.converted, call.range)]
         } else {
             let from = propagator.from.as_ref().unwrap_or(&everything);
             call.select(from).into_iter().map(|(_, value)| value.clone()).collect()

@@ -162,6 +162,9 @@ impl<'p> Flow<'p, '_> {
                     self.check_attribute(target, value, &result);
                 }
                 self.check_assigned(target, value, &result, state);
+                if self.language == Language::Python {
+                    self.check_key(target, state);
+                }
                 self.apply_setting(*op, target, value, state);
                 if self.is_typed() && result.path.as_deref() == Some(types::PRODUCT) {
                     let path = self.eval_value(target, state).path;
@@ -551,11 +554,14 @@ impl<'p> Flow<'p, '_> {
                         _ => vec![second.clone()],
                     };
                     if first.text.is_some() || first.is_tainted() || second.is_tainted() {
+                        let names = first.text.clone().unwrap_or_default();
+                        let named = self.mapping(right, &text::names(&names), state);
                         return text::percent(
                             &first,
                             &items,
+                            &named,
                             second.sequence,
-                            self.repr_bits,
+                            self.converted,
                             expr.range,
                         );
                     }
@@ -563,6 +569,36 @@ impl<'p> Flow<'p, '_> {
                 self.combine(op, &first, &second, expr)
             }
         }
+    }
+
+    /// What a mapping holds for these names, as far as it shows: `{"a": b}`, `locals()`.
+    fn mapping<'n>(
+        &mut self,
+        expr: &'p Expr<'p>,
+        names: &[&'n str],
+        state: &mut State<'p>,
+    ) -> Vec<(&'n str, Value<'p>)> {
+        let mut out = Vec::new();
+        for name in names {
+            let value = match &expr.peeled().kind {
+                ExprKind::Dict(entries) => {
+                    let entry = entries.iter().find(|(key, _)| {
+                        matches!(key.as_ref().map(|key| &key.kind),
+                            Some(ExprKind::Str(key)) if key == name)
+                    });
+                    entry.map(|(_, value)| self.eval_value(value, state))
+                }
+                ExprKind::Call { callee, args }
+                    if args.is_empty()
+                        && matches!(callee.kind, ExprKind::Name("locals" | "vars")) =>
+                {
+                    Some(state.get(name).cloned().unwrap_or_default())
+                }
+                _ => None,
+            };
+            out.extend(value.map(|value| (*name, value)));
+        }
+        out
     }
 
     pub(super) fn combine(
@@ -625,6 +661,7 @@ impl<'p> Flow<'p, '_> {
                 value.change(|atom| {
                     atom.trace = atom.trace.step(range, "is joined to a path".to_owned());
                 });
+                value.path.clone_from(&first.path);
                 value
             }
             BinaryOp::Sub | BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod if self.is_typed() => {

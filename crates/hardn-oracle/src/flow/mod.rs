@@ -24,6 +24,7 @@ use hardn_types::Language;
 use self::{
     state::State,
     summary::{Progress, Summary},
+    text::Converted,
     value::{Atom, Origin, Trace, Value},
 };
 use crate::{
@@ -71,7 +72,10 @@ pub(crate) fn analyse<'p>(
         closure_end: None,
         handled: BTreeMap::new(),
         given: BTreeMap::new(),
-        repr_bits: index.cleaned_by("repr"),
+        converted: Converted {
+            repr: index.cleaned_by("repr"),
+            number: if language == Language::Python { !index.numbers } else { u128::MAX },
+        },
     };
     flow.collect();
     flow.check_compared();
@@ -137,8 +141,8 @@ struct Flow<'p, 'r> {
     handled: BTreeMap<usize, Vec<Option<String>>>,
     /// Constants that functions of the file are called with.
     given: BTreeMap<usize, Vec<Vec<Option<Value<'p>>>>>,
-    /// Rules that a value shown by `repr` cannot hurt.
-    repr_bits: u128,
+    /// Rules that a value put into a text can no longer hurt.
+    converted: Converted,
 }
 
 impl<'p> Flow<'p, '_> {
@@ -198,7 +202,8 @@ impl<'p> Flow<'p, '_> {
             name: function.name,
             class: function.class,
             params: function.params.iter().map(|param| param.name).collect(),
-            entry: self.is_entry(function, None),
+            entry: self.is_entry(function, None)
+                || self.language == Language::Python && self.handled.contains_key(&number),
             open: self.snippet() && !self.called.contains(&number),
             exported: function
                 .decorators

@@ -114,7 +114,7 @@ impl<'p> Flow<'p, '_> {
         let value = if items.is_empty() {
             pattern
         } else {
-            text::percent(&pattern, &items, false, self.repr_bits, call.range)
+            text::percent(&pattern, &items, &[], false, self.converted, call.range)
         };
         self.check_sink(demand, sink, first, &value);
     }
@@ -355,6 +355,27 @@ impl<'p> Flow<'p, '_> {
             }
             _ => {}
         }
+        self.check_paths(&paths, source, value);
+    }
+
+    /// The key of an element that is assigned to: `headers[name] = ...`, which rules know as `headers[key]`.
+    pub(super) fn check_key(&mut self, target: &'p Expr<'p>, state: &mut State<'p>) {
+        let ExprKind::Subscript { base, index: key } = &target.kind else { return };
+        if self.index.assigned.is_empty() {
+            return;
+        }
+        let value = self.eval_value(key, state);
+        if value.is_tainted() {
+            let written = base.dotted(&self.program.imports);
+            let known = self.eval_value(base, state).path.map(|path| path.to_string());
+            let paths: Vec<String> =
+                written.into_iter().chain(known).map(|path| format!("{path}[key]")).collect();
+            self.check_paths(&paths, key, &value);
+        }
+    }
+
+    fn check_paths(&mut self, paths: &[String], source: &Expr<'p>, value: &Value<'p>) {
+        let index = self.index;
         for (rule, patterns, sink) in &index.assigned {
             if paths.iter().any(|path| patterns.iter().any(|pattern| pattern.matches(path))) {
                 let demand = self.demand(*rule, sink);

@@ -3,12 +3,27 @@
 use super::value::{HOLE_TEXT, Value, concat};
 use crate::ir::Range;
 
-/// Python's `%`: numeric conversions let no text through.
+/// The rules that a value can no longer hurt once it was converted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Converted {
+    /// Shown by `repr`.
+    pub(super) repr: u128,
+    /// Put in as a number.
+    pub(super) number: u128,
+}
+
+/// The names that a format like `%(name)s` asks for.
+pub(super) fn names(format: &str) -> Vec<&str> {
+    format.split("%(").skip(1).filter_map(|rest| Some(rest.split_once(')')?.0)).collect()
+}
+
+/// Python's `%`: numeric conversions let no text through. `named` is what is known of the entries of a mapping.
 pub(super) fn percent<'p>(
     format: &Value<'p>,
     items: &[Value<'p>],
+    named: &[(&str, Value<'p>)],
     is_sequence: bool,
-    repr: u128,
+    converted: Converted,
     range: Range,
 ) -> Value<'p> {
     let Some(text) = format.text.clone() else {
@@ -36,6 +51,7 @@ pub(super) fn percent<'p>(
             continue;
         }
         let mut conversion = None;
+        let mut key = String::new();
         while let Some(&next) = chars.peek() {
             chars.next();
             if next == '(' {
@@ -43,6 +59,7 @@ pub(super) fn percent<'p>(
                     if inner == ')' {
                         break;
                     }
+                    key.push(inner);
                 }
             } else if next.is_ascii_alphabetic() && !matches!(next, 'l' | 'h' | 'z' | 'L') {
                 conversion = Some(next);
@@ -54,16 +71,20 @@ pub(super) fn percent<'p>(
                 break;
             }
         }
-        let value = if spread { whole.clone() } else { items.next().cloned() };
+        let value = match named.iter().find(|(name, _)| *name == key) {
+            Some((_, value)) => Some(value.clone()),
+            None if spread => whole.clone(),
+            None => items.next().cloned(),
+        };
         let value = value.unwrap_or_default();
         parts.push(Value::of_text(&std::mem::take(&mut literal)));
         parts.push(match conversion {
             Some('d' | 'i' | 'u' | 'x' | 'X' | 'o' | 'f' | 'F' | 'g' | 'e' | 'c' | 'p') => {
-                Value::of_text(HOLE_TEXT)
+                number(&value, converted)
             }
             Some('r' | 'a') => {
                 let mut value = scalar(&value);
-                value.clean(repr);
+                value.clean(converted.repr);
                 value
             }
             _ => scalar(&value),
@@ -81,7 +102,7 @@ pub(super) fn braces<'p>(
     format: &Value<'p>,
     items: &[Value<'p>],
     named: &[(&str, Value<'p>)],
-    repr: u128,
+    converted: Converted,
     range: Range,
 ) -> Value<'p> {
     let Some(text) = format.text.clone() else {
@@ -123,9 +144,9 @@ pub(super) fn braces<'p>(
         let numeric = spec.ends_with(['d', 'x', 'X', 'f', 'b', 'o', 'e', 'g']);
         let mut value = scalar(&value.unwrap_or_default());
         if shown {
-            value.clean(repr);
+            value.clean(converted.repr);
         }
-        parts.push(if numeric { Value::of_text(HOLE_TEXT) } else { value });
+        parts.push(if numeric { number(&value, converted) } else { value });
         rest = rest.get(end + 1..).unwrap_or("");
     }
     literal.push_str(rest);
@@ -146,6 +167,15 @@ fn joined<'p>(parts: &[Value<'p>], range: Range) -> Value<'p> {
     if value.text.is_none() {
         value.text = Some(HOLE_TEXT.into());
     }
+    value
+}
+
+/// Nothing is known of the digits of a number.
+fn number<'p>(value: &Value<'p>, converted: Converted) -> Value<'p> {
+    let mut value = value.derived();
+    value.clean(converted.number);
+    value.retain(|atom| atom.clean != u128::MAX);
+    value.text = Some(HOLE_TEXT.into());
     value
 }
 

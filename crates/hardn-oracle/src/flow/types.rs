@@ -460,7 +460,8 @@ impl<'p> Flow<'p, '_> {
 
     /// Remembers which constants a function of the file is called with.
     pub(super) fn note_constants(&mut self, number: usize, call: &Call<'p>) {
-        if !self.is_typed() {
+        let python = self.language == Language::Python && !self.snippet();
+        if !self.is_typed() && !python {
             return;
         }
         let function = &self.program.functions[number];
@@ -471,7 +472,7 @@ impl<'p> Flow<'p, '_> {
             .take(function.params.len())
             .map(|(_, _, value)| {
                 let known = value.constant.is_some_and(|constant| constant != Constant::Null)
-                    || value.full_text().is_some()
+                    || !python && value.full_text().is_some()
                     || value.path.as_deref().is_some_and(|path| path.contains('+'));
                 any |= known;
                 known.then(|| Value { alias: None, test: None, ..value.clone() })

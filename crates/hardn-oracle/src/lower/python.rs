@@ -287,6 +287,14 @@ impl<'a> Lowering<'a> {
         let outer = self.class.replace(name);
         let body = self.field_block(node, "body");
         self.class = outer;
+        let supers = node.child_by_field_name("superclasses").map(named).unwrap_or_default();
+        let supers = supers.into_iter().filter_map(|base| match base.kind() {
+            "identifier" => Some(self.source.text(base)),
+            // A class is known by its last name, however it was imported.
+            "attribute" => Some(self.source.field(base, "attribute")),
+            _ => None,
+        });
+        self.program.supers.insert(name, supers.collect());
         self.program.classes.insert(name, body);
     }
 
