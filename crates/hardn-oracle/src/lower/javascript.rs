@@ -3,7 +3,10 @@
 //! Functions at the top become functions of the program; the others are closures that see the variables around them.
 //! Patterns are taken apart into one assignment a name; a pattern's own text names the value in between.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use tree_sitter::Node;
 
@@ -23,6 +26,7 @@ pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
         class: None,
         exported: BTreeSet::new(),
         exporting: false,
+        setters: BTreeMap::new(),
         inside: 0,
         depth: 0,
     };
@@ -42,6 +46,8 @@ struct Lowering<'a> {
     exported: BTreeSet<&'a str>,
     /// Inside an export statement.
     exporting: bool,
+    /// Functions that set a variable, by the hook that gave both.
+    setters: BTreeMap<&'a str, &'a str>,
     /// Functions around the current node.
     inside: u32,
     depth: u32,
@@ -225,19 +231,31 @@ impl<'a> Lowering<'a> {
             if self.exporting && right.kind() == "identifier" {
                 self.exported.insert(self.source.text(right));
             }
-            if matches!(path, "onmessage" | "window.onmessage" | "self.onmessage")
-                && is_function(right.kind())
+            if self.exporting && right.kind() == "new_expression" {
+                // An object's methods are for others to call, too.
+                self.exported.insert(self.source.field(right, "constructor"));
+            }
+            let listener = path.strip_suffix("onmessage");
+            if let Some(object) = listener.filter(|_| is_function(right.kind()))
+                && (object.is_empty() || object.ends_with('.'))
             {
                 // The same as listening for the event.
+                let of_page = matches!(object, "" | "window." | "self.");
                 let mut args = vec![Arg {
                     name: None,
                     value: Expr::new(ExprKind::Str(Cow::Borrowed("message")), range(left)),
                 }];
                 args.push(Arg { name: None, value: self.expr(right) });
-                if self.trusts_message(right) {
+                if of_page && self.trusts_message(right) {
                     push_weakness("origin".to_owned(), range(right), &mut args);
                 }
-                let callee = Box::new(Expr::new(ExprKind::Name("addEventListener"), range(left)));
+                let name = "addEventListener";
+                let kind = if of_page {
+                    ExprKind::Name(name)
+                } else {
+                    ExprKind::Attribute { base: self.boxed(left, "object"), name, arrow: false }
+                };
+                let callee = Box::new(Expr::new(kind, range(left)));
                 let call = Expr::new(ExprKind::Call { callee, args }, range(node));
                 out.push(Stmt { kind: StmtKind::Expr(call), range: range(node) });
                 return;
@@ -248,7 +266,15 @@ impl<'a> Lowering<'a> {
                 _ => "",
             };
             let plugin = path.starts_with("$.fn.") || path.starts_with("jQuery.fn.");
-            let done = if (self.inside == 0 || plugin || exports && path != "module.exports")
+            let method_of = path.split_once(".prototype.").map(|(class, _)| class);
+            let done = if let Some(class) = method_of.filter(|_| is_function(right.kind())) {
+                let outer = self.class.replace(class);
+                let inside = std::mem::take(&mut self.inside);
+                self.add_function(name, right);
+                self.inside = inside;
+                self.class = outer;
+                true
+            } else if (self.inside == 0 || plugin || exports && path != "module.exports")
                 && !name.is_empty()
                 && is_function(right.kind())
             {
@@ -299,6 +325,12 @@ impl<'a> Lowering<'a> {
             if let Some(module) = self.required(value) {
                 self.program.imports.insert(name, module);
             }
+        }
+        if target.kind() == "array_pattern"
+            && let [state, setter] = named(target).as_slice()
+            && self.source.field(value, "function").ends_with("useState")
+        {
+            self.setters.insert(self.source.text(*setter), self.source.text(*state));
         }
         let value = self.expr(value);
         self.bind(target, value, out);
@@ -560,7 +592,11 @@ impl<'a> Lowering<'a> {
         for function in &mut self.program.functions {
             let named = self.exported.contains(function.name)
                 || function.class.is_some_and(|class| self.exported.contains(class));
-            if named && function.decorators.is_empty() && !function.top_level {
+            let known = function
+                .decorators
+                .iter()
+                .any(|decorator| matches!(decorator.kind, ExprKind::Name(EXPORT)));
+            if named && !known && !function.top_level {
                 function.decorators.push(Expr::new(ExprKind::Name(EXPORT), Range::default()));
             }
         }
@@ -570,11 +606,18 @@ impl<'a> Lowering<'a> {
         let outer = self.class.replace(name);
         let inside = std::mem::take(&mut self.inside);
         let mut fields = Vec::new();
+        let mut decorators = Vec::new();
         for member in node.child_by_field_name("body").map(named).unwrap_or_default() {
             match member.kind() {
+                "decorator" => decorators.push(self.decorator(member)),
                 "method_definition" => {
                     let method = self.source.field(member, "name");
+                    let own = named(member).into_iter().filter(|child| child.kind() == "decorator");
+                    decorators.extend(own.map(|child| self.decorator(child)));
                     self.add_function(method, member);
+                    if let Some(function) = self.program.functions.last_mut() {
+                        function.decorators.append(&mut decorators);
+                    }
                 }
                 "field_definition" | "public_field_definition" => {
                     let key = member
@@ -602,6 +645,15 @@ impl<'a> Lowering<'a> {
         self.program.classes.insert(name, fields);
     }
 
+    /// `@Get('path')` as a call of `@Get`.
+    fn decorator(&self, node: Node<'_>) -> Expr<'a> {
+        let text = self.source.text(node);
+        let at = range(node);
+        let name = text.split('(').next().unwrap_or(text).trim();
+        let callee = Box::new(Expr::new(ExprKind::Name(name), at));
+        Expr::new(ExprKind::Call { callee, args: Vec::new() }, at)
+    }
+
     /// A named function: of the program, or a closure kept under its name.
     fn function(&mut self, name: &'a str, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
         if self.inside == 0 {
@@ -625,6 +677,11 @@ impl<'a> Lowering<'a> {
             && first.ty.name.is_empty()
         {
             first.ty.name = Cow::Borrowed("next.Context");
+        }
+        if matches!(name, "beforeRouteEnter" | "beforeRouteUpdate" | "beforeRouteLeave") {
+            for route in params.iter_mut().take(2).filter(|route| route.ty.name.is_empty()) {
+                route.ty.name = Cow::Borrowed("vue.Route");
+            }
         }
         let mut decorators = Vec::new();
         if self.exporting {
@@ -770,7 +827,12 @@ impl<'a> Lowering<'a> {
             let decorator = named(node).into_iter().find(|child| child.kind() == "decorator");
             if let Some(inner) = decorator.and_then(|decorator| decorator.named_child(0)) {
                 let text = self.source.text(inner);
-                ty.name = Cow::Owned(format!("@{}", text.split('(').next().unwrap_or(text)));
+                let name = text.split('(').next().unwrap_or(text);
+                ty.name = match name {
+                    "Req" | "Request" => Cow::Borrowed("http.Request"),
+                    "Res" | "Response" => Cow::Borrowed("http.Response"),
+                    _ => Cow::Owned(format!("@{name}")),
+                };
             }
         }
         if pattern.kind() == "assignment_pattern" {
@@ -1067,11 +1129,25 @@ impl<'a> Lowering<'a> {
             self.program.imports.insert(text, module);
             return Expr::new(ExprKind::Name(text), range(node));
         }
-        let callee = self.boxed(node, "function");
+        let mut callee = self.boxed(node, "function");
         let mut args = node
             .child_by_field_name("arguments")
             .map(|list| self.arguments(list))
             .unwrap_or_default();
+        // `(0, eval)(x)`
+        if let ExprKind::Sequence(parts) = &mut callee.kind
+            && let Some(last) = parts.pop()
+        {
+            *callee = last;
+        }
+        if let ExprKind::Name(name) = callee.kind
+            && let Some(state) = self.setters.get(name)
+            && args.len() == 1
+        {
+            let target = Box::new(Expr::new(ExprKind::Name(state), callee.range));
+            let value = Box::new(args.remove(0).value);
+            return Expr::new(ExprKind::Assign { op: None, target, value }, range(node));
+        }
         match &callee.kind {
             ExprKind::Name("RegExp") => self.add_weakness(node, &mut args),
             // A text is made an expression there.
@@ -1099,9 +1175,17 @@ impl<'a> Lowering<'a> {
             ExprKind::Attribute { name: "addEventListener", .. }
             | ExprKind::Name("addEventListener") => {
                 let list = node.child_by_field_name("arguments").map(named).unwrap_or_default();
+                let of_page = match &callee.kind {
+                    ExprKind::Attribute { base, .. } => matches!(
+                        base.kind,
+                        ExprKind::Name("window" | "self" | "globalThis" | "top" | "parent")
+                    ),
+                    _ => true,
+                };
                 if let [event, function, ..] = list.as_slice()
+                    && of_page
                     && quoted(self.source.text(*event)) == "message"
-                    && self.trusts_message(*function)
+                    && self.trusts_message(self.function_meant(*function))
                 {
                     push_weakness("origin".to_owned(), range(*function), &mut args);
                 }
@@ -1246,6 +1330,26 @@ impl<'a> Lowering<'a> {
             && !steps.iter().any(|step| step.pattern.contains(quote))
     }
 
+    /// The function of the file that a name stands for.
+    fn function_meant<'t>(&self, node: Node<'t>) -> Node<'t> {
+        if node.kind() != "identifier" {
+            return node;
+        }
+        let name = self.source.text(node);
+        let mut around = node.parent();
+        while let Some(block) = around {
+            let mut cursor = block.walk();
+            let found = block.named_children(&mut cursor).find(|child| {
+                child.kind() == "function_declaration" && self.source.field(*child, "name") == name
+            });
+            if let Some(function) = found {
+                return function;
+            }
+            around = block.parent();
+        }
+        node
+    }
+
     /// A function that uses a message's data and never asks for its origin.
     fn trusts_message(&self, function: Node<'_>) -> bool {
         let (mut data, mut origin) = (false, false);
@@ -1305,6 +1409,17 @@ impl<'a> Lowering<'a> {
             match with_name(left, "typeof", kind) {
                 Ok(test) => return negated(test, op == BinaryOp::Ne, at),
                 Err(left) => return plain(op, left, right, at),
+            }
+        }
+        // A check for a key that leads to the prototype of all objects.
+        if equal {
+            let key = |expr: &Expr<'_>| matches!(&expr.kind, ExprKind::Str(text) if text == "__proto__");
+            if key(&left) != key(&right) {
+                let callee = Box::new(Expr::new(ExprKind::Name("key_is"), at));
+                let args = if key(&left) { [right, left] } else { [left, right] };
+                let args = args.into_iter().map(|value| Arg { name: None, value }).collect();
+                let test = Expr::new(ExprKind::Call { callee, args }, at);
+                return negated(test, op == BinaryOp::Ne, at);
             }
         }
         // A check for a scheme can leave out others.
