@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use hardn_types::Language;
 
-use super::{Flow, pollution, state::State, types, value::Value};
+use super::{Flow, Handled, pollution, sink::Demand, state::State, types, value::Value};
 use crate::{
     ir::{Arg, Expr, ExprKind, Range},
     rules::{Argument, Handler, Hit, Holds, Index},
@@ -113,6 +113,13 @@ impl<'p> Flow<'p, '_> {
                 })
             })
             .collect();
+        // `_.each(list, function (item) { .. })`, and what a promise is resolved with.
+        let calls = hits
+            .iter()
+            .any(|hit| matches!(hit, Hit::Propagator { propagator, .. } if propagator.calls));
+        let makes_promise = matches!(expr.kind, ExprKind::Construct { .. })
+            && self.has_objects()
+            && name == "Promise";
         let receiver_path: Option<Rc<str>> =
             receiver.as_ref().and_then(|(_, value)| value.path.clone());
         let receiver_path = receiver_path.as_deref();
@@ -139,13 +146,39 @@ impl<'p> Flow<'p, '_> {
                 {
                     let n_params = self.program.functions[number].params.len();
                     let given = self.given_paths(handler, n_params, receiver_path);
-                    self.handled.insert(number, given);
+                    self.handled.insert(number, Handled { given, answers: handler.answers });
                 }
-                if let ExprKind::Closure { params, body } = &arg.value.peeled().kind {
+                // A function is meant, too, by the variable that holds it.
+                let function = match &arg.value.peeled().kind {
+                    ExprKind::Name(held)
+                        if by_receiver && (handler.is_some() || inputs.is_tainted()) =>
+                    {
+                        state.get(held).and_then(|value| value.function)
+                    }
+                    _ => Some(arg.value.peeled()),
+                };
+                if let Some(ExprKind::Closure { params, body }) = function.map(|expr| &expr.kind) {
                     let value = match handler {
                         Some(handler) => {
                             let given =
                                 self.given_to(handler, params.len(), &arg.value, receiver_path);
+                            let answers = handler.answers.then_some(self.closures + 1);
+                            let outer = std::mem::replace(&mut self.answering, answers);
+                            let value = self.closure(params, body, &given, state);
+                            self.answering = outer;
+                            value
+                        }
+                        None if makes_promise => {
+                            let ends = ["promise.Resolve", "promise.Reject"];
+                            let given: Vec<Value<'p>> =
+                                ends.iter().map(|path| Value::of_path(path)).collect();
+                            let outer = std::mem::take(&mut self.resolved);
+                            let mut value = self.closure(params, body, &given, state);
+                            value.absorb(&std::mem::replace(&mut self.resolved, outer));
+                            value
+                        }
+                        None if calls && inputs.is_tainted() => {
+                            let given = vec![inputs.derived(); params.len()];
                             self.closure(params, body, &given, state)
                         }
                         None if by_receiver
@@ -340,6 +373,15 @@ impl<'p> Flow<'p, '_> {
         }
         let call = self.prepare(expr, callee, args, state);
         let hits = call.hits.clone();
+        if self.has_objects()
+            && call.paths.iter().any(|path| path == "promise.Resolve")
+            && let Some((_, _, value)) = call.args.first()
+        {
+            self.resolved.absorb(value);
+        }
+        if self.has_objects() {
+            self.bound(&call, state);
+        }
         let receiver = call.receiver.as_ref().and_then(|(_, value)| value.path.clone());
         let own = self
             .callee(callee, args.len(), receiver.as_deref())
@@ -461,6 +503,37 @@ impl<'p> Flow<'p, '_> {
             result.path = Some(format!("{path}()").into());
         }
         result
+    }
+
+    /// `f.bind(this, value)` and `_.partial(f, value)`: the function is called with the value sooner or later.
+    fn bound(&mut self, call: &Call<'p>, state: &mut State<'p>) {
+        let function = match (call.name, &call.receiver, call.args.first()) {
+            ("bind", Some((function, _)), _) => *function,
+            ("partial", _, Some((_, function, _))) => *function,
+            _ => return,
+        };
+        let given: Vec<Value<'p>> =
+            call.args.iter().skip(1).map(|(_, _, value)| value.derived()).collect();
+        if !given.iter().any(Value::is_tainted) {
+            return;
+        }
+        let held = match &function.peeled().kind {
+            ExprKind::Name(held) => state.get(held).and_then(|value| value.function),
+            _ => Some(function.peeled()),
+        };
+        if let Some(ExprKind::Closure { params, body }) = held.map(|expr| &expr.kind) {
+            self.closure(params, body, &given, state);
+        } else if let Some(number) = self.named_function(function)
+            && let Some(summary) = self.summary(number)
+        {
+            for sink in &summary.sinks {
+                if let Some(value) = given.get(usize::from(sink.param))
+                    && value.is_tainted()
+                {
+                    self.taint_reaches(Demand::inside(sink), sink.range, value);
+                }
+            }
+        }
     }
 
     /// Methods of the file are only called on values of their type, as far as types are known.

@@ -69,9 +69,15 @@ impl<'p> Flow<'p, '_> {
                 });
                 value.absorb(&part);
             }
+            if self.has_objects() && !value.is_tainted() {
+                let texts: Vec<&str> =
+                    parts.iter().map(|part| part.text.as_deref().unwrap_or(HOLE_TEXT)).collect();
+                value.text = Some(texts.join("/").into());
+            }
         }
         // What is filled stays of its type.
-        let keeps_type = matches!(self.language, Language::Go | Language::Ruby);
+        let keeps_type =
+            matches!(self.language, Language::Go | Language::Ruby) || self.has_objects();
         let range = call.range;
         let mark = *mark;
         let name = call.name;

@@ -102,10 +102,11 @@ impl<'p> Flow<'p, '_> {
                         self.closure(params, body, &given, state);
                         continue;
                     }
-                    let part = self.eval_value(item, state);
+                    let mut part = self.eval_value(item, state);
                     if let Some(name) = name {
                         self.check_literal(&name, item);
                         if self.has_objects() {
+                            self.add_named(&name, item, &mut part);
                             self.check_entry(&name, item, &part);
                         }
                     }
@@ -151,6 +152,7 @@ impl<'p> Flow<'p, '_> {
             ExprKind::Assign { op, target, value } => {
                 let name = last_name(target);
                 let mut result = self.eval_for(name.as_deref().unwrap_or(""), value, state);
+                self.add_named(name.as_deref().unwrap_or(""), target, &mut result);
                 if let Some(op) = op {
                     let before = self.eval_value(target, state);
                     if self.is_typed() {
@@ -162,9 +164,8 @@ impl<'p> Flow<'p, '_> {
                     self.check_attribute(target, value, &result);
                 }
                 self.check_assigned(target, value, &result, state);
-                if self.language == Language::Python {
-                    self.check_key(target, state);
-                }
+                self.check_key(target, state);
+                self.check_written(target, state);
                 self.apply_setting(*op, target, value, state);
                 if self.is_typed() && result.path.as_deref() == Some(types::PRODUCT) {
                     let path = self.eval_value(target, state).path;
@@ -252,7 +253,12 @@ impl<'p> Flow<'p, '_> {
                 Some(value) => value.clone(),
                 None => self.unknown(param.range, &format!("`{}`", param.name)),
             };
-            let value = if value.path.is_none() { value.with_path(param.path()) } else { value };
+            let mut value =
+                if value.path.is_none() { value.with_path(param.path()) } else { value };
+            if let Some(clean) = self.index.named(param.name) {
+                let trace = Trace::start(param.range, format!("`{}` is its name", param.name));
+                value.absorb(&Value::of_atom(Atom::only_for(Origin::Remote, clean, trace)));
+            }
             inner.set(param.name, value);
         }
         // What it returns and checks says nothing of the function around it.
@@ -344,7 +350,17 @@ impl<'p> Flow<'p, '_> {
             || (self.language != Language::Python && (!self.has_objects() || is_global(name)));
         let value =
             if known { Value::default() } else { self.unknown(expr.range, &format!("`{name}`")) };
-        value.with_path(name)
+        let mut value = value.with_path(name);
+        self.add_named(name, expr, &mut value);
+        value
+    }
+
+    /// What a name says of the value that is kept under it.
+    fn add_named(&self, name: &str, at: &Expr<'p>, value: &mut Value<'p>) {
+        if let Some(clean) = self.index.named(name) {
+            let trace = Trace::start(at.range, format!("`{name}` is its name"));
+            value.absorb(&Value::of_atom(Atom::only_for(Origin::Remote, clean, trace)));
+        }
     }
 
     /// A name or attribute that is a source.
@@ -433,6 +449,7 @@ impl<'p> Flow<'p, '_> {
                 return source;
             }
             result.clean(self.index.clean_of_value(&path));
+            self.add_named(name, expr, &mut result);
             result.path =
                 Some(self.index.type_of_value(&path).map_or(path.as_str(), |name| name).into());
         }
@@ -479,8 +496,12 @@ impl<'p> Flow<'p, '_> {
         let chooses = self.index.chooses;
         if chooses != 0 && position.is_tainted() {
             let mut position = position.derived();
-            position.retain(|atom| atom.clean & chooses != chooses);
-            position.change(|atom| atom.clean |= !chooses);
+            let picked = self.index.picked;
+            position.retain(|atom| atom.clean & chooses != chooses && (picked == 0 || !atom.built));
+            position.change(|atom| {
+                atom.clean |= !chooses;
+                atom.marks |= picked;
+            });
             result.absorb(&position);
         }
         result

@@ -69,6 +69,8 @@ pub(crate) fn analyse<'p>(
         closures: 0,
         closure_runs: 0,
         object_handlers: Vec::new(),
+        answering: None,
+        resolved: Value::default(),
         closure_end: None,
         handled: BTreeMap::new(),
         given: BTreeMap::new(),
@@ -114,6 +116,14 @@ struct Frame<'p> {
     summary: Summary<'p>,
 }
 
+/// A function that was registered as a handler.
+struct Handled {
+    /// The paths of its parameters.
+    given: Vec<Option<String>>,
+    /// What it returns is an answer.
+    answers: bool,
+}
+
 struct Flow<'p, 'r> {
     program: &'p Program<'p>,
     language: Language,
@@ -135,10 +145,14 @@ struct Flow<'p, 'r> {
     closure_runs: usize,
     /// What the call around an object does with functions in it.
     object_handlers: Vec<&'p Handler>,
+    /// The closures around code whose results are answers.
+    answering: Option<usize>,
+    /// What the promise being made is resolved with.
+    resolved: Value<'p>,
     /// What the closure being run leaves behind where it returns.
     closure_end: Option<State<'p>>,
-    /// Functions that were registered as handlers, and what each of their parameters is.
-    handled: BTreeMap<usize, Vec<Option<String>>>,
+    /// Functions that were registered as handlers.
+    handled: BTreeMap<usize, Handled>,
     /// Constants that functions of the file are called with.
     given: BTreeMap<usize, Vec<Vec<Option<Value<'p>>>>>,
     /// Rules that a value put into a text can no longer hurt.
@@ -180,7 +194,9 @@ impl<'p> Flow<'p, '_> {
         for (at, param) in function.params.iter().enumerate() {
             let entry = self.is_entry(function, Some(param));
             let mut value = self.param_value(function, at, entry);
-            if let Some(Some(path)) = self.handled.get(&number).and_then(|paths| paths.get(at)) {
+            if let Some(Some(path)) =
+                self.handled.get(&number).and_then(|handled| handled.given.get(at))
+            {
                 value = self
                     .remote_param(path, function.name, param.range)
                     .unwrap_or_else(|| Value::of_path(path));
@@ -213,6 +229,12 @@ impl<'p> Flow<'p, '_> {
             summary: Summary::new(function.params.len()),
         };
         let outer = std::mem::replace(&mut self.frame, frame);
+        let closures = self.closures;
+        if self.has_objects() {
+            self.closures = 0;
+        }
+        let answers = self.handled.get(&number).is_some_and(|handler| handler.answers);
+        let answering = std::mem::replace(&mut self.answering, answers.then_some(0));
         for param in &function.params {
             if let Some(default) = &param.default {
                 self.eval_value(default, &mut State::default());
@@ -227,6 +249,8 @@ impl<'p> Flow<'p, '_> {
                 self.leave(&end);
             }
         }
+        self.closures = closures;
+        self.answering = answering;
         let frame = std::mem::replace(&mut self.frame, outer);
         self.summaries[number] = Progress::Done(frame.summary.finished());
     }
@@ -310,6 +334,9 @@ impl<'p> Flow<'p, '_> {
             Origin::Parameter(at as u8)
         };
         let mut value = Value::of_atom(Atom::new(origin, trace.clone()));
+        if let Some(clean) = self.index.named(param.name) {
+            value.absorb(&Value::of_atom(Atom::only_for(Origin::Remote, clean, trace.clone())));
+        }
         // A name that one rule minds, such as that of a secret.
         if matches!(self.language, Language::C | Language::Cpp)
             && let Some(source) = self.index.value_source(param.name, function.name)

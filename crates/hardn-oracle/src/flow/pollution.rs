@@ -8,9 +8,16 @@ use crate::ir::{Expr, ExprKind, Program, Range, Stmt};
 /// Where such functions write under an unchecked key.
 pub(super) fn places(program: &Program<'_>) -> Vec<Range> {
     let mut out = Vec::new();
+    let checks: BTreeSet<&str> = program
+        .functions
+        .iter()
+        .filter(|function| !function.top_level && function.params.len() == 1)
+        .filter(|function| texts(&function.body, &|text| text.contains("__proto__")))
+        .map(|function| function.name)
+        .collect();
     for function in &program.functions {
         if !function.top_level {
-            check(function.name, &function.body, &mut out);
+            check(function.name, &function.body, &checks, &mut out);
         }
         // Closures are functions of their own, under the name they are assigned to.
         let mut closures = Vec::new();
@@ -23,7 +30,7 @@ pub(super) fn places(program: &Program<'_>) -> Vec<Range> {
             }
         });
         for (name, body) in closures {
-            check(name, body, &mut out);
+            check(name, body, &checks, &mut out);
         }
     }
     out.sort_unstable();
@@ -31,15 +38,21 @@ pub(super) fn places(program: &Program<'_>) -> Vec<Range> {
     out
 }
 
-fn check(name: &str, body: &[Stmt<'_>], out: &mut Vec<Range>) {
+fn check(name: &str, body: &[Stmt<'_>], checks: &BTreeSet<&str>, out: &mut Vec<Range>) {
     let mut facts = Facts::default();
     each_expr(body, &mut |expr| facts.note(name, expr));
-    if texts(body, &|text| text == "__proto__") {
+    // Both ways to the prototype are refused, here or by a function that is asked.
+    let refuses = |body: &[Stmt<'_>]| {
+        texts(body, &|text| text == "__proto__")
+            && texts(body, &|text| matches!(text, "constructor" | "prototype"))
+    };
+    if refuses(body) || checks.iter().any(|check| facts.asked.contains(check)) {
         return;
     }
     for (object, key, range) in &facts.writes {
         let element = format!("{object}[{key}]");
-        let deep = facts.handed_on.contains(&element)
+        let element_of_list = key.contains('[');
+        let deep = (facts.handed_on.contains(&element) && !element_of_list)
             || facts.steps.contains(&(object.clone(), key.clone()));
         if deep && !facts.own_keys.contains(object) {
             out.push(*range);
@@ -49,7 +62,7 @@ fn check(name: &str, body: &[Stmt<'_>], out: &mut Vec<Range>) {
 
 /// What a function does with computed keys.
 #[derive(Default)]
-struct Facts {
+struct Facts<'p> {
     /// `object[key] = ...`
     writes: Vec<(String, String, Range)>,
     /// `f(object[key], ...)` inside `f`, directly or by way of a variable.
@@ -58,11 +71,13 @@ struct Facts {
     steps: BTreeSet<(String, String)>,
     /// `object.hasOwnProperty(key)` was asked.
     own_keys: BTreeSet<String>,
+    /// Functions that are called with one argument.
+    asked: BTreeSet<&'p str>,
     aliases: Vec<(String, String)>,
 }
 
-impl Facts {
-    fn note(&mut self, own: &str, expr: &Expr<'_>) {
+impl<'p> Facts<'p> {
+    fn note(&mut self, own: &str, expr: &Expr<'p>) {
         match &expr.kind {
             ExprKind::Assign { target, value, .. } => {
                 if let Some((object, key)) = element(target) {
@@ -88,11 +103,13 @@ impl Facts {
                 {
                     self.own_keys.insert(place);
                 }
-                if called == "call"
+                if args.len() == 1 {
+                    self.asked.insert(called);
+                }
+                let path = callee.dotted(&std::collections::BTreeMap::new()).unwrap_or_default();
+                if (called == "call" && path.to_lowercase().contains("hasown")
+                    || path == "Object.hasOwn")
                     && let Some(place) = args.first().and_then(|arg| arg.value.place())
-                    && callee
-                        .dotted(&std::collections::BTreeMap::new())
-                        .is_some_and(|path| path.contains("hasOwnProperty"))
                 {
                     self.own_keys.insert(place);
                 }

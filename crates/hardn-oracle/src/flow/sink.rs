@@ -190,7 +190,7 @@ impl<'p> Flow<'p, '_> {
             Origin::Parameter(_)
                 if self.frame.exported && self.index.rules[demand.rule].file.library =>
             {
-                !demand.needs_built || atom.built
+                !self.index.rules[demand.rule].file.built || atom.built
             }
             Origin::Parameter(_) if !self.snippet() => {
                 demand.parameters.is_some_and(|built| !built || atom.built)
@@ -260,10 +260,15 @@ impl<'p> Flow<'p, '_> {
     pub(super) fn check_returned(&mut self, expr: &Expr<'p>, value: &Value<'p>) {
         let index = self.index;
         // What a closure returns goes to whoever calls it.
-        if self.is_typed() && self.closures > 0 {
+        let closures = self.closures;
+        if self.is_typed() && closures > 0 {
             return;
         }
+        let answering = self.answering == Some(closures);
         for (rule, sink) in &index.returned {
+            if self.has_objects() && (if sink.answers { !answering } else { closures > 0 }) {
+                continue;
+            }
             let returns = &self.program.functions[self.frame.number].returns.name;
             if !sink.returns.is_empty() && !sink.returns.iter().any(|name| name == returns) {
                 continue;
@@ -381,6 +386,38 @@ impl<'p> Flow<'p, '_> {
                 let demand = self.demand(*rule, sink);
                 self.check_sink(demand, sink, source, value);
             }
+        }
+    }
+
+    /// A part of an object is assigned to.
+    fn check_part(&mut self, base: &'p Expr<'p>, computed: bool, state: &mut State<'p>) {
+        let index = self.index;
+        let object = self.eval_value(base, state);
+        if !object.is_tainted() {
+            return;
+        }
+        for (rule, mark, sink) in &index.written {
+            let mut object = object.clone();
+            object.retain(|atom| {
+                atom.marks & mark == *mark && (computed || atom.origin == Origin::Remote)
+            });
+            let demand = self.demand(*rule, sink);
+            self.check_sink(demand, sink, base, &object);
+        }
+    }
+
+    /// Sinks for objects whose parts are assigned to.
+    pub(super) fn check_written(&mut self, target: &'p Expr<'p>, state: &mut State<'p>) {
+        if self.index.written.is_empty() {
+            return;
+        }
+        match &target.kind {
+            ExprKind::Attribute { base, .. } => self.check_part(base, false, state),
+            ExprKind::Subscript { base, index } => {
+                let computed = !matches!(index.kind, ExprKind::Str(_) | ExprKind::Int(_));
+                self.check_part(base, computed, state);
+            }
+            _ => {}
         }
     }
 

@@ -100,6 +100,12 @@ pub(crate) struct Index {
     pub(crate) bounded: u128,
     /// Rules that mind which element was picked.
     pub(crate) chooses: u128,
+    /// The mark of such an element.
+    pub(crate) picked: u32,
+    /// Names that say what is kept under them, and the rules that do not mind.
+    pub(crate) named: Vec<(Pattern, Vec<String>, u128)>,
+    /// Sinks for objects that are written to, and the mark they ask for.
+    pub(crate) written: Vec<(usize, u32, Sink)>,
     pub(crate) compared: Vec<(usize, ComparedModel)>,
     clean_values: PathMap<u128>,
     typed_values: PathMap<String>,
@@ -164,12 +170,18 @@ impl Index {
         for source in &file.sources {
             if source.chooses {
                 self.chooses |= bits;
+                if let Some(name) = &source.mark {
+                    self.picked |= mark_bit(name, marks);
+                }
             }
             let clean = match source {
                 Source { harmless: true, .. } => u128::MAX,
                 Source { only: true, .. } => !bits,
                 _ => 0,
             };
+            if let Some(pattern) = &source.named {
+                self.named.push((pattern.clone(), source.except.clone(), clean));
+            }
             let value = ValueSource { local: source.local, clean };
             for text in &source.value {
                 self.values.insert(text, (source.within.clone(), value));
@@ -197,6 +209,9 @@ impl Index {
             }
             let except = PathMap::of(&sink.except);
             let mark = sink.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
+            if sink.written {
+                self.written.push((number, mark, sink.clone()));
+            }
             self.add_hit(
                 &sink.call,
                 Hit::Sink { rule: number, sink: Box::new(sink.clone()), except, mark },
@@ -315,6 +330,14 @@ impl Index {
         sources
             .map(|(_, source)| *source)
             .reduce(|first, other| ValueSource { clean: first.clean & other.clean, ..first })
+    }
+
+    /// The rules that do not mind what is kept under a name; `None` where no rule minds it.
+    pub(crate) fn named(&self, name: &str) -> Option<u128> {
+        let fits = self.named.iter().filter(|(pattern, except, _)| {
+            pattern.0.is_match(name) && !except.iter().any(|known| glob(known, name))
+        });
+        fits.map(|(_, _, clean)| *clean).reduce(|a, b| a & b)
     }
 
     /// The type of an attribute of this path.

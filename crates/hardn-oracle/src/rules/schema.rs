@@ -356,6 +356,9 @@ pub(crate) struct Source {
     /// An element that was picked with it counts as well.
     #[serde(default)]
     pub(crate) chooses: bool,
+    /// Variables, parameters, fields and keys of such names; `except` lists names that are none.
+    #[serde(default)]
+    pub(crate) named: Option<Pattern>,
     /// Names and attributes count only in functions with such a name.
     #[serde(default)]
     pub(crate) within: Option<Pattern>,
@@ -413,6 +416,9 @@ pub(crate) struct Handler {
     pub(crate) text: Option<Pattern>,
     /// The path that stands for each of their parameters, in order; rules know them by it.
     pub(crate) params: Vec<String>,
+    /// What they return is the answer.
+    #[serde(default)]
+    pub(crate) answers: bool,
 }
 
 /// What a sink takes.
@@ -470,6 +476,9 @@ pub(crate) struct Sink {
     /// Values assigned to such a name or attribute.
     #[serde(default)]
     pub(crate) assigned: Vec<String>,
+    /// Objects one of whose elements or fields is assigned to; of parameters, only under a name that is no constant.
+    #[serde(default)]
+    pub(crate) written: bool,
     /// The text must match as far as it is known; where nothing is, it reads as U+0001.
     #[serde(default)]
     pub(crate) prefix: Option<Pattern>,
@@ -488,6 +497,9 @@ pub(crate) struct Sink {
     /// Returned values are a sink.
     #[serde(default)]
     pub(crate) returned: bool,
+    /// Only where what a handler returns is the answer.
+    #[serde(default)]
+    pub(crate) answers: bool,
     /// Only in functions declared to return one of these types.
     #[serde(default)]
     pub(crate) returns: Vec<String>,
@@ -608,6 +620,9 @@ pub(crate) struct Propagator {
     /// The result stands for the argument: what is known of calls of the one holds of the other.
     #[serde(default)]
     pub(crate) same: bool,
+    /// Functions among the arguments are called with what passes through.
+    #[serde(default)]
+    pub(crate) calls: bool,
 }
 
 /// A call that is wrong wherever it stands.

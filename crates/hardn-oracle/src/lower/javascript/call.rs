@@ -42,11 +42,25 @@ impl<'a> Lowering<'a> {
             self.program.imports.insert(text, module);
             return make::name(text, range(node));
         }
-        let callee = self.boxed(node, "function");
+        let mut callee = self.boxed(node, "function");
         let mut args = node
             .child_by_field_name("arguments")
             .map(|list| self.arguments(list))
             .unwrap_or_default();
+        // `(0, eval)(x)`
+        if let ExprKind::Sequence(parts) = &mut callee.kind
+            && let Some(last) = parts.pop()
+        {
+            *callee = last;
+        }
+        if let ExprKind::Name(name) = callee.kind
+            && let Some(state) = self.setters.get(name)
+            && args.len() == 1
+        {
+            let target = Box::new(Expr::new(ExprKind::Name(state), callee.range));
+            let value = Box::new(args.remove(0).value);
+            return Expr::new(ExprKind::Assign { op: None, target, value }, range(node));
+        }
         match &callee.kind {
             ExprKind::Name("RegExp") => self.add_weakness(node, &mut args),
             // A text is made an expression there.
@@ -74,9 +88,17 @@ impl<'a> Lowering<'a> {
             ExprKind::Attribute { name: "addEventListener", .. }
             | ExprKind::Name("addEventListener") => {
                 let list = node.child_by_field_name("arguments").map(named).unwrap_or_default();
+                let of_page = match &callee.kind {
+                    ExprKind::Attribute { base, .. } => matches!(
+                        base.kind,
+                        ExprKind::Name("window" | "self" | "globalThis" | "top" | "parent")
+                    ),
+                    _ => true,
+                };
                 if let [event, function, ..] = list.as_slice()
+                    && of_page
                     && quoted(self.source.text(*event)) == "message"
-                    && self.trusts_message(*function)
+                    && self.trusts_message(self.function_meant(*function))
                 {
                     push_weakness("origin".to_owned(), range(*function), &mut args);
                 }
@@ -219,6 +241,26 @@ impl<'a> Lowering<'a> {
         let steps = self.chain(call);
         steps.iter().any(|step| step.pattern.contains(['<', '>', '&']))
             && !steps.iter().any(|step| step.pattern.contains(quote))
+    }
+
+    /// The function of the file that a name stands for.
+    fn function_meant<'t>(&self, node: Node<'t>) -> Node<'t> {
+        if node.kind() != "identifier" {
+            return node;
+        }
+        let name = self.source.text(node);
+        let mut around = node.parent();
+        while let Some(block) = around {
+            let mut cursor = block.walk();
+            let found = block.named_children(&mut cursor).find(|child| {
+                child.kind() == "function_declaration" && self.source.field(*child, "name") == name
+            });
+            if let Some(function) = found {
+                return function;
+            }
+            around = block.parent();
+        }
+        node
     }
 
     /// A function that uses a message's data and never asks for its origin.

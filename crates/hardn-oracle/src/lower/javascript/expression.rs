@@ -264,6 +264,18 @@ impl<'a> Lowering<'a> {
                 Err(left) => return make::binary(op, left, right, at),
             }
         }
+        // A check for a key that leads to the prototype of all objects.
+        if equal {
+            let key =
+                |expr: &Expr<'_>| matches!(&expr.kind, ExprKind::Str(text) if text == "__proto__");
+            if key(&left) != key(&right) {
+                let callee = Box::new(Expr::new(ExprKind::Name("key_is"), at));
+                let args = if key(&left) { [right, left] } else { [left, right] };
+                let args = args.into_iter().map(|value| Arg { name: None, value }).collect();
+                let test = Expr::new(ExprKind::Call { callee, args }, at);
+                return negated(test, op == BinaryOp::Ne, at);
+            }
+        }
         // A check for a scheme can leave out others.
         if equal {
             let scheme = |expr: &Expr<'_>| matches!(&expr.kind, ExprKind::Str(text) if matches!(text.as_ref(), "javascript:" | "javascript"));

@@ -21,11 +21,18 @@ impl<'a> Lowering<'a> {
         let outer = self.class.replace(name);
         let inside = std::mem::take(&mut self.inside);
         let mut fields = Vec::new();
+        let mut decorators = Vec::new();
         for member in node.child_by_field_name("body").map(named).unwrap_or_default() {
             match member.kind() {
+                "decorator" => decorators.push(self.decorator(member)),
                 "method_definition" => {
                     let method = self.source.field(member, "name");
+                    let own = named(member).into_iter().filter(|child| child.kind() == "decorator");
+                    decorators.extend(own.map(|child| self.decorator(child)));
                     self.add_function(method, member);
+                    if let Some(function) = self.program.functions.last_mut() {
+                        function.decorators.append(&mut decorators);
+                    }
                 }
                 "field_definition" | "public_field_definition" => {
                     let key = member
@@ -53,6 +60,15 @@ impl<'a> Lowering<'a> {
         self.program.classes.insert(name, fields);
     }
 
+    /// `@Get('path')` as a call of `@Get`.
+    fn decorator(&self, node: Node<'_>) -> Expr<'a> {
+        let text = self.source.text(node);
+        let at = range(node);
+        let name = text.split('(').next().unwrap_or(text).trim();
+        let callee = Box::new(Expr::new(ExprKind::Name(name), at));
+        Expr::new(ExprKind::Call { callee, args: Vec::new() }, at)
+    }
+
     /// A named function: of the program, or a closure kept under its name.
     pub(super) fn function(&mut self, name: &'a str, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
         if self.inside == 0 {
@@ -76,6 +92,11 @@ impl<'a> Lowering<'a> {
             && first.ty.name.is_empty()
         {
             first.ty.name = Cow::Borrowed("next.Context");
+        }
+        if matches!(name, "beforeRouteEnter" | "beforeRouteUpdate" | "beforeRouteLeave") {
+            for route in params.iter_mut().take(2).filter(|route| route.ty.name.is_empty()) {
+                route.ty.name = Cow::Borrowed("vue.Route");
+            }
         }
         let mut decorators = Vec::new();
         if self.exporting {
@@ -221,7 +242,12 @@ impl<'a> Lowering<'a> {
             let decorator = named(node).into_iter().find(|child| child.kind() == "decorator");
             if let Some(inner) = decorator.and_then(|decorator| decorator.named_child(0)) {
                 let text = self.source.text(inner);
-                ty.name = Cow::Owned(format!("@{}", text.split('(').next().unwrap_or(text)));
+                let name = text.split('(').next().unwrap_or(text);
+                ty.name = match name {
+                    "Req" | "Request" => Cow::Borrowed("http.Request"),
+                    "Res" | "Response" => Cow::Borrowed("http.Response"),
+                    _ => Cow::Owned(format!("@{name}")),
+                };
             }
         }
         if pattern.kind() == "assignment_pattern" {

@@ -11,7 +11,7 @@ mod pattern;
 mod regexp;
 mod statement;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tree_sitter::Node;
 
@@ -27,6 +27,7 @@ pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
         class: None,
         exported: BTreeSet::new(),
         exporting: false,
+        setters: BTreeMap::new(),
         inside: 0,
         depth: 0,
     };
@@ -43,6 +44,8 @@ struct Lowering<'a> {
     exported: BTreeSet<&'a str>,
     /// Inside an export statement.
     exporting: bool,
+    /// Functions that set a variable, by the hook that gave both.
+    setters: BTreeMap<&'a str, &'a str>,
     /// Functions around the current node.
     inside: u32,
     depth: u32,

@@ -8,7 +8,7 @@ use super::{
     function::{EXPORT, is_function},
 };
 use crate::{
-    ir::{Range, Stmt},
+    ir::{ExprKind, Range, Stmt},
     lower::{
         front_end::{FrontEnd, named},
         make,
@@ -77,7 +77,11 @@ impl<'a> Lowering<'a> {
         for function in &mut self.program.functions {
             let named = self.exported.contains(function.name)
                 || function.class.is_some_and(|class| self.exported.contains(class));
-            if named && function.decorators.is_empty() && !function.top_level {
+            let known = function
+                .decorators
+                .iter()
+                .any(|decorator| matches!(decorator.kind, ExprKind::Name(EXPORT)));
+            if named && !known && !function.top_level {
                 function.decorators.push(make::name(EXPORT, Range::default()));
             }
         }

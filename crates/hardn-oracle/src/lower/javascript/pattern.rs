@@ -35,6 +35,12 @@ impl<'a> Lowering<'a> {
                 self.program.imports.insert(name, module);
             }
         }
+        if target.kind() == "array_pattern"
+            && let [state, setter] = named(target).as_slice()
+            && self.source.field(value, "function").ends_with("useState")
+        {
+            self.setters.insert(self.source.text(*setter), self.source.text(*state));
+        }
         let value = self.expr(value);
         self.bind(target, value, out);
     }

@@ -140,20 +140,27 @@ impl<'a> Lowering<'a> {
             if self.exporting && right.kind() == "identifier" {
                 self.exported.insert(self.source.text(right));
             }
-            if matches!(path, "onmessage" | "window.onmessage" | "self.onmessage")
-                && is_function(right.kind())
+            if self.exporting && right.kind() == "new_expression" {
+                // An object's methods are for others to call, too.
+                self.exported.insert(self.source.field(right, "constructor"));
+            }
+            let listener = path.strip_suffix("onmessage");
+            if let Some(object) = listener.filter(|_| is_function(right.kind()))
+                && (object.is_empty() || object.ends_with('.'))
             {
                 // The same as listening for the event.
-                let mut args = vec![make::arg(Expr::new(
-                    ExprKind::Str(Cow::Borrowed("message")),
-                    range(left),
-                ))];
-                args.push(make::arg(self.expr(right)));
-                if self.trusts_message(right) {
+                let of_page = matches!(object, "" | "window." | "self.");
+                let event = Expr::new(ExprKind::Str(Cow::Borrowed("message")), range(left));
+                let mut args = make::args([event, self.expr(right)]);
+                if of_page && self.trusts_message(right) {
                     push_weakness("origin".to_owned(), range(right), &mut args);
                 }
-                let callee = Box::new(make::name("addEventListener", range(left)));
-                let call = Expr::new(ExprKind::Call { callee, args }, range(node));
+                let name = "addEventListener";
+                let call = if of_page {
+                    make::called(name, args, range(node))
+                } else {
+                    make::method_called(self.field_expr(left, "object"), name, args, range(node))
+                };
                 out.push(make::statement(call, range(node)));
                 return;
             }
@@ -163,7 +170,15 @@ impl<'a> Lowering<'a> {
                 _ => "",
             };
             let plugin = path.starts_with("$.fn.") || path.starts_with("jQuery.fn.");
-            let done = if (self.inside == 0 || plugin || exports && path != "module.exports")
+            let method_of = path.split_once(".prototype.").map(|(class, _)| class);
+            let done = if let Some(class) = method_of.filter(|_| is_function(right.kind())) {
+                let outer = self.class.replace(class);
+                let inside = std::mem::take(&mut self.inside);
+                self.add_function(name, right);
+                self.inside = inside;
+                self.class = outer;
+                true
+            } else if (self.inside == 0 || plugin || exports && path != "module.exports")
                 && !name.is_empty()
                 && is_function(right.kind())
             {
