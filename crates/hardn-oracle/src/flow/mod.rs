@@ -192,11 +192,11 @@ impl<'p> Flow<'p, '_> {
                 state.set(param.name, value);
             }
         }
+        let params: Vec<&'p str> = function.params.iter().map(|param| param.name).collect();
         let frame = Frame {
             number,
             name: function.name,
             class: function.class,
-            params: function.params.iter().map(|param| param.name).collect(),
             entry: self.is_entry(function, None),
             open: self.snippet() && !self.called.contains(&number),
             exported: function
@@ -204,7 +204,8 @@ impl<'p> Flow<'p, '_> {
                 .iter()
                 .any(|decorator| matches!(decorator.kind, ExprKind::Name("export"))),
             target: None,
-            summary: Summary::new(function.params.len()),
+            summary: Summary::new(params.clone()),
+            params,
         };
         let outer = std::mem::replace(&mut self.frame, frame);
         for param in &function.params {
