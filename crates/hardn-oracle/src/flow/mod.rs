@@ -335,20 +335,25 @@ impl<'p> Flow<'p, '_> {
             let outer = std::mem::replace(&mut self.frame, frame);
             if let Some(end) = walk::run(self, body, State::default()) {
                 for (place, value) in end.iter() {
+                    let place = place.strip_prefix("self.").unwrap_or(place);
                     fields.set(&format!("self.{place}"), value.clone());
                 }
             }
             self.frame = outer;
         }
         self.fields.insert(class, fields.clone());
-        let constructor = self
-            .program
-            .functions
-            .iter()
-            .position(|function| function.class == Some(class) && function.constructor);
-        if let Some(number) = constructor {
-            self.summary(number);
-            if let Progress::Done(summary) = &self.summaries[number] {
+        // In Ruby, methods that run before all others count, too.
+        let most = if self.language == Language::Ruby { usize::MAX } else { 1 };
+        let functions = &self.program.functions;
+        let constructors: Vec<usize> = (0..functions.len())
+            .filter(|number| {
+                functions[*number].class == Some(class) && functions[*number].constructor
+            })
+            .take(most)
+            .collect();
+        for (at, number) in constructors.iter().enumerate() {
+            self.summary(*number);
+            if let Progress::Done(summary) = &self.summaries[*number] {
                 for (place, value) in summary.fields.iter() {
                     let mut value = value.clone();
                     value.change(|atom| {
@@ -356,10 +361,15 @@ impl<'p> Flow<'p, '_> {
                             atom.origin = Origin::Field;
                         }
                     });
+                    if at > 0
+                        && let Some(known) = fields.get(place)
+                    {
+                        value.join(known);
+                    }
                     fields.set(place, value);
                 }
             }
-            self.fields.insert(class, fields);
+            self.fields.insert(class, fields.clone());
         }
     }
 

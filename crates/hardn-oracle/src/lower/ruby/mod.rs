@@ -22,6 +22,10 @@ use crate::ir::{
 /// What frameworks call the request and its parts: as good as variables, so that checks of their elements hold.
 const REQUEST: &[&str] = &["params", "cookies", "request", "session", "headers"];
 
+/// What registers methods of a controller that run before its actions.
+const FILTERS: &[&str] =
+    &["before_action", "prepend_before_action", "append_before_action", "before_filter"];
+
 pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
     let mut lowering = Lowering {
         source: Source { code },
@@ -31,6 +35,7 @@ pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
         locals: BTreeSet::new(),
         fields: BTreeSet::new(),
         methods: BTreeSet::new(),
+        filters: BTreeSet::new(),
         heredocs: BTreeMap::new(),
         in_loop: false,
     };
@@ -54,6 +59,8 @@ struct Lowering<'a, 't> {
     fields: BTreeSet<&'a str>,
     /// Methods of the file.
     methods: BTreeSet<&'a str>,
+    /// Methods that run before all others of their class.
+    filters: BTreeSet<&'a str>,
     /// Where a here-document begins to the text that follows further down.
     heredocs: BTreeMap<usize, Node<'t>>,
     /// Directly inside a `while`, `until` or `for`, not in a block within it.
@@ -74,11 +81,16 @@ impl<'a, 't> Lowering<'a, 't> {
                 }
                 "call" => {
                     let method = self.source.field(node, "method");
-                    if matches!(method, "attr_reader" | "attr_accessor")
+                    let names = match method {
+                        "attr_reader" | "attr_accessor" => Some(&mut self.fields),
+                        _ if FILTERS.contains(&method) => Some(&mut self.filters),
+                        _ => None,
+                    };
+                    if let Some(names) = names
                         && let Some(args) = node.child_by_field_name("arguments")
                     {
                         for arg in named(args) {
-                            self.fields.insert(self.source.text(arg).trim_start_matches(':'));
+                            names.insert(self.source.text(arg).trim_start_matches(':'));
                         }
                     }
                 }
@@ -381,6 +393,10 @@ impl<'a, 't> Lowering<'a, 't> {
         let mut statements = Vec::new();
         if let Some(superclass) = node.child_by_field_name("superclass") {
             // `class A < B` stands as a call, so that rules can ask what a class is.
+            if let Some(parent) = superclass.named_child(0) {
+                let parent = self.source.text(parent);
+                self.program.supers.entry(name).or_default().push(parent);
+            }
             let parent = self.exprs(superclass);
             let args = parent.into_iter().map(|value| Arg { name: None, value }).collect();
             let at = range(superclass);
@@ -414,7 +430,8 @@ impl<'a, 't> Lowering<'a, 't> {
             decorators: Vec::new(),
             body,
             top_level: false,
-            constructor: self.class.is_some() && name == "initialize",
+            constructor: self.class.is_some()
+                && (name == "initialize" || self.filters.contains(name)),
         });
     }
 
