@@ -533,7 +533,10 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
     }
 
     fn ends(&mut self, expr: &'p Expr<'p>) -> bool {
-        never_returns(expr)
+        match self.language {
+            Language::Ruby => ruby::never_returns(expr),
+            _ => never_returns(expr),
+        }
     }
 }
 
