@@ -460,7 +460,8 @@ impl<'p> Flow<'p, '_> {
 
     /// Remembers which constants a function of the file is called with.
     pub(super) fn note_constants(&mut self, number: usize, call: &Call<'p>) {
-        if !self.is_typed() {
+        let ruby = self.language == Language::Ruby;
+        if !self.is_typed() && !ruby {
             return;
         }
         let function = &self.program.functions[number];
@@ -472,7 +473,10 @@ impl<'p> Flow<'p, '_> {
             .map(|(_, _, value)| {
                 let known = value.constant.is_some_and(|constant| constant != Constant::Null)
                     || value.full_text().is_some()
-                    || value.path.as_deref().is_some_and(|path| path.contains('+'));
+                    || value
+                        .path
+                        .as_deref()
+                        .is_some_and(|path| path.contains('+') || (ruby && is_constant(path)));
                 any |= known;
                 known.then(|| Value { alias: None, test: None, ..value.clone() })
             })
@@ -680,4 +684,10 @@ fn collect_results(body: &[Stmt<'_>], out: &mut Vec<bool>) {
             collect_results(block, out);
         }
     }
+}
+
+/// Whether a path ends in a constant such as `VERIFY_NONE`.
+fn is_constant(path: &str) -> bool {
+    let last = path.rsplit('.').next().unwrap_or(path);
+    last.len() > 1 && last.chars().all(|c| c.is_ascii_uppercase() || c == '_')
 }

@@ -52,8 +52,12 @@ fn split(path: &str) -> impl Iterator<Item = &str> {
     path.split('.')
 }
 
-/// Stars match any run of characters.
+/// Stars match any run of characters, `[A-Z]` at the start a capital letter.
 pub(crate) fn glob(pattern: &str, text: &str) -> bool {
+    if let Some(pattern) = pattern.strip_prefix("[A-Z]") {
+        let rest = text.strip_prefix(|c: char| c.is_ascii_uppercase());
+        return rest.is_some_and(|rest| glob(pattern, rest));
+    }
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(head) else { return false };
     let mut rest = rest;
@@ -93,5 +97,8 @@ mod tests {
         check("*sanitize*", "_sanitize_name", true);
         check("*.get_*_or_*", "x.get_a_or_b", true);
         check("*.get_*_or_*", "x.get_a", false);
+        check("[A-Z]*", "User", true);
+        check("[A-Z]*", "user", false);
+        check("*.[A-Z]*", "Shop.User", true);
     }
 }

@@ -6,7 +6,7 @@ use tree_sitter::Node;
 
 use super::{Lowering, called, method_called, returning};
 use crate::{
-    ir::{Arg, Expr, ExprKind, Param, Range, Stmt, StmtKind, Type},
+    ir::{Arg, Expr, ExprKind, Function, Param, Range, Stmt, StmtKind, Type},
     lower::{named, range},
 };
 
@@ -34,6 +34,9 @@ impl<'a> Lowering<'a, '_> {
             args.push(Arg { name: Some("open"), value: Expr::new(ExprKind::Bool(true), at) });
         }
         let Some(receiver) = node.child_by_field_name("receiver") else {
+            if matches!(method, "scope" | "define_method") {
+                self.defined(&mut args);
+            }
             return called(method, args, at);
         };
         let mut base = self.expr(receiver);
@@ -52,6 +55,29 @@ impl<'a> Lowering<'a, '_> {
             return Expr::new(kind, at);
         }
         method_called(base, method, args, at)
+    }
+
+    /// `scope :named, ->(name) { .. }` and `define_method(:name) { .. }` define methods.
+    fn defined(&mut self, args: &mut Vec<Arg<'a>>) {
+        let name = match args.first().map(|arg| &arg.value.kind) {
+            Some(ExprKind::Str(Cow::Borrowed(name))) => *name,
+            _ => return,
+        };
+        let closure =
+            args.iter().position(|arg| matches!(arg.value.kind, ExprKind::Closure { .. }));
+        let Some(closure) = closure else { return };
+        if let ExprKind::Closure { params, body } = args.remove(closure).value.kind {
+            self.program.functions.push(Function {
+                name,
+                class: self.class,
+                params,
+                returns: Type::default(),
+                decorators: Vec::new(),
+                body,
+                top_level: false,
+                constructor: false,
+            });
+        }
     }
 
     /// Arguments; `key: value` and the entries of a hash given last are keywords.
