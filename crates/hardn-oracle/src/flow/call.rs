@@ -416,8 +416,12 @@ impl<'p> Flow<'p, '_> {
         for hit in &hits {
             self.propagate(&call, hit, own.is_some(), &mut result, state);
         }
+        // A class method of the file is not the one of the same name that rules know.
+        let redefined =
+            self.language == Language::Ruby && own.is_some() && constant(&call).is_some();
         for hit in &hits {
             match hit {
+                Hit::Sink { .. } if redefined => {}
                 Hit::Source { source, clean, mark }
                     if source.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
@@ -539,6 +543,12 @@ impl<'p> Flow<'p, '_> {
     /// Methods of the file are only called on values of their type, as far as types are known.
     fn fits_receiver(&self, number: usize, call: &Call<'p>, hits: &[&Hit]) -> bool {
         let Some(class) = self.program.functions[number].class else { return true };
+        if self.language == Language::Ruby {
+            return match constant(call) {
+                Some(name) => last_part(class) == name || self.extends(name, &[class.to_owned()]),
+                None => true,
+            };
+        }
         if self.language != Language::Go {
             return true;
         }
@@ -557,6 +567,22 @@ impl<'p> Flow<'p, '_> {
         }
         value
     }
+}
+
+/// Ruby: the class a method is called on, by the last part of its name.
+fn constant<'p>(call: &Call<'p>) -> Option<&'p str> {
+    let (receiver, _) = call.receiver.as_ref()?;
+    match &receiver.kind {
+        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => {
+            Some(*name).filter(|name| name.starts_with(|c: char| c.is_ascii_uppercase()))
+        }
+        _ => None,
+    }
+}
+
+/// The last part of `A::B`.
+fn last_part(class: &str) -> &str {
+    class.rsplit("::").next().unwrap_or(class)
 }
 
 fn receiver_value<'p>(receiver: Option<&(&'p Expr<'p>, Value<'p>)>) -> Value<'p> {

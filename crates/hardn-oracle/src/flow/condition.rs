@@ -66,7 +66,8 @@ impl<'p> Flow<'p, '_> {
                 .is_none_or(|path| !value.path.as_ref().is_some_and(|known| path.0.is_match(known)))
             && condition.mentions.as_ref().is_none_or(|pattern| {
                 mentions(expr, pattern)
-                    || (self.language == Language::Ruby && mentioned_in_block(expr, pattern))
+                    || (self.language == Language::Ruby
+                        && (mentioned_in_block(expr, pattern) || is_key(expr, pattern)))
             })
     }
 }
@@ -75,21 +76,37 @@ impl<'p> Flow<'p, '_> {
 pub(super) fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
     let here = match &expr.kind {
         ExprKind::Name(name) | ExprKind::Attribute { name, .. } => pattern.0.is_match(name),
-        ExprKind::Call { callee, .. } => {
-            if let ExprKind::Name(name) | ExprKind::Attribute { name, .. } = &callee.kind {
-                let name = name.to_lowercase();
-                let conceals = ["hash", "encrypt", "mask", "redact", "digest", "censor"];
-                if ["len", "bool", "type", "id", "isinstance"].contains(&name.as_str())
-                    || conceals.iter().any(|part| name.contains(part))
-                {
-                    return false;
-                }
-            }
-            false
-        }
+        _ if conceals(expr) => return false,
         _ => false,
     };
     here || expr.children().into_iter().any(|child| mentions(child, pattern))
+}
+
+/// Whether an element with a key like this stands anywhere in an expression.
+fn is_key(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+    if conceals(expr) {
+        return false;
+    }
+    let here = match &expr.kind {
+        ExprKind::Subscript { index, .. } => {
+            matches!(&index.kind, ExprKind::Str(key) if pattern.0.is_match(key))
+        }
+        _ => false,
+    };
+    here || expr.children().into_iter().any(|child| is_key(child, pattern))
+}
+
+/// Whether it is a call whose result tells nothing of what it is given.
+fn conceals(expr: &Expr<'_>) -> bool {
+    let ExprKind::Call { callee, .. } = &expr.kind else { return false };
+    let (ExprKind::Name(name) | ExprKind::Attribute { name, .. }) = &callee.kind else {
+        return false;
+    };
+    let name = name.to_lowercase();
+    let parts = ["hash", "encrypt", "mask", "redact", "digest", "censor"];
+    ["len", "length", "size", "bool", "type", "id", "isinstance"].contains(&name.as_str())
+        || name.ends_with('?')
+        || parts.iter().any(|part| name.contains(part))
 }
 
 /// Whether a name like this stands in a block that is handed over.

@@ -41,11 +41,13 @@ pub(super) fn number(name: &str) -> Option<i64> {
 /// Options of Ruby's XML parsers.
 fn parser_option(name: &str) -> Option<i64> {
     Some(match name {
+        "RECOVER" => 1,
         "NOENT" => 2,
         "DTDLOAD" => 4,
         "DTDATTR" => 8,
         "DTDVALID" => 16,
         "NONET" => 2048,
+        "DEFAULT_XML" => 1 | 2048 | (1 << 22),
         _ => return None,
     })
 }

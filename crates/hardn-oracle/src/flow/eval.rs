@@ -263,7 +263,7 @@ impl<'p> Flow<'p, '_> {
         }
         // What it returns and checks says nothing of the function around it.
         let outer = std::mem::take(&mut self.frame.summary);
-        self.frame.summary = Summary::new(self.frame.params.len());
+        self.frame.summary = Summary::new(self.frame.params.clone());
         let outer_end = self.closure_end.take();
         self.closures += 1;
         let mut end = walk::run(self, body, inner);

@@ -213,11 +213,11 @@ impl<'p> Flow<'p, '_> {
                 state.set(param.name, value);
             }
         }
+        let params: Vec<&'p str> = function.params.iter().map(|param| param.name).collect();
         let frame = Frame {
             number,
             name: function.name,
             class: function.class,
-            params: function.params.iter().map(|param| param.name).collect(),
             entry: self.is_entry(function, None)
                 || self.language == Language::Python && self.handled.contains_key(&number),
             open: self.snippet() && !self.called.contains(&number),
@@ -226,7 +226,8 @@ impl<'p> Flow<'p, '_> {
                 .iter()
                 .any(|decorator| matches!(decorator.kind, ExprKind::Name("export"))),
             target: None,
-            summary: Summary::new(function.params.len()),
+            summary: Summary::new(params.clone()),
+            params,
         };
         let outer = std::mem::replace(&mut self.frame, frame);
         let closures = self.closures;
@@ -367,20 +368,25 @@ impl<'p> Flow<'p, '_> {
             let outer = std::mem::replace(&mut self.frame, frame);
             if let Some(end) = walk::run(self, body, State::default()) {
                 for (place, value) in end.iter() {
+                    let place = place.strip_prefix("self.").unwrap_or(place);
                     fields.set(&format!("self.{place}"), value.clone());
                 }
             }
             self.frame = outer;
         }
         self.fields.insert(class, fields.clone());
-        let constructor = self
-            .program
-            .functions
-            .iter()
-            .position(|function| function.class == Some(class) && function.constructor);
-        if let Some(number) = constructor {
-            self.summary(number);
-            if let Progress::Done(summary) = &self.summaries[number] {
+        // In Ruby, methods that run before all others count, too.
+        let most = if self.language == Language::Ruby { usize::MAX } else { 1 };
+        let functions = &self.program.functions;
+        let constructors: Vec<usize> = (0..functions.len())
+            .filter(|number| {
+                functions[*number].class == Some(class) && functions[*number].constructor
+            })
+            .take(most)
+            .collect();
+        for (at, number) in constructors.iter().enumerate() {
+            self.summary(*number);
+            if let Progress::Done(summary) = &self.summaries[*number] {
                 for (place, value) in summary.fields.iter() {
                     let mut value = value.clone();
                     value.change(|atom| {
@@ -388,10 +394,15 @@ impl<'p> Flow<'p, '_> {
                             atom.origin = Origin::Field;
                         }
                     });
+                    if at > 0
+                        && let Some(known) = fields.get(place)
+                    {
+                        value.join(known);
+                    }
                     fields.set(place, value);
                 }
             }
-            self.fields.insert(class, fields);
+            self.fields.insert(class, fields.clone());
         }
     }
 
@@ -554,7 +565,10 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
     }
 
     fn ends(&mut self, expr: &'p Expr<'p>) -> bool {
-        never_returns(expr)
+        match self.language {
+            Language::Ruby => ruby::never_returns(expr),
+            _ => never_returns(expr),
+        }
     }
 }
 

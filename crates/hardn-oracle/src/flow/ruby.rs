@@ -1,11 +1,11 @@
 //! What is assumed of calls in Ruby that no rule and no method of the file explains.
 
-use crate::ir::ExprKind;
+use crate::ir::{Expr, ExprKind};
 
 use super::{
     Flow,
     call::Call,
-    value::{HOLE_TEXT, Value},
+    value::{HOLE_TEXT, Value, concat},
 };
 
 /// Methods whose result says nothing of what it was made from.
@@ -66,6 +66,12 @@ const SAME_TEXT: &[&str] = &[
 const MAPS: &[&str] =
     &["map", "collect", "flat_map", "filter_map", "map!", "collect!", "to_h", "sum"];
 
+/// Calls that do not come back; `logger.fatal` does.
+pub(super) fn never_returns(expr: &Expr<'_>) -> bool {
+    let ExprKind::Call { callee, .. } = &expr.peeled().kind else { return false };
+    matches!(callee.kind, ExprKind::Name("exit" | "exit!" | "abort" | "halt" | "throw"))
+}
+
 impl<'p> Flow<'p, '_> {
     pub(super) fn ruby_result(&mut self, call: &Call<'p>, explained: bool) -> Value<'p> {
         let block = call.args.iter().find(|(name, ..)| *name == Some("&block"));
@@ -94,6 +100,10 @@ impl<'p> Flow<'p, '_> {
             let text = receiver.text.clone().filter(|_| receiver.sequence);
             value.text = Some(text.unwrap_or_else(|| HOLE_TEXT.into()));
             return value;
+        }
+        if matches!(call.name, "<<" | "concat") && !receiver.sequence {
+            let parts = std::iter::once(receiver).chain(call.args.iter().map(|(_, _, part)| part));
+            return concat(&parts.cloned().collect::<Vec<_>>());
         }
         let mut value = receiver.derived();
         value.sequence = receiver.sequence && !matches!(call.name, "first" | "last" | "[]");

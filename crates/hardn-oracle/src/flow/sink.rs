@@ -192,8 +192,11 @@ impl<'p> Flow<'p, '_> {
             {
                 !self.index.rules[demand.rule].file.built || atom.built
             }
-            Origin::Parameter(_) if !self.snippet() => {
+            Origin::Parameter(at) if !self.snippet() => {
+                let name = self.frame.params.get(usize::from(at)).copied().unwrap_or("");
+                let announced = &self.index.rules[demand.rule].file.announced;
                 demand.parameters.is_some_and(|built| !built || atom.built)
+                    && !announced.as_ref().is_some_and(|names| names.0.is_match(name))
             }
             _ if !self.snippet() => false,
             Origin::Parameter(_) if !self.frame.open => false,

@@ -35,6 +35,8 @@ pub(super) struct ParamSink {
 /// The summary of one function.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Summary<'p> {
+    /// Names of the parameters, for keyword arguments.
+    pub(super) names: Vec<&'p str>,
     pub(super) sinks: Vec<ParamSink>,
     /// Parameters that are functions, and what they are called with.
     pub(super) applied: Vec<(u8, Vec<Value<'p>>)>,
@@ -49,11 +51,12 @@ pub(super) struct Summary<'p> {
 }
 
 impl<'p> Summary<'p> {
-    pub(super) fn new(n_params: usize) -> Self {
+    pub(super) fn new(names: Vec<&'p str>) -> Self {
         Self {
-            checked: vec![None; n_params],
-            when_true: vec![None; n_params],
-            when_false: vec![None; n_params],
+            checked: vec![None; names.len()],
+            when_true: vec![None; names.len()],
+            when_false: vec![None; names.len()],
+            names,
             ..Self::default()
         }
     }
@@ -202,28 +205,33 @@ impl<'p> Flow<'p, '_> {
             .collect()
     }
 
-    /// The argument that goes to each parameter of a function of the file.
-    fn argument_for<'c>(
-        call: &'c Call<'p>,
-        number_of_param: usize,
-        name: Option<&str>,
+    /// The argument that goes to a parameter of a function of the file. Keywords that no parameter is named after are
+    /// entries of a hash, which goes to the first parameter without an argument.
+    fn argument_for(
+        call: &Call<'p>,
+        number: usize,
+        summary: &Summary<'p>,
         method: bool,
-    ) -> Option<&'c Value<'p>> {
-        let position = if method { number_of_param.checked_sub(1)? } else { number_of_param };
+    ) -> Option<Value<'p>> {
+        let position = if method { number.checked_sub(1)? } else { number };
         let mut seen = 0;
+        let mut rest: Option<Value<'p>> = None;
         for (keyword, _, value) in &call.args {
             match keyword {
-                Some(keyword) if Some(*keyword) == name => return Some(value),
-                Some(_) => {}
+                Some(keyword) if Some(keyword) == summary.names.get(number) => {
+                    return Some(value.clone());
+                }
+                Some(keyword) if summary.names.contains(keyword) || keyword.starts_with('&') => {}
+                Some(_) => rest.get_or_insert_default().absorb(value),
                 None => {
                     if seen == position {
-                        return Some(value);
+                        return Some(value.clone());
                     }
                     seen += 1;
                 }
             }
         }
-        None
+        rest.filter(|_| seen == position)
     }
 
     pub(super) fn apply_summary(
@@ -242,7 +250,7 @@ impl<'p> Flow<'p, '_> {
                 }
                 continue;
             };
-            let Some(value) = Self::argument_for(call, usize::from(param), None, method) else {
+            let Some(value) = Self::argument_for(call, usize::from(param), summary, method) else {
                 continue;
             };
             let mut value = value.derived();
@@ -263,7 +271,7 @@ impl<'p> Flow<'p, '_> {
     /// Arguments that reach sinks inside the called function.
     pub(super) fn enter_sinks(&mut self, call: &Call<'p>, summary: &Rc<Summary<'p>>, method: bool) {
         for sink in &summary.sinks {
-            let Some(value) = Self::argument_for(call, usize::from(sink.param), None, method)
+            let Some(value) = Self::argument_for(call, usize::from(sink.param), summary, method)
             else {
                 continue;
             };

@@ -460,8 +460,9 @@ impl<'p> Flow<'p, '_> {
 
     /// Remembers which constants a function of the file is called with.
     pub(super) fn note_constants(&mut self, number: usize, call: &Call<'p>) {
+        let ruby = self.language == Language::Ruby;
         let python = self.language == Language::Python && !self.snippet();
-        if !self.is_typed() && !python {
+        if !self.is_typed() && !python && !ruby {
             return;
         }
         let function = &self.program.functions[number];
@@ -473,7 +474,10 @@ impl<'p> Flow<'p, '_> {
             .map(|(_, _, value)| {
                 let known = value.constant.is_some_and(|constant| constant != Constant::Null)
                     || !python && value.full_text().is_some()
-                    || value.path.as_deref().is_some_and(|path| path.contains('+'));
+                    || value
+                        .path
+                        .as_deref()
+                        .is_some_and(|path| path.contains('+') || (ruby && is_constant(path)));
                 any |= known;
                 known.then(|| Value { alias: None, test: None, ..value.clone() })
             })
@@ -681,4 +685,10 @@ fn collect_results(body: &[Stmt<'_>], out: &mut Vec<bool>) {
             collect_results(block, out);
         }
     }
+}
+
+/// Whether a path ends in a constant such as `VERIFY_NONE`.
+fn is_constant(path: &str) -> bool {
+    let last = path.rsplit('.').next().unwrap_or(path);
+    last.len() > 1 && last.chars().all(|c| c.is_ascii_uppercase() || c == '_')
 }

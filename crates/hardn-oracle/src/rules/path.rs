@@ -4,6 +4,9 @@ use std::{collections::HashMap, sync::OnceLock};
 
 use aho_corasick::AhoCorasick;
 
+/// Stands for one capital letter, at the start of a component.
+const CAPITAL: &str = "[A-Z]";
+
 /// One component of a pattern.
 #[derive(Clone, Debug)]
 enum Part {
@@ -17,7 +20,7 @@ impl Part {
     fn new(text: &str) -> Self {
         match text {
             "*" => Self::Any,
-            _ if text.contains('*') => Self::Glob(text.into()),
+            _ if text.contains('*') || text.starts_with(CAPITAL) => Self::Glob(text.into()),
             _ => Self::Exact(text.into()),
         }
     }
@@ -122,6 +125,7 @@ impl<T> PathMap<T> {
                 self.by_owner.entry(owner.clone()).or_default().push(at);
             }
             [.., Part::Glob(text)] if !pattern.everything => {
+                let text = text.strip_prefix(CAPITAL).unwrap_or(text);
                 let longest = text.split('*').max_by_key(|piece| piece.len()).unwrap_or_default();
                 self.globs.push((longest.into(), at));
             }
@@ -190,8 +194,12 @@ fn split(path: &str) -> impl DoubleEndedIterator<Item = &str> {
     })
 }
 
-/// Stars match any run of characters.
+/// Stars match any run of characters, `[A-Z]` at the start a capital letter.
 pub(crate) fn glob(pattern: &str, text: &str) -> bool {
+    if let Some(pattern) = pattern.strip_prefix(CAPITAL) {
+        let rest = text.strip_prefix(|c: char| c.is_ascii_uppercase());
+        return rest.is_some_and(|rest| glob(pattern, rest));
+    }
     let Some((head, rest)) = pattern.split_once('*') else { return pattern == text };
     let Some(mut text) = text.strip_prefix(head) else { return false };
     let mut rest = rest;
@@ -220,15 +228,25 @@ mod tests {
 
     #[test]
     fn a_map_finds_what_its_patterns_match() {
-        let patterns =
-            ["open", "*.open", "os.*", "*.*open*", "*escape*", "**", "a*.b", "*.x_*_y", "os.open"];
+        let patterns = [
+            "open", "*.open", "os.*", "*.*open*", "*escape*", "**", "a*.b", "*.x_*_y", "os.open",
+            "[A-Z]*",
+        ];
         let mut map = PathMap::default();
         for pattern in patterns {
             map.insert(pattern, pattern);
         }
-        for path in
-            ["open", "os.open", "f().reopened", "escape", "ab.b", "z.x_1_y", "os.path.join", ""]
-        {
+        for path in [
+            "open",
+            "os.open",
+            "f().reopened",
+            "escape",
+            "ab.b",
+            "z.x_1_y",
+            "os.path.join",
+            "User",
+            "",
+        ] {
             let expected: Vec<&str> = patterns
                 .into_iter()
                 .filter(|pattern| PathPattern::new(pattern).matches(path))
@@ -250,5 +268,8 @@ mod tests {
         check("*sanitize*", "_sanitize_name", true);
         check("*.get_*_or_*", "x.get_a_or_b", true);
         check("*.get_*_or_*", "x.get_a", false);
+        check("[A-Z]*", "User", true);
+        check("[A-Z]*", "user", false);
+        check("*.[A-Z]*", "Shop.User", true);
     }
 }

@@ -45,6 +45,9 @@ pub(crate) struct RuleFile {
     /// In faithful mode, parameters count as well: what libraries are handed. With `built`, once joined to other text.
     #[serde(default)]
     pub(crate) parameters: bool,
+    /// Names of parameters that tell the caller what they are for, such as `command`: these do not count by themselves.
+    #[serde(default)]
+    pub(crate) announced: Option<Pattern>,
     /// In faithful mode, parameters of functions that the file exports count as well.
     #[serde(default)]
     pub(crate) library: bool,

@@ -6,12 +6,16 @@ use tree_sitter::Node;
 
 use super::{Lowering, statement::returning};
 use crate::{
-    ir::{Arg, Expr, ExprKind, Param, Stmt, StmtKind, Type},
+    ir::{Arg, Expr, ExprKind, Function, Param, Range, Stmt, StmtKind, Type},
     lower::{
         front_end::{FrontEnd, named, range, unknown},
         make,
     },
 };
+
+/// What stands around a text.
+const PAIRS: &[(&str, &str)] =
+    &[("'", "'"), ("\"", "\""), ("[", "]"), ("(", ")"), ("{", "}"), ("<", ">")];
 
 /// The keyword a block is given under.
 const BLOCK: &str = "&block";
@@ -29,10 +33,19 @@ impl<'a> Lowering<'a, '_> {
             Some(method) => self.source.text(method),
             None => "call",
         };
+        if method == "permit" && holds_empty_hash(node) {
+            args.push(Arg { name: Some("open"), value: Expr::new(ExprKind::Bool(true), at) });
+        }
         let Some(receiver) = node.child_by_field_name("receiver") else {
+            if matches!(method, "scope" | "define_method") {
+                self.defined(&mut args);
+            }
             return make::called(method, args, at);
         };
-        let base = self.expr(receiver);
+        let mut base = self.expr(receiver);
+        if matches!(method, "sub" | "sub!") {
+            mark_pair(&mut base, &mut args, at);
+        }
         if method == "new" && is_class(&base) {
             return Expr::new(ExprKind::Construct { callee: Box::new(base), args }, at);
         }
@@ -45,6 +58,29 @@ impl<'a> Lowering<'a, '_> {
             return Expr::new(kind, at);
         }
         make::method_called(base, method, args, at)
+    }
+
+    /// `scope :named, ->(name) { .. }` and `define_method(:name) { .. }` define methods.
+    fn defined(&mut self, args: &mut Vec<Arg<'a>>) {
+        let name = match args.first().map(|arg| &arg.value.kind) {
+            Some(ExprKind::Str(Cow::Borrowed(name))) => *name,
+            _ => return,
+        };
+        let closure =
+            args.iter().position(|arg| matches!(arg.value.kind, ExprKind::Closure { .. }));
+        let Some(closure) = closure else { return };
+        if let ExprKind::Closure { params, body } = args.remove(closure).value.kind {
+            self.program.functions.push(Function {
+                name,
+                class: self.class,
+                params,
+                returns: Type::default(),
+                decorators: Vec::new(),
+                body,
+                top_level: false,
+                constructor: false,
+            });
+        }
     }
 
     /// Arguments; `key: value` and the entries of a hash given last are keywords.
@@ -175,8 +211,12 @@ impl<'a> Lowering<'a, '_> {
             if name.starts_with(|c: char| c.is_ascii_uppercase())
                 && name.chars().any(|c| c.is_ascii_lowercase()));
         let mut values: Vec<Expr<'a>> = inner.into_iter().map(|child| self.expr(child)).collect();
-        if is_method {
-            let args = make::args(values);
+        // `DB["select ..."]`: no key has a blank in it and a value put into it.
+        // Neither does one start like an XPath.
+        let is_query = matches!(values.as_slice(), [Expr { kind: ExprKind::Format(parts), .. }]
+            if matches!(parts.first().map(|part| &part.kind), Some(ExprKind::Str(text)) if text.contains(' ') || text.starts_with('/')));
+        if is_method || is_query {
+            let args = values.into_iter().map(|value| Arg { name: None, value }).collect();
             return make::method_called(base, "[]", args, at);
         }
         let index = match values.pop() {
@@ -264,6 +304,37 @@ impl<'a> Lowering<'a, '_> {
         match node.child_by_field_name("body") {
             Some(body) => self.closure_with(body, params),
             None => unknown(node, Vec::new()),
+        }
+    }
+}
+
+/// `permit(user: {})`: an empty hash among the arguments stands for anything.
+fn holds_empty_hash(node: Node<'_>) -> bool {
+    let mut stack: Vec<Node<'_>> = node.child_by_field_name("arguments").into_iter().collect();
+    while let Some(at) = stack.pop() {
+        if at.kind() == "hash" && at.named_child_count() == 0 {
+            return true;
+        }
+        let mut cursor = at.walk();
+        stack.extend(at.named_children(&mut cursor));
+    }
+    false
+}
+
+/// `x.sub("[", "").sub("]", "")` takes off a pair, once: both calls get the argument `paired`.
+fn mark_pair<'a>(before: &mut Expr<'a>, args: &mut Vec<Arg<'a>>, at: Range) {
+    let ExprKind::Call { callee, args: first } = &mut before.kind else { return };
+    if !matches!(callee.kind, ExprKind::Attribute { name: "sub" | "sub!", .. }) {
+        return;
+    }
+    let text = |args: &[Arg<'a>]| match args.first().map(|arg| &arg.value.kind) {
+        Some(ExprKind::Str(text)) => Some(text.to_string()),
+        _ => None,
+    };
+    let (Some(left), Some(right)) = (text(first), text(args)) else { return };
+    if PAIRS.contains(&(left.as_str(), right.as_str())) {
+        for args in [first, args] {
+            args.push(Arg { name: Some("paired"), value: Expr::new(ExprKind::Bool(true), at) });
         }
     }
 }

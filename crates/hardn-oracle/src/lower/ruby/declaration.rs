@@ -25,6 +25,10 @@ impl<'a> Lowering<'a, '_> {
         let mut statements = Vec::new();
         if let Some(superclass) = node.child_by_field_name("superclass") {
             // `class A < B` stands as a call, so that rules can ask what a class is.
+            if let Some(parent) = superclass.named_child(0) {
+                let parent = self.source.text(parent);
+                self.program.supers.entry(name).or_default().push(parent);
+            }
             let parent = self.exprs(superclass);
             let args = make::args(parent);
             let at = range(superclass);
@@ -58,7 +62,8 @@ impl<'a> Lowering<'a, '_> {
             decorators: Vec::new(),
             body,
             top_level: false,
-            constructor: self.class.is_some() && name == "initialize",
+            constructor: self.class.is_some()
+                && (name == "initialize" || self.filters.contains(name)),
         });
     }
 

@@ -21,6 +21,10 @@ use crate::{
 /// What frameworks call the request and its parts: as good as variables, so that checks of their elements hold.
 const REQUEST: &[&str] = &["params", "cookies", "request", "session", "headers"];
 
+/// What registers methods of a controller that run before its actions.
+const FILTERS: &[&str] =
+    &["before_action", "prepend_before_action", "append_before_action", "before_filter"];
+
 pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
     let mut lowering = Lowering {
         source: Source { code },
@@ -30,6 +34,7 @@ pub(super) fn lower<'a>(root: Node<'_>, code: &'a str) -> Program<'a> {
         locals: BTreeSet::new(),
         fields: BTreeSet::new(),
         methods: BTreeSet::new(),
+        filters: BTreeSet::new(),
         heredocs: BTreeMap::new(),
         in_loop: false,
     };
@@ -50,6 +55,8 @@ struct Lowering<'a, 't> {
     fields: BTreeSet<&'a str>,
     /// Methods of the file.
     methods: BTreeSet<&'a str>,
+    /// Methods that run before all others of their class.
+    filters: BTreeSet<&'a str>,
     /// Where a here-document begins to the text that follows further down.
     heredocs: BTreeMap<usize, Node<'t>>,
     /// Directly inside a `while`, `until` or `for`, not in a block within it.
@@ -102,11 +109,16 @@ impl<'a, 't> Lowering<'a, 't> {
                 }
                 "call" => {
                     let method = self.source.field(node, "method");
-                    if matches!(method, "attr_reader" | "attr_accessor")
+                    let names = match method {
+                        "attr_reader" | "attr_accessor" => Some(&mut self.fields),
+                        _ if FILTERS.contains(&method) => Some(&mut self.filters),
+                        _ => None,
+                    };
+                    if let Some(names) = names
                         && let Some(args) = node.child_by_field_name("arguments")
                     {
                         for arg in named(args) {
-                            self.fields.insert(self.source.text(arg).trim_start_matches(':'));
+                            names.insert(self.source.text(arg).trim_start_matches(':'));
                         }
                     }
                 }
