@@ -21,4 +21,7 @@ pub use error::{OracleError, Result};
 
 pub use output::{Colours, write_jsonl, write_sarif, write_text};
 pub use rules::{Rule, RuleInfo, RuleSet, SampleFailure, SampleReport};
-pub use scan::{FileResult, ScanOptions, scan_paths, scan_text};
+pub use scan::{
+    Baseline, FileResult, ScanCache, ScanFilter, ScanOptions, ScanSummary, ScanWarning, Suppressed,
+    apply_suppressions, fingerprints, scan_paths, scan_text, today,
+};

@@ -10,6 +10,7 @@ use std::{
 use hardn_types::{Cwe, Language};
 use include_dir::{Dir, include_dir};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::{
     index::Index,
@@ -176,8 +177,8 @@ impl RuleSet {
 
     /// The rules of a language, and of the one it adds to.
     fn compiled(&self, language: Language) -> Result<Option<Index>> {
-        let folders = self.languages.iter().filter(|(folder, _)| applies(**folder, language));
-        let rules: Vec<Arc<Rule>> = folders.flat_map(|(_, group)| group.rules()).cloned().collect();
+        let rules: Vec<Arc<Rule>> =
+            self.groups(language).flat_map(Group::rules).cloned().collect();
         let index = Index::new(&rules, language)?;
         Ok(Some(index).filter(|index| !index.covers.is_empty()))
     }
@@ -193,12 +194,37 @@ impl RuleSet {
         self.rules().map(AsRef::as_ref).filter(|rule| rule.file.kind != Kind::Shared)
     }
 
+    /// Whether there is a rule file for a language.
+    pub(crate) fn has(&self, language: Language) -> bool {
+        self.groups(language).any(|group| !group.files.is_empty())
+    }
+
+    /// A hash of every rule file that has a say in a language.
+    pub(crate) fn digest(&self, language: Language) -> String {
+        let mut hash = Sha256::new();
+        for (id, text) in self.groups(language).flat_map(|group| &group.files) {
+            for part in [id, text] {
+                hash.update((part.len() as u64).to_le_bytes());
+                hash.update(part);
+            }
+        }
+        format!("{:x}", hash.finalize())
+    }
+
+    fn groups(&self, language: Language) -> impl Iterator<Item = &Group> {
+        let folders = self.languages.iter();
+        folders.filter(move |(folder, _)| applies(**folder, language)).map(|(_, group)| group)
+    }
+
     /// One rule.
     ///
     /// # Errors
     /// [`OracleError::NoSuchRule`], with the id most like it.
     pub fn show(&self, id: &str) -> Result<&Rule> {
-        if let Some(rule) = self.list().find(|rule| rule.id == id) {
+        let folder = id.split('/').next().and_then(|folder| folder.parse().ok());
+        let group = folder.and_then(|folder: Language| self.languages.get(&folder));
+        let mut rules = group.into_iter().flat_map(Group::rules).map(AsRef::as_ref);
+        if let Some(rule) = rules.find(|rule| rule.id == id && rule.file.kind != Kind::Shared) {
             return Ok(rule);
         }
         let nearest =
