@@ -45,6 +45,16 @@ pub enum OracleError {
         /// What is wrong, with the place.
         message: String,
     },
+    /// A labelled corpus is not what it should be.
+    #[error("`{}` line {line}: not a labelled record: {message}", path.display())]
+    Corpus {
+        /// Which file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
     /// Somebody asked to stop.
     #[error("interrupted")]
     Interrupted,

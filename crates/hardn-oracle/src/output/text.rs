@@ -93,8 +93,7 @@ fn marked(code: &str, span: Span) -> (String, String, String) {
     } else {
         (0, length)
     };
-    let (head, tail) =
-        (if first > 0 { "…" } else { "" }, if last < length { "…" } else { "" });
+    let (head, tail) = (if first > 0 { "…" } else { "" }, if last < length { "…" } else { "" });
     let shown: String = code.chars().skip(first).take(last - first).collect();
     // Tabs stay tabs, so that the mark stands where the code does.
     let before = shown.chars().take(start - first).map(|c| if c == '\t' { '\t' } else { ' ' });

@@ -192,7 +192,12 @@ mod tests {
     fn a_finding_stays_known_when_lines_move() {
         let one = "def f(x):\n    return eval(x)\n";
         check(one, one, 0, 0);
-        check(one, "import os\n\n\ndef g():\n    return 1\n\n\ndef f(x):\n      return  eval(x)\n", 0, 0);
+        check(
+            one,
+            "import os\n\n\ndef g():\n    return 1\n\n\ndef f(x):\n      return  eval(x)\n",
+            0,
+            0,
+        );
         check(one, "def f(x):\n    return eval(x + 1)\n", 1, 1);
         check(one, "def f(x):\n    return eval(x)\n\n\ndef g(x):\n    return eval(x)\n", 1, 0);
         check("def f(x):\n    return eval(x)\n\n\ndef g(x):\n    return eval(x)\n", one, 0, 1);

@@ -26,13 +26,8 @@ impl ScanFilter {
     /// Takes away what is not wanted.
     pub fn apply(&self, results: &mut [FileResult]) {
         for result in results {
-            result
-                .analysis
-                .findings
-                .retain(|finding| self.accepts(&finding.rule, &finding.cwe));
-            result
-                .suppressed
-                .retain(|gone| self.accepts(&gone.finding.rule, &gone.finding.cwe));
+            result.analysis.findings.retain(|finding| self.accepts(&finding.rule, &finding.cwe));
+            result.suppressed.retain(|gone| self.accepts(&gone.finding.rule, &gone.finding.cwe));
         }
     }
 }

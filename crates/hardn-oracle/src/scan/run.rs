@@ -287,9 +287,8 @@ mod tests {
         assert!(results.iter().all(|result| result.analysis.findings.len() == 1));
         let missing = root.join("missing.py");
         let go_on = |_, _| ControlFlow::Continue(());
-        let error =
-            scan_paths(Oracle::shared(), &[missing], &ScanOptions::default(), None, &go_on)
-                .unwrap_err();
+        let error = scan_paths(Oracle::shared(), &[missing], &ScanOptions::default(), None, &go_on)
+            .unwrap_err();
         assert!(error.to_string().contains("missing.py"));
         let stop = |_, _| ControlFlow::Break(());
         let broken =
@@ -321,10 +320,7 @@ mod tests {
             &["a.py", "a_pb.py", "m.py", "keep.py", "skip.py"],
         );
         for glob in ["deep", "sub/**", "keep.*", "sub/deep/"] {
-            check(
-                ScanOptions { exclude: vec![glob.to_owned()], ..Default::default() },
-                &["a.py"],
-            );
+            check(ScanOptions { exclude: vec![glob.to_owned()], ..Default::default() }, &["a.py"]);
         }
     }
 

@@ -106,7 +106,9 @@ fn suppress(result: &mut FileResult, today: &str) {
         }
         match &directive.until {
             Some(until) if !is_date(until) => {
-                warn(format!("the suppression of {ids} ends at `{until}`, which is no date and does nothing: write `until=2027-01-31`"));
+                warn(format!(
+                    "the suppression of {ids} ends at `{until}`, which is no date and does nothing: write `until=2027-01-31`"
+                ));
                 continue;
             }
             Some(until) if until.as_str() < today => {
@@ -228,12 +230,48 @@ mod tests {
     #[test]
     fn the_line_and_the_line_above_in_every_syntax() {
         let python = Language::Python;
-        check("def f(x):\n    return eval(x)  # hardn: ignore[cwe-094] reason=\"own\"\n", python, 0, 1, "");
-        check("def f(x):\n    # hardn: ignore[cwe-94] reason='own'\n    # more\n\n    return eval(x)\n", python, 0, 1, "");
-        check("void f(const char *x) {\n    /* hardn: ignore[CWE-134] reason=\"own\" */ printf(x);\n}\n", Language::C, 0, 1, "");
-        check("void f(const char *x) {\n    /*\n     * hardn: ignore[cwe-134] reason=\"own\" */\n    printf(x);\n}\n", Language::C, 0, 1, "");
-        check("function f(x) {\n    // hardn: ignore[cwe-094] reason=\"own\"\n    eval(x);\n}\n", Language::JavaScript, 0, 1, "");
-        check("def f(x)\n  eval(x) # hardn:ignore[cwe-094] reason=\"own\"\nend\n", Language::Ruby, 0, 1, "");
+        check(
+            "def f(x):\n    return eval(x)  # hardn: ignore[cwe-094] reason=\"own\"\n",
+            python,
+            0,
+            1,
+            "",
+        );
+        check(
+            "def f(x):\n    # hardn: ignore[cwe-94] reason='own'\n    # more\n\n    return eval(x)\n",
+            python,
+            0,
+            1,
+            "",
+        );
+        check(
+            "void f(const char *x) {\n    /* hardn: ignore[CWE-134] reason=\"own\" */ printf(x);\n}\n",
+            Language::C,
+            0,
+            1,
+            "",
+        );
+        check(
+            "void f(const char *x) {\n    /*\n     * hardn: ignore[cwe-134] reason=\"own\" */\n    printf(x);\n}\n",
+            Language::C,
+            0,
+            1,
+            "",
+        );
+        check(
+            "function f(x) {\n    // hardn: ignore[cwe-094] reason=\"own\"\n    eval(x);\n}\n",
+            Language::JavaScript,
+            0,
+            1,
+            "",
+        );
+        check(
+            "def f(x)\n  eval(x) # hardn:ignore[cwe-094] reason=\"own\"\nend\n",
+            Language::Ruby,
+            0,
+            1,
+            "",
+        );
     }
 
     #[test]
@@ -243,16 +281,39 @@ mod tests {
         check(&with("hardn: ignore[cwe-089] reason=\"own\""), python, 1, 0, "suppresses nothing");
         check(&with("hardn: ignore[cwe-094]"), python, 1, 0, "no reason");
         check(&with("hardn: ignore reason=\"own\""), python, 1, 0, "names no class");
-        check(&with("hardn: ignore[cwe-094] reason=\"own\" until=2026-11-20"), python, 1, 0, "expired");
+        check(
+            &with("hardn: ignore[cwe-094] reason=\"own\" until=2026-11-20"),
+            python,
+            1,
+            0,
+            "expired",
+        );
         check(&with("hardn: ignore[cwe-094] reason=\"own\" until=2026-11-21"), python, 0, 1, "");
         check(&with("hardn: ignore[cwe-094] reason=\"own\" until=soon"), python, 1, 0, "no date");
-        check(&with("hardn: ignore[python/cwe-094-code-execution, cwe-001] reason=\"own\""), python, 0, 1, "");
-        check("def f(x):\n    y = \"# hardn: ignore[cwe-094] reason='own'\"; return eval(x)\n", python, 1, 0, "");
+        check(
+            &with("hardn: ignore[python/cwe-094-code-execution, cwe-001] reason=\"own\""),
+            python,
+            0,
+            1,
+            "",
+        );
+        check(
+            "def f(x):\n    y = \"# hardn: ignore[cwe-094] reason='own'\"; return eval(x)\n",
+            python,
+            1,
+            0,
+            "",
+        );
     }
 
     #[test]
     fn days_become_dates() {
-        for (day, expected) in [(0, "1970-01-01"), (11_016, "2000-02-29"), (20_778, "2026-11-21"), (19_722, "2023-12-31")] {
+        for (day, expected) in [
+            (0, "1970-01-01"),
+            (11_016, "2000-02-29"),
+            (20_778, "2026-11-21"),
+            (19_722, "2023-12-31"),
+        ] {
             assert_eq!(date(day), expected);
         }
     }
