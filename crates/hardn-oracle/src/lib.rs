@@ -3,6 +3,7 @@
 //! A grammar's tree is lowered to one small common form; two analyses run over it: `flow` (taint, constants, patterns)
 //! and, for C and C++, `memory` (sizes, ranges, null and freed states). Rules say what to look for.
 
+mod card;
 mod engine;
 mod error;
 mod flow;
@@ -16,9 +17,16 @@ mod rules;
 mod scan;
 mod walk;
 
+pub use card::{Agreement, CorpusInfo, LanguageScore, OracleCard, PairScore, Score, oracle_card};
 pub use engine::{ENGINE, Mode, Oracle};
 pub use error::{OracleError, Result};
 
 pub use output::{Colours, write_jsonl, write_sarif, write_text};
-pub use rules::{Rule, RuleInfo, RuleSet, SampleFailure, SampleReport};
-pub use scan::{FileResult, ScanOptions, scan_paths, scan_text};
+pub use rules::{
+    Coverage, CoverageCell, CoverageList, CoverageRow, ModelReport, Rule, RuleDetails, RuleInfo,
+    RuleSet, Sample, SampleFailure, SampleReport, new_rule,
+};
+pub use scan::{
+    Baseline, FileResult, ScanCache, ScanFilter, ScanOptions, ScanSummary, ScanWarning, Suppressed,
+    apply_suppressions, fingerprints, scan_paths, scan_text, today,
+};

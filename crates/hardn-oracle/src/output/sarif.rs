@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, io::Write};
 use hardn_types::{Finding, Span};
 use serde_sarif::sarif;
 
-use crate::{ENGINE, FileResult, Mode, Oracle, OracleError, Result};
+use crate::{ENGINE, FileResult, Mode, Oracle, OracleError, Result, fingerprints};
 
 /// Writes one SARIF log with one run.
 ///
@@ -46,8 +46,8 @@ pub fn write_sarif(
             Ok(descriptor)
         })
         .collect::<Result<Vec<_>>>()?;
-    let mut found = Vec::new();
-    let mut notifications = Vec::new();
+    let mut found: Vec<sarif::Result> = Vec::new();
+    let mut notifications: Vec<sarif::Notification> = Vec::new();
     for result in results {
         if let Some(why) = &result.analysis.not_analysed {
             let notification: sarif::Notification = serde_json::from_value(serde_json::json!({
@@ -57,12 +57,28 @@ pub fn write_sarif(
             }))?;
             notifications.push(notification);
         }
-        for finding in &result.analysis.findings {
-            found.push(result_of(
-                finding,
-                &result.path,
-                numbers.get(finding.rule.as_str()).copied(),
-            )?);
+        for odd in &result.warnings {
+            let mut place = serde_json::json!({"artifactLocation": {"uri": uri(&result.path)}});
+            if let Some(line) = odd.line {
+                place["region"] = serde_json::json!({"startLine": line});
+            }
+            notifications.push(serde_json::from_value(serde_json::json!({
+                "level": "warning",
+                "message": {"text": odd.message},
+                "locations": [{"physicalLocation": place}],
+            }))?);
+        }
+        let number = |finding: &Finding| numbers.get(finding.rule.as_str()).copied();
+        for (finding, print) in result.analysis.findings.iter().zip(fingerprints(result)) {
+            let mut json = result_of(finding, &result.path, number(finding));
+            json["partialFingerprints"] = serde_json::json!({"hardnFingerprint/v1": print});
+            found.push(serde_json::from_value(json)?);
+        }
+        for gone in &result.suppressed {
+            let mut json = result_of(&gone.finding, &result.path, number(&gone.finding));
+            json["suppressions"] =
+                serde_json::json!([{"kind": "inSource", "justification": gone.reason}]);
+            found.push(serde_json::from_value(json)?);
         }
     }
     let mut classes: Vec<u16> =
@@ -111,7 +127,7 @@ pub fn write_sarif(
     Ok(())
 }
 
-fn result_of(finding: &Finding, path: &str, rule: Option<i64>) -> Result<sarif::Result> {
+fn result_of(finding: &Finding, path: &str, rule: Option<i64>) -> serde_json::Value {
     let mut json = serde_json::json!({
         "ruleId": finding.rule,
         "level": "warning",
@@ -129,7 +145,7 @@ fn result_of(finding: &Finding, path: &str, rule: Option<i64>) -> Result<sarif::
             .collect();
         json["codeFlows"] = serde_json::json!([{"threadFlows": [{"locations": steps}]}]);
     }
-    Ok(serde_json::from_value(json)?)
+    json
 }
 
 fn location(path: &str, span: Span, message: Option<&str>) -> serde_json::Value {

@@ -1,5 +1,8 @@
 //! The command as a user runs it.
 
+mod rules;
+mod scan;
+
 use std::{
     fs,
     path::Path,
@@ -10,7 +13,12 @@ use hardn_models::{LAB_SPECIALS, LlamaConfig, Model, SaveDtype, train_bpe};
 use serde_json::{Value, json};
 
 fn hardn(folder: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_hardn")).args(args).current_dir(folder).output().unwrap()
+    Command::new(env!("CARGO_BIN_EXE_hardn"))
+        .args(args)
+        .current_dir(folder)
+        .env("XDG_CACHE_HOME", folder.join(".cache"))
+        .output()
+        .unwrap()
 }
 
 #[track_caller]
@@ -180,26 +188,4 @@ fn inspection_prints_json_lines_and_nothing_else() {
         )
     };
     assert_eq!(twice(), twice());
-}
-
-#[test]
-fn scan_says_by_its_exit_status_whether_it_found_something() {
-    let place = tempfile::tempdir().unwrap();
-    let folder = place.path();
-    fs::write(folder.join("bad.py"), "import os\ndef f(name):\n    os.system(\"ls \" + name)\n")
-        .unwrap();
-    fs::write(folder.join("good.py"), "def f(a):\n    return a + 1\n").unwrap();
-    let output = hardn(folder, &["scan", "--json", "bad.py", "good.py"]);
-    assert_eq!(output.status.code(), Some(1));
-    let row: Value =
-        serde_json::from_slice(output.stdout.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
-    assert_eq!(
-        (&row["path"], &row["cwe"], &row["line"]),
-        (&json!("bad.py"), &json!([78]), &json!(3))
-    );
-    succeeds(folder, &["scan", "good.py"]);
-    fails(folder, &["scan", "missing.py"], 2, "missing.py");
-    let sarif = hardn(folder, &["scan", "--format", "sarif", "bad.py"]);
-    let sarif: Value = serde_json::from_slice(&sarif.stdout).unwrap();
-    assert_eq!(sarif["version"], "2.1.0");
 }
