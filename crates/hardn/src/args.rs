@@ -672,6 +672,9 @@ pub(crate) struct BenchArgs {
     /// Steps timed of each
     #[arg(long, default_value_t = 20)]
     pub(crate) steps: usize,
+    /// A folder of code for `scan`; without it, the rules' own samples are scanned
+    #[arg(long)]
+    pub(crate) snippets: Option<PathBuf>,
     /// Write the table to this file
     #[arg(long)]
     pub(crate) write: Option<PathBuf>,

@@ -1,92 +1,30 @@
-//! `hardn bench`: speed as a ratio to a named peer, side by side in one run.
+//! One training step beside PyTorch + PEFT.
 
 use std::{
-    fmt::Write as _,
     io::{BufRead, BufReader, Write as _},
     path::Path,
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::{Arc, atomic::AtomicBool},
+    sync::atomic::AtomicBool,
     time::Instant,
 };
 
-use hardn_decode::{DecoderConfig, LocalGenerator};
-use hardn_models::{DecodeModel, Tokenizer};
-use hardn_oracle::{Mode, Oracle};
+use hardn_models::Tokenizer;
 use hardn_train::{Progress, Recipe, StepUpdate, TrainingData, UtilityItem, train};
-use hardn_types::{Language, Prompt, write_atomic};
-use rayon::prelude::*;
+use hardn_types::Language;
 use serde_json::{Value, json};
 
+use super::{Row, median};
 use crate::{
     args::BenchArgs,
     assets,
     failure::{Failure, Outcome},
     harden::{config::WorldConfig, inputs},
-    output::{put, put_json},
 };
 
 /// Rows of the benchmark's batch, and tokens of each.
 const BATCH: (usize, usize) = (16, 128);
-const PEER_SCRIPT: &str = include_str!("../../../../bench/peer_lora_step.py");
 
-struct Row {
-    what: String,
-    ours: String,
-    peer: String,
-    ratio: String,
-}
-
-pub(crate) fn run(args: BenchArgs) -> Outcome {
-    let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
-    if let Some(unknown) =
-        args.only.iter().find(|name| !["lora-step", "decode", "scan"].contains(&name.as_str()))
-    {
-        return Err(Failure::new(format!("there is no benchmark `{unknown}`"))
-            .help("lora-step, decode or scan"));
-    }
-    let mut rows = Vec::new();
-    if wanted("lora-step") {
-        rows.push(lora_step(&args)?);
-    }
-    if wanted("decode") {
-        rows.push(decode(&args)?);
-    }
-    if wanted("scan") {
-        rows.push(scan()?);
-    }
-    if args.json {
-        for row in &rows {
-            put_json(
-                &json!({"what": row.what, "ours": row.ours, "peer": row.peer, "ratio": row.ratio}),
-            )?;
-        }
-    }
-    let table = table(&rows);
-    if let Some(path) = &args.write {
-        let threads = rayon::current_num_threads();
-        let text = format!(
-            "# Benchmarks\n\nMeasured by `hardn bench --peer-python .venv/bin/python --write BENCHMARKS.md` on {threads} threads; \
-             `scripts/peers.sh` makes the environment of the peers. Ours and the peer's steps alternate in one run; each figure is the \
-             median. Ratios below 1 are in our favour. Speed depends on the machine: measure on yours.\n\n{table}"
-        );
-        write_atomic(path, text.as_bytes())?;
-    }
-    if args.json { Ok(()) } else { put(&table) }
-}
-
-fn table(rows: &[Row]) -> String {
-    let mut text =
-        String::from("| what | hardn | peer | hardn / peer |\n| --- | --- | --- | --- |\n");
-    for row in rows {
-        let _ = writeln!(text, "| {} | {} | {} | {} |", row.what, row.ours, row.peer, row.ratio);
-    }
-    text
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
+const PEER_SCRIPT: &str = include_str!("../../../../../bench/peer_lora_step.py");
 
 /// The peer: a Python process that does one step for each line it is given.
 struct Peer {
@@ -161,7 +99,7 @@ impl Progress for Turns<'_> {
 }
 
 /// One LoRA step: forward, backward, clipping, AdamW.
-fn lora_step(args: &BenchArgs) -> Outcome<Row> {
+pub(super) fn lora_step(args: &BenchArgs) -> Outcome<Row> {
     let folder = assets::model_folder(&args.model)?;
     let tokenizer = Tokenizer::load(&folder)?;
     let mut model = assets::load_model(&args.model, None)?;
@@ -264,70 +202,4 @@ fn texts(tokenizer: &Tokenizer, n: usize, length: usize) -> Outcome<Vec<UtilityI
         }
     }
     Err(Failure::new("the lab has too little text for this tokenizer"))
-}
-
-/// Tokens a second of batched sampling.
-fn decode(args: &BenchArgs) -> Outcome<Row> {
-    let tokenizer = Arc::new(assets::load_tokenizer(&args.model)?);
-    let model = assets::load_model(&args.model, None)?;
-    let config = DecoderConfig::load("plain", &["max_new_tokens=64".to_owned()])?;
-    let fingerprint = model.fingerprint()?;
-    let world = inputs::world(&WorldConfig::default())?;
-    let prompts: Vec<Prompt> = world
-        .scenarios
-        .iter()
-        .take(16)
-        .map(|scenario| Prompt {
-            task: scenario.id.clone(),
-            text: scenario.prompt.clone(),
-            indices: (0..16).collect(),
-        })
-        .collect();
-    let generator = LocalGenerator::new(
-        Arc::new(DecodeModel::new(&model)?),
-        tokenizer,
-        fingerprint,
-        config,
-        1,
-    )?;
-    let start = Instant::now();
-    generator.draw_samples("bench", &prompts, &mut |_| Ok(()))?;
-    let rate = generator.n_tokens() as f64 / start.elapsed().as_secs_f64();
-    Ok(Row {
-        what: format!("sampling from {}, 16 prompts x 16 samples", args.model),
-        ours: format!("{rate:.0} tokens/s"),
-        peer: "not measured".to_owned(),
-        ratio: "–".to_owned(),
-    })
-}
-
-/// Snippets a second of the oracle.
-fn scan() -> Outcome<Row> {
-    let world = inputs::world(&WorldConfig::default())?;
-    let programs: Vec<(String, Language)> = world
-        .scenarios
-        .iter()
-        .flat_map(|scenario| {
-            scenario
-                .solutions
-                .iter()
-                .map(|s| (format!("{}{}", scenario.prompt, s.text), scenario.language))
-        })
-        .collect();
-    let oracle = Oracle::embedded();
-    let start = Instant::now();
-    let mut n = 0;
-    while start.elapsed().as_secs_f64() < 2.0 {
-        programs.par_iter().for_each(|(code, language)| {
-            std::hint::black_box(oracle.analyse(code, *language, Mode::Snippet));
-        });
-        n += programs.len();
-    }
-    let rate = n as f64 / start.elapsed().as_secs_f64();
-    Ok(Row {
-        what: "the oracle on the lab's snippets".to_owned(),
-        ours: format!("{rate:.0} snippets/s"),
-        peer: "not measured".to_owned(),
-        ratio: "–".to_owned(),
-    })
 }
