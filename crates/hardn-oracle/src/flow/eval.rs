@@ -557,7 +557,12 @@ impl<'p> Flow<'p, '_> {
             }
             _ => {
                 let second = self.eval_value(right, state);
-                if op == BinaryOp::Mod && self.language == Language::Python {
+                let formats = match self.language {
+                    Language::Python => true,
+                    Language::Ruby => first.text.is_some(),
+                    _ => false,
+                };
+                if op == BinaryOp::Mod && formats {
                     let items: Vec<Value<'p>> = match &right.kind {
                         ExprKind::Tuple(items) => {
                             items.iter().map(|item| self.eval_value(item, state)).collect()
