@@ -408,6 +408,13 @@ impl<'p> Flow<'p, '_> {
                     call.args.iter().map(|(_, _, value)| value.clone()).collect();
                 self.closure(params, body, &given, state)
             }
+            None if let Some(ExprKind::Closure { params, body }) = called_closure(&call)
+                && self.language == Language::Ruby =>
+            {
+                let given: Vec<Value<'p>> =
+                    call.args.iter().map(|(_, _, value)| value.clone()).collect();
+                self.closure(params, body, &given, state)
+            }
             None if literal => Self::all_parts(&call),
             Some((summary, method)) => self.apply_summary(&call, summary, *method),
             None if own.is_some() => Self::all_parts(&call),
@@ -578,6 +585,12 @@ fn constant<'p>(call: &Call<'p>) -> Option<&'p str> {
         }
         _ => None,
     }
+}
+
+/// Ruby: the closure that `f.call(x)` runs.
+fn called_closure<'p>(call: &Call<'p>) -> Option<&'p ExprKind<'p>> {
+    let (_, value) = call.receiver.as_ref().filter(|_| call.name == "call")?;
+    value.function.map(|expr| &expr.kind)
 }
 
 /// The last part of `A::B`.

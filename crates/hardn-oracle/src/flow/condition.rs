@@ -8,7 +8,7 @@ use super::{
     value::{Constant, Value},
 };
 use crate::{
-    ir::{Expr, ExprKind, Stmt},
+    ir::{Arg, Expr, ExprKind, Stmt},
     rules::Condition,
 };
 
@@ -98,15 +98,31 @@ fn is_key(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
 
 /// Whether it is a call whose result tells nothing of what it is given.
 fn conceals(expr: &Expr<'_>) -> bool {
-    let ExprKind::Call { callee, .. } = &expr.kind else { return false };
+    let ExprKind::Call { callee, args } = &expr.kind else { return false };
     let (ExprKind::Name(name) | ExprKind::Attribute { name, .. }) = &callee.kind else {
         return false;
     };
+    let all = |arg: &Arg<'_>| matches_all(&arg.value, name.starts_with('g'));
+    if matches!(*name, "sub" | "sub!" | "gsub" | "gsub!") && args.first().is_some_and(all) {
+        return true;
+    }
+    if matches!(callee.root(), Some("BCrypt" | "SCrypt" | "Argon2" | "Digest")) {
+        return true;
+    }
     let name = name.to_lowercase();
     let parts = ["hash", "encrypt", "mask", "redact", "digest", "censor"];
     ["len", "length", "size", "bool", "type", "id", "isinstance"].contains(&name.as_str())
         || name.ends_with('?')
         || parts.iter().any(|part| name.contains(part))
+}
+
+/// Ruby: a regular expression that covers a whole text, if need be character by character.
+fn matches_all(expr: &Expr<'_>, each: bool) -> bool {
+    let ExprKind::Construct { args, .. } = &expr.kind else { return false };
+    match args.first().map(|arg| &arg.value.kind) {
+        Some(ExprKind::Str(text)) => text == ".+" || text == ".*" || (each && text == "."),
+        _ => false,
+    }
 }
 
 /// Whether a name like this stands in a block that is handed over.

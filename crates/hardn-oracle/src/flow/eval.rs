@@ -21,6 +21,9 @@ const ALWAYS_TRUE: &str = "->true";
 /// The path of a function that returns `nil` whatever it is given.
 const NIL_FUNCTION: &str = "nil()";
 
+/// The text of a hash in Ruby, by which rules know one.
+const HASH_TEXT: &str = "{}";
+
 impl<'p> Flow<'p, '_> {
     pub(super) fn eval_value(&mut self, expr: &'p Expr<'p>, state: &mut State<'p>) -> Value<'p> {
         match &expr.kind {
@@ -88,6 +91,9 @@ impl<'p> Flow<'p, '_> {
             }
             ExprKind::Dict(entries) => {
                 let mut value = Value { sequence: true, ..Value::default() };
+                if self.language == Language::Ruby {
+                    value.text = Some(HASH_TEXT.into());
+                }
                 for (key, item) in entries {
                     let mut name = None;
                     if let Some(key) = key {
@@ -329,6 +335,14 @@ impl<'p> Flow<'p, '_> {
         {
             return value.clone();
         }
+        if self.language == Language::Ruby
+            && name.starts_with(|c: char| c.is_ascii_uppercase())
+            && let Some(fields) = self.frame.class.and_then(|class| self.fields.get(class))
+            && let Some(value) = fields.get(&format!("self.{name}"))
+        {
+            // A constant of the class.
+            return value.clone();
+        }
         if let Some(value) = self.source_value(name, expr) {
             return value;
         }
@@ -567,7 +581,12 @@ impl<'p> Flow<'p, '_> {
             }
             _ => {
                 let second = self.eval_value(right, state);
-                if op == BinaryOp::Mod && self.language == Language::Python {
+                let formats = match self.language {
+                    Language::Python => true,
+                    Language::Ruby => first.text.is_some(),
+                    _ => false,
+                };
+                if op == BinaryOp::Mod && formats {
                     let items: Vec<Value<'p>> = match &right.kind {
                         ExprKind::Tuple(items) => {
                             items.iter().map(|item| self.eval_value(item, state)).collect()

@@ -62,6 +62,10 @@ const SAME_TEXT: &[&str] = &[
     "tap",
 ];
 
+/// Methods that put their arguments into what they are called on, or make an object of them.
+const FILLS: &[&str] =
+    &["sub", "gsub", "sub!", "gsub!", "insert", "prepend", "replace", "center", "new"];
+
 /// Methods whose result is what their block gives.
 const MAPS: &[&str] =
     &["map", "collect", "flat_map", "filter_map", "map!", "collect!", "to_h", "sum"];
@@ -106,6 +110,14 @@ impl<'p> Flow<'p, '_> {
             return concat(&parts.cloned().collect::<Vec<_>>());
         }
         let mut value = receiver.derived();
+        if FILLS.contains(&call.name) {
+            // What is put in; a pattern that comes first is not.
+            let first = usize::from(call.name.contains("sub"));
+            for (_, _, part) in call.args.iter().filter(|(name, ..)| name.is_none()).skip(first) {
+                value.absorb(&part.derived());
+            }
+            value.change(|atom| atom.built = true);
+        }
         value.sequence = receiver.sequence && !matches!(call.name, "first" | "last" | "[]");
         if let Some((_, expr, result)) = block {
             if MAPS.contains(&call.name) && matches!(expr.kind, ExprKind::Closure { .. }) {

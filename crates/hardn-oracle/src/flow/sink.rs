@@ -487,6 +487,12 @@ impl<'p> Flow<'p, '_> {
             return;
         }
         let path = match &target.kind {
+            // An instance variable of Ruby is no setting, though it stands as `self.name`.
+            ExprKind::Attribute { base, .. }
+                if self.language == Language::Ruby && base.range == target.range =>
+            {
+                None
+            }
             ExprKind::Attribute { .. } => target.dotted(&self.program.imports),
             // `defaults[:verify] = false`
             ExprKind::Subscript { base, index } if self.language == Language::Ruby => {

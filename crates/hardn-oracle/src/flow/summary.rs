@@ -285,7 +285,10 @@ impl<'p> Flow<'p, '_> {
                 atom.built |= built;
                 atom.trace = atom.trace.step(range, format!("is handed to `{name}`"));
             });
-            self.taint_reaches(Demand::inside(sink), sink.range, &value);
+            let file = &self.index.rules[sink.rule].file;
+            let parameters = file.parameters.then_some(file.built);
+            let demand = Demand { parameters, ..Demand::inside(sink) };
+            self.taint_reaches(demand, sink.range, &value);
         }
     }
 

@@ -37,14 +37,32 @@ impl<'a> Lowering<'a, '_> {
             args.push(Arg { name: Some("open"), value: Expr::new(ExprKind::Bool(true), at) });
         }
         let Some(receiver) = node.child_by_field_name("receiver") else {
-            if matches!(method, "scope" | "define_method") {
-                self.defined(&mut args);
+            match (method, args.as_slice()) {
+                ("scope" | "define_method", _) => self.defined(&mut args),
+                // `lambda { .. }` is its block.
+                (
+                    "lambda" | "proc",
+                    [
+                        Arg {
+                            name: Some(BLOCK),
+                            value: Expr { kind: ExprKind::Closure { .. }, .. },
+                        },
+                    ],
+                ) => return args.remove(0).value,
+                _ => {}
             }
             return make::called(method, args, at);
         };
         let mut base = self.expr(receiver);
         if matches!(method, "sub" | "sub!") {
             mark_pair(&mut base, &mut args, at);
+        }
+        // A reader that the class declares.
+        if args.is_empty()
+            && matches!(base.kind, ExprKind::Name("self"))
+            && self.fields.contains(method)
+        {
+            return Expr::new(super::field_of_self(method, at), at);
         }
         if method == "new" && is_class(&base) {
             return Expr::new(ExprKind::Construct { callee: Box::new(base), args }, at);
@@ -147,6 +165,7 @@ impl<'a> Lowering<'a, '_> {
                             | "scope_resolution"
                             | "simple_symbol"
                             | "identifier"
+                            | "regex"
                     )
                 });
                 if let (Some(inner), Some(plain)) = (inner, plain) {
