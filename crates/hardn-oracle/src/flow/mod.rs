@@ -201,8 +201,7 @@ impl<'p> Flow<'p, '_> {
             name: function.name,
             class: function.class,
             params: function.params.iter().map(|param| param.name).collect(),
-            entry: self.is_entry(function, None)
-                || self.language == Language::Python && self.handled.contains_key(&number),
+            entry: self.is_entry(function, None),
             open: self.snippet() && !self.called.contains(&number),
             exported: function
                 .decorators

@@ -182,7 +182,9 @@ impl<'p> Flow<'p, '_> {
     }
 
     fn counts(&self, atom: &Atom, demand: Demand) -> bool {
-        if !self.index.rules[demand.rule].file.remote && !atom.own {
+        let file = &self.index.rules[demand.rule].file;
+        let parameter = file.parameters && matches!(atom.origin, Origin::Parameter(_));
+        if !file.remote && !atom.own && !parameter {
             return false;
         }
         match atom.origin {
@@ -308,8 +310,12 @@ impl<'p> Flow<'p, '_> {
                 let path = self.eval_value(base, state).path;
                 paths.extend(path.map(|path| format!("{path}.{name}")));
             }
-            ExprKind::Subscript { base, .. } => {
-                let path = self.eval_value(base, state).path;
+            ExprKind::Subscript { base, index } => {
+                let path = self.eval_value(base, state).path.map(|path| path.to_string());
+                if let (Language::Python, ExprKind::Str(key)) = (self.language, &index.kind) {
+                    let bases = path.iter().cloned().chain(base.dotted(&self.program.imports));
+                    paths.extend(bases.map(|path| format!("{path}[{key}]")));
+                }
                 paths.extend(path.map(|path| format!("{path}[]")));
             }
             _ => {}
@@ -317,7 +323,7 @@ impl<'p> Flow<'p, '_> {
         self.check_paths(&paths, source, value);
     }
 
-    /// The key of an element that is assigned to: `headers[name] = ...`, which rules know as `headers[key]`.
+    /// The key of an element that is assigned to: `headers[name] = ...`, which rules know as `headers[?]`.
     pub(super) fn check_key(&mut self, target: &'p Expr<'p>, state: &mut State<'p>) {
         let ExprKind::Subscript { base, index: key } = &target.kind else { return };
         if self.index.assigned.is_empty() {
@@ -328,7 +334,7 @@ impl<'p> Flow<'p, '_> {
             let written = base.dotted(&self.program.imports);
             let known = self.eval_value(base, state).path.map(|path| path.to_string());
             let paths: Vec<String> =
-                written.into_iter().chain(known).map(|path| format!("{path}[key]")).collect();
+                written.into_iter().chain(known).map(|path| format!("{path}[?]")).collect();
             self.check_paths(&paths, key, &value);
         }
     }
