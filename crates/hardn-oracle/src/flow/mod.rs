@@ -309,9 +309,10 @@ impl<'p> Flow<'p, '_> {
         };
         let mut value = Value::of_atom(Atom::new(origin, trace.clone()));
         // A name that one rule minds, such as that of a secret.
-        if matches!(self.language, Language::C | Language::Cpp)
+        if matches!(self.language, Language::C | Language::Cpp | Language::Python)
             && let Some(source) = self.index.value_source(param.name, function.name)
             && source.clean != 0
+            && source.clean != u128::MAX
         {
             value.absorb(&Value::of_atom(Atom::only_for(Origin::Remote, source.clean, trace)));
         }
