@@ -29,6 +29,8 @@ pub(super) struct Demand {
     pub(super) parameters: Option<bool>,
     /// The alert stands where the data comes from.
     pub(super) at_source: bool,
+    /// Only what comes from outside the program counts.
+    pub(super) outside: bool,
 }
 
 impl Demand {
@@ -41,6 +43,7 @@ impl Demand {
             base: sink.base,
             parameters: None,
             at_source: sink.at_source,
+            outside: sink.outside,
         }
     }
 }
@@ -55,6 +58,7 @@ impl<'p> Flow<'p, '_> {
             base: sink.base,
             parameters: file.parameters.then_some(file.built),
             at_source: sink.at_source,
+            outside: sink.outside,
         }
     }
 
@@ -168,6 +172,7 @@ impl<'p> Flow<'p, '_> {
                     unknown: demand.unknown,
                     base: demand.base || !atom.leading,
                     at_source: demand.at_source,
+                    outside: demand.outside,
                 });
             }
             if self.counts(atom, demand) && worst.is_none_or(|known| atom.origin > known.origin) {
@@ -189,6 +194,7 @@ impl<'p> Flow<'p, '_> {
         }
         match atom.origin {
             Origin::Remote => true,
+            _ if demand.outside => false,
             Origin::Parameter(_)
                 if self.frame.exported && self.index.rules[demand.rule].file.library =>
             {

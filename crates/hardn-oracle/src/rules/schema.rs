@@ -482,6 +482,9 @@ pub(crate) struct Sink {
     /// The alert stands where the data comes from.
     #[serde(default)]
     pub(crate) at_source: bool,
+    /// Only data from outside the program counts, in snippet mode too.
+    #[serde(default)]
+    pub(crate) outside: bool,
     /// Arguments after one of these texts do no harm.
     #[serde(default)]
     pub(crate) until: Vec<String>,
