@@ -276,6 +276,10 @@ impl<'p> Flow<'p, '_> {
         if is_self || at > usize::from(u8::MAX) {
             return Value::default();
         }
+        let routed = entry && self.language == Language::Python && !self.snippet();
+        if routed && is_number_of_route(function, param.name) {
+            return Value::default();
+        }
         let path = match self.language {
             Language::Python | Language::C | Language::Cpp => param.name,
             _ => param.path(),
@@ -565,6 +569,19 @@ fn is_plain_type(name: &str) -> bool {
             | "rune"
             | "bigint"
     )
+}
+
+/// Whether a route lets only numbers through for this parameter: `/user/<int:id>`.
+fn is_number_of_route(function: &Function<'_>, name: &str) -> bool {
+    function.decorators.iter().any(|decorator| {
+        let ExprKind::Call { args, .. } = &decorator.kind else { return false };
+        args.iter().any(|arg| match &arg.value.kind {
+            ExprKind::Str(route) => ["int", "float", "uuid"]
+                .iter()
+                .any(|kind| route.contains(&format!("<{kind}:{name}>"))),
+            _ => false,
+        })
+    })
 }
 
 /// Calls that do not come back.

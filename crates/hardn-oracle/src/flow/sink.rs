@@ -14,7 +14,7 @@ use super::{
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Range},
     report::Alert,
-    rules::{Argument, Literal, SettingOperator, Shape, Sink},
+    rules::{Argument, AttributeModel, Literal, SettingOperator, Shape, Sink},
 };
 use std::rc::Rc;
 
@@ -419,6 +419,7 @@ impl<'p> Flow<'p, '_> {
         }
         let path = match &target.kind {
             ExprKind::Attribute { .. } => target.dotted(&self.program.imports),
+            ExprKind::Name(name) if self.language == Language::Python => Some((*name).to_owned()),
             // `defaults[:verify] = false`
             ExprKind::Subscript { base, index } if self.language == Language::Ruby => {
                 match (base.dotted(&self.program.imports), &index.kind) {
@@ -432,6 +433,7 @@ impl<'p> Flow<'p, '_> {
         for (rule, patterns, model) in &index.attributes {
             if patterns.iter().any(|pattern| pattern.matches(&path))
                 && (model.is.iter().any(|literal| self.equals(literal, expr, value))
+                    || lists(model, value)
                     || model.mentions.as_ref().is_some_and(|pattern| mentions(expr, pattern)))
                 && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
                 && !model
@@ -461,6 +463,13 @@ impl<'p> Flow<'p, '_> {
             }
         }
     }
+}
+
+/// Whether a list holds what the rule asks for, and lacks what goes with it.
+fn lists(model: &AttributeModel, value: &Value<'_>) -> bool {
+    let (Some(has), Some(lacks)) = (&model.has, &model.lacks) else { return false };
+    let text = value.text.as_deref().filter(|_| value.sequence);
+    text.is_some_and(|text| has.0.is_match(text) && !lacks.0.is_match(text))
 }
 
 fn ends_with_path(path: &str, wanted: &str) -> bool {

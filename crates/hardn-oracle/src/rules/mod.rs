@@ -11,6 +11,7 @@ pub use load::{Rule, RuleInfo, RuleSet};
 pub(crate) use path::glob;
 pub use samples::{SampleFailure, SampleReport};
 pub(crate) use schema::{
-    Argument, Body, CallModel, Condition, Guard, Handler, Holds, Literal, MemoryCheck, MethodModel,
-    Operation, Pattern, ResultModel, SettingOperator, Shape, Sink, Source,
+    Argument, AttributeModel, Body, CallModel, Condition, Guard, Handler, Holds, Literal,
+    MemoryCheck, MethodModel, Operation, Pattern, ResultModel, SettingOperator, Shape, Sink,
+    Source,
 };

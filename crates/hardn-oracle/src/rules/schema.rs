@@ -678,6 +678,11 @@ pub(crate) struct AttributeModel {
     pub(crate) attribute: Vec<String>,
     #[serde(default)]
     pub(crate) is: Vec<Literal>,
+    /// The texts of a list hold one like this, and none like `lacks`.
+    #[serde(default)]
+    pub(crate) has: Option<Pattern>,
+    #[serde(default)]
+    pub(crate) lacks: Option<Pattern>,
     /// The function, or the variable, must not be named like this.
     #[serde(default)]
     pub(crate) outside: Option<Pattern>,
