@@ -165,8 +165,13 @@ impl<'p, D: Domain<'p>> Walker<'_, 'p, D> {
             StmtKind::Switch { value, cases } => self.switch(value, cases, state),
             StmtKind::Try { body, handlers, otherwise, finally } => {
                 let entry = state.clone();
-                let end = self.block(body, Some(state));
-                let thrown = self.merge(Some(entry.clone()), end.clone());
+                // What raises may stand behind any statement, the last one too.
+                let mut thrown = Some(entry.clone());
+                let mut end = Some(state);
+                for at in 0..body.len() {
+                    end = self.block(&body[at..=at], end);
+                    thrown = self.merge(thrown, end.clone());
+                }
                 let mut result = self.block(otherwise, end);
                 for handler in handlers {
                     let handled = self.block(handler, thrown.clone());

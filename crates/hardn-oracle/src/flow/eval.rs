@@ -772,6 +772,9 @@ impl<'p> Flow<'p, '_> {
                 let Some(place) = place else { return };
                 let mut value = value;
                 self.keep_class(target, &mut value, state);
+                if self.language == Language::Python && source.is_some() {
+                    self.mind_name(target, &mut value);
+                }
                 state.set(&place, value);
                 if self.language == Language::Go
                     && let Some(ExprKind::Construct { callee, args }) =
@@ -794,6 +797,22 @@ impl<'p> Flow<'p, '_> {
                     }
                 }
             }
+        }
+    }
+
+    /// A name that one rule minds, such as that of a secret, says so of what it is given.
+    fn mind_name(&self, target: &Expr<'p>, value: &mut Value<'p>) {
+        let ExprKind::Name(name) = target.kind else { return };
+        if value.text.is_some() || value.constant.is_some() {
+            return;
+        }
+        if let Some(source) = self.index.value_source(name, self.frame.name)
+            && source.clean != 0
+            && source.clean != u128::MAX
+            && !value.atoms().iter().any(|atom| atom.own)
+        {
+            let trace = Trace::start(target.range, format!("`{name}` is a secret by its name"));
+            value.absorb(&Value::of_atom(Atom::only_for(Origin::Remote, source.clean, trace)));
         }
     }
 

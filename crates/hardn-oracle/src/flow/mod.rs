@@ -218,8 +218,7 @@ impl<'p> Flow<'p, '_> {
             number,
             name: function.name,
             class: function.class,
-            entry: self.is_entry(function, None)
-                || self.language == Language::Python && self.handled.contains_key(&number),
+            entry: self.is_entry(function, None),
             open: self.snippet() && !self.called.contains(&number),
             exported: function
                 .decorators
@@ -303,6 +302,10 @@ impl<'p> Flow<'p, '_> {
         if is_self || at > usize::from(u8::MAX) {
             return Value::default();
         }
+        let routed = entry && self.language == Language::Python && !self.snippet();
+        if routed && is_number_of_route(function, param.name) {
+            return Value::default();
+        }
         let path = match self.language {
             Language::Python | Language::C | Language::Cpp => param.name,
             _ => param.path(),
@@ -339,9 +342,10 @@ impl<'p> Flow<'p, '_> {
             value.absorb(&Value::of_atom(Atom::only_for(Origin::Remote, clean, trace.clone())));
         }
         // A name that one rule minds, such as that of a secret.
-        if matches!(self.language, Language::C | Language::Cpp)
+        if matches!(self.language, Language::C | Language::Cpp | Language::Python)
             && let Some(source) = self.index.value_source(param.name, function.name)
             && source.clean != 0
+            && source.clean != u128::MAX
         {
             value.absorb(&Value::of_atom(Atom::only_for(Origin::Remote, source.clean, trace)));
         }
@@ -606,6 +610,19 @@ fn is_plain_type(name: &str) -> bool {
             | "rune"
             | "bigint"
     )
+}
+
+/// Whether a route lets only numbers through for this parameter: `/user/<int:id>`.
+fn is_number_of_route(function: &Function<'_>, name: &str) -> bool {
+    function.decorators.iter().any(|decorator| {
+        let ExprKind::Call { args, .. } = &decorator.kind else { return false };
+        args.iter().any(|arg| match &arg.value.kind {
+            ExprKind::Str(route) => ["int", "float", "uuid"]
+                .iter()
+                .any(|kind| route.contains(&format!("<{kind}:{name}>"))),
+            _ => false,
+        })
+    })
 }
 
 /// Calls that do not come back.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Range},
     report::Alert,
-    rules::{Argument, Literal, SettingOperator, Shape, Sink},
+    rules::{Argument, AttributeModel, Literal, SettingOperator, Shape, Sink},
 };
 use std::rc::Rc;
 
@@ -29,6 +29,8 @@ pub(super) struct Demand {
     pub(super) parameters: Option<bool>,
     /// The alert stands where the data comes from.
     pub(super) at_source: bool,
+    /// Only what comes from outside the program counts.
+    pub(super) outside: bool,
 }
 
 impl Demand {
@@ -41,6 +43,7 @@ impl Demand {
             base: sink.base,
             parameters: None,
             at_source: sink.at_source,
+            outside: sink.outside,
         }
     }
 }
@@ -55,6 +58,7 @@ impl<'p> Flow<'p, '_> {
             base: sink.base,
             parameters: file.parameters.then_some(file.built),
             at_source: sink.at_source,
+            outside: sink.outside,
         }
     }
 
@@ -168,6 +172,7 @@ impl<'p> Flow<'p, '_> {
                     unknown: demand.unknown,
                     base: demand.base || !atom.leading,
                     at_source: demand.at_source,
+                    outside: demand.outside,
                 });
             }
             if self.counts(atom, demand) && worst.is_none_or(|known| atom.origin > known.origin) {
@@ -182,11 +187,14 @@ impl<'p> Flow<'p, '_> {
     }
 
     fn counts(&self, atom: &Atom, demand: Demand) -> bool {
-        if !self.index.rules[demand.rule].file.remote && !atom.own {
+        let file = &self.index.rules[demand.rule].file;
+        let parameter = file.parameters && matches!(atom.origin, Origin::Parameter(_));
+        if !file.remote && !atom.own && !parameter {
             return false;
         }
         match atom.origin {
             Origin::Remote => true,
+            _ if demand.outside => false,
             Origin::Parameter(_)
                 if self.frame.exported && self.index.rules[demand.rule].file.library =>
             {
@@ -357,8 +365,12 @@ impl<'p> Flow<'p, '_> {
                 let path = self.eval_value(base, state).path;
                 paths.extend(path.map(|path| format!("{path}.{name}")));
             }
-            ExprKind::Subscript { base, .. } => {
-                let path = self.eval_value(base, state).path;
+            ExprKind::Subscript { base, index } => {
+                let path = self.eval_value(base, state).path.map(|path| path.to_string());
+                if let (Language::Python, ExprKind::Str(key)) = (self.language, &index.kind) {
+                    let bases = path.iter().cloned().chain(base.dotted(&self.program.imports));
+                    paths.extend(bases.map(|path| format!("{path}[{key}]")));
+                }
                 paths.extend(path.map(|path| format!("{path}[]")));
             }
             _ => {}
@@ -366,7 +378,7 @@ impl<'p> Flow<'p, '_> {
         self.check_paths(&paths, source, value);
     }
 
-    /// The key of an element that is assigned to: `headers[name] = ...`, which rules know as `headers[key]`.
+    /// The key of an element that is assigned to: `headers[name] = ...`, which rules know as `headers[?]`.
     pub(super) fn check_key(&mut self, target: &'p Expr<'p>, state: &mut State<'p>) {
         let ExprKind::Subscript { base, index: key } = &target.kind else { return };
         if self.index.assigned.is_empty() {
@@ -377,7 +389,7 @@ impl<'p> Flow<'p, '_> {
             let written = base.dotted(&self.program.imports);
             let known = self.eval_value(base, state).path.map(|path| path.to_string());
             let paths: Vec<String> =
-                written.into_iter().chain(known).map(|path| format!("{path}[key]")).collect();
+                written.into_iter().chain(known).map(|path| format!("{path}[?]")).collect();
             self.check_paths(&paths, key, &value);
         }
     }
@@ -494,6 +506,7 @@ impl<'p> Flow<'p, '_> {
                 None
             }
             ExprKind::Attribute { .. } => target.dotted(&self.program.imports),
+            ExprKind::Name(name) if self.language == Language::Python => Some((*name).to_owned()),
             // `defaults[:verify] = false`
             ExprKind::Subscript { base, index } if self.language == Language::Ruby => {
                 match (base.dotted(&self.program.imports), &index.kind) {
@@ -507,6 +520,7 @@ impl<'p> Flow<'p, '_> {
         for (rule, patterns, model) in &index.attributes {
             if patterns.iter().any(|pattern| pattern.matches(&path))
                 && (model.is.iter().any(|literal| self.equals(literal, expr, value))
+                    || lists(model, value)
                     || model.mentions.as_ref().is_some_and(|pattern| mentions(expr, pattern)))
                 && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
                 && !model
@@ -536,6 +550,13 @@ impl<'p> Flow<'p, '_> {
             }
         }
     }
+}
+
+/// Whether a list holds what the rule asks for, and lacks what goes with it.
+fn lists(model: &AttributeModel, value: &Value<'_>) -> bool {
+    let (Some(has), Some(lacks)) = (&model.has, &model.lacks) else { return false };
+    let text = value.text.as_deref().filter(|_| value.sequence);
+    text.is_some_and(|text| has.0.is_match(text) && !lacks.0.is_match(text))
 }
 
 fn ends_with_path(path: &str, wanted: &str) -> bool {

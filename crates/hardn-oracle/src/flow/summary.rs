@@ -30,6 +30,7 @@ pub(super) struct ParamSink {
     pub(super) unknown: bool,
     pub(super) base: bool,
     pub(super) at_source: bool,
+    pub(super) outside: bool,
 }
 
 /// The summary of one function.

@@ -461,7 +461,7 @@ impl<'p> Flow<'p, '_> {
     /// Remembers which constants a function of the file is called with.
     pub(super) fn note_constants(&mut self, number: usize, call: &Call<'p>) {
         let ruby = self.language == Language::Ruby;
-        let python = self.language == Language::Python && !self.snippet();
+        let python = self.language == Language::Python;
         if !self.is_typed() && !python && !ruby {
             return;
         }

@@ -19,7 +19,8 @@ pub use models::ModelReport;
 pub(crate) use path::glob;
 pub use samples::{SampleFailure, SampleReport};
 pub(crate) use schema::{
-    Argument, Body, CallModel, Condition, Guard, Handler, Holds, Literal, MemoryCheck, MethodModel,
-    Operation, Pattern, ResultModel, SettingOperator, Shape, Sink, Source,
+    Argument, AttributeModel, Body, CallModel, Condition, Guard, Handler, Holds, Literal,
+    MemoryCheck, MethodModel, Operation, Pattern, ResultModel, SettingOperator, Shape, Sink,
+    Source,
 };
 pub use template::new_rule;

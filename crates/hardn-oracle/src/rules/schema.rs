@@ -498,6 +498,9 @@ pub(crate) struct Sink {
     /// The alert stands where the data comes from.
     #[serde(default)]
     pub(crate) at_source: bool,
+    /// Only data from outside the program counts, in snippet mode too.
+    #[serde(default)]
+    pub(crate) outside: bool,
     /// Arguments after one of these texts do no harm.
     #[serde(default)]
     pub(crate) until: Vec<String>,
@@ -697,6 +700,11 @@ pub(crate) struct AttributeModel {
     pub(crate) attribute: Vec<String>,
     #[serde(default)]
     pub(crate) is: Vec<Literal>,
+    /// The texts of a list hold one like this, and none like `lacks`.
+    #[serde(default)]
+    pub(crate) has: Option<Pattern>,
+    #[serde(default)]
+    pub(crate) lacks: Option<Pattern>,
     /// The function, or the variable, must not be named like this.
     #[serde(default)]
     pub(crate) outside: Option<Pattern>,
