@@ -20,9 +20,22 @@ impl<'a> Source<'a> {
     }
 }
 
-/// One language's way from a tree to the common form. It says what a statement and an expression are; the rest is the
-/// same everywhere.
-pub(super) trait FrontEnd<'a, 't>: Sized {
+/// What a language's statements become.
+pub(super) trait LowerStatement<'a, 't> {
+    /// Lowers one statement; called through [`FrontEnd::statement`], which counts the nesting.
+    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>);
+}
+
+/// What a language's expressions become.
+pub(super) trait LowerExpr<'a, 't> {
+    /// Lowers one expression; called through [`FrontEnd::expr`], which counts the nesting.
+    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a>;
+}
+
+/// One language's way from a tree to the common form. Statements and expressions differ; the walk is the same.
+pub(super) trait FrontEnd<'a, 't>:
+    LowerStatement<'a, 't> + LowerExpr<'a, 't> + Sized
+{
     /// Kinds of nodes that hold statements.
     const BLOCKS: &'static [&'static str];
 
@@ -30,12 +43,6 @@ pub(super) trait FrontEnd<'a, 't>: Sized {
     fn depth(&mut self) -> &mut u32;
 
     fn program(&mut self) -> &mut Program<'a>;
-
-    /// Lowers one statement; called through [`FrontEnd::statement`].
-    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>);
-
-    /// Lowers one expression; called through [`FrontEnd::expr`].
-    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a>;
 
     /// One level further down; `None` where there are too many.
     fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> T) -> Option<T> {
@@ -104,7 +111,7 @@ pub(super) trait FrontEnd<'a, 't>: Sized {
 
     /// The first part of a node, such as the value of `return`.
     fn first(&mut self, node: Node<'t>) -> Option<Expr<'a>> {
-        named(node).first().map(|child| self.expr(*child))
+        first_named(node).map(|child| self.expr(child))
     }
 
     /// What a node only wraps, as parentheses do.
@@ -121,6 +128,11 @@ pub(super) fn range(node: Node<'_>) -> Range {
 pub(super) fn named(node: Node<'_>) -> Vec<Node<'_>> {
     let mut cursor = node.walk();
     node.named_children(&mut cursor).filter(|child| !child.is_extra()).collect()
+}
+
+pub(super) fn first_named(node: Node<'_>) -> Option<Node<'_>> {
+    let mut cursor = node.walk();
+    node.named_children(&mut cursor).find(|child| !child.is_extra())
 }
 
 /// The children a field names, of which there may be several.

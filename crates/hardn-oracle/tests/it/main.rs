@@ -1,6 +1,8 @@
 //! The oracle from outside: small programs, broken input, and what must not change a verdict.
 
+mod properties;
 mod ruby;
+mod syntax;
 
 use std::collections::BTreeSet;
 
@@ -376,22 +378,6 @@ fn javascript_programs() {
 }
 
 #[test]
-fn javascript_names_and_dead_code_change_no_verdict() {
-    let code = |module: &str, asked: &str, answer: &str, line: &str, extra: &str| {
-        format!(
-            "const {module} = require('child_process');\nrequire('express')().get('/', ({asked}, {answer}) => {{ {extra} const {line} = {asked}.query.a; {module}.exec({line}); }});\n"
-        )
-    };
-    for variant in [
-        code("cp", "req", "res", "line", ""),
-        code("safe", "a", "b", "good", ""),
-        code("cp", "req", "res", "line", "/* checked */ if (false) { stop(); }"),
-    ] {
-        check(Language::JavaScript, Mode::Faithful, &[78], &variant);
-    }
-}
-
-#[test]
 fn hostile_javascript_neither_panics_nor_hangs() {
     let calls = |n: usize| {
         format!(
@@ -487,14 +473,8 @@ fn hostile_input_neither_panics_nor_hangs() {
 }
 
 #[test]
-fn names_comments_and_layout_change_no_verdict() {
+fn the_same_code_has_the_same_findings() {
     let code = "import os\ndef show(name):\n    command = 'cat ' + name\n    os.system(command)\n";
-    let renamed = code.replace("name", "zz").replace("command", "qq").replace("show", "good");
-    let commented = code.replace("    os", "    # safe: checked before\n    os");
-    let padded = code.replace("    os", "    unused = 1 + 1\n    if unused:\n        pass\n    os");
-    for variant in [code, &renamed, &commented, &padded] {
-        check(Language::Python, Mode::Snippet, &[78], variant);
-    }
     let first = Oracle::shared().analyse(code, Language::Python, Mode::Snippet);
     assert_eq!(first, Oracle::shared().analyse(code, Language::Python, Mode::Snippet));
     assert!(Oracle::shared().name().starts_with("hardn "));

@@ -1,4 +1,4 @@
-//! Ruby from outside: what its front end makes of its syntax, and what changes no verdict.
+//! Ruby from outside: what its front end makes of its syntax.
 
 use hardn_oracle::{
     Mode::{self, Faithful, Snippet},
@@ -88,17 +88,6 @@ fn ruby_methods_of_a_file_know_each_other() {
     check(Snippet, &[78], "def show(x)\n  y = x.strip\n  system(\"ls #{y}\")\nend\n");
     // A parameter named like a source is none.
     check(Faithful, &[], "def show(params)\n  User.where(\"a = #{params[:x]}\")\nend\n");
-}
-
-#[test]
-fn ruby_names_and_comments_change_no_verdict() {
-    let code = "def show(name)\n  text = \"ls #{name}\"\n  system(text)\nend\n";
-    let renamed = code.replace("name", "zz").replace("text", "qq").replace("show", "good");
-    let commented = code.replace("  system", "  # safe: checked before\n  system");
-    let padded = code.replace("  system", "  unused = 1 + 1\n  puts(1) if unused == 3\n  system");
-    for variant in [code, &renamed, &commented, &padded] {
-        check(Snippet, &[78], variant);
-    }
 }
 
 #[test]

@@ -65,7 +65,17 @@ impl<'a> Lowering<'a> {
             is_reference: declarator.is_reference,
             ..returns
         };
+        // Rules know the arguments of a program by their usual name.
+        let arguments = params.get_mut(1).filter(|_| name == "main");
+        let arguments = arguments.map(|param| std::mem::replace(&mut param.name, "argv"));
+        let hidden = arguments.map(|own| (own, self.aliases.insert(own, "argv")));
         let body = self.field_block(node, "body");
+        if let Some((own, before)) = hidden {
+            match before {
+                Some(alias) => self.aliases.insert(own, alias),
+                None => self.aliases.remove(own),
+            };
+        }
         self.program.functions.push(Function {
             name,
             class,

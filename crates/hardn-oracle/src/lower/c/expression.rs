@@ -9,14 +9,14 @@ use crate::{
     ir::{Arg, Expr, ExprKind},
     lower::{
         MAX_DEPTH,
-        front_end::{FrontEnd, named, range, unknown},
+        front_end::{FrontEnd, LowerExpr, first_named, named, range, unknown},
         literal, make,
         operator::binary_op,
     },
 };
 
-impl<'a> Lowering<'a> {
-    pub(super) fn expr_inner(&mut self, node: Node<'_>) -> Expr<'a> {
+impl<'a, 't> LowerExpr<'a, 't> for Lowering<'a> {
+    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a> {
         let text = self.source.text(node);
         let kind = match node.kind() {
             "identifier" | "field_identifier" | "type_identifier" | "this" => match text {
@@ -211,7 +211,9 @@ impl<'a> Lowering<'a> {
         };
         Expr::new(kind, range(node))
     }
+}
 
+impl<'a> Lowering<'a> {
     /// `cout << a << b` and `cin >> a` as calls of the stream with all that is written or filled.
     fn streamed(&mut self, node: Node<'_>) -> Option<Expr<'a>> {
         let operator = self.source.field(node, "operator");
@@ -226,7 +228,7 @@ impl<'a> Lowering<'a> {
                     parts.push(current.child_by_field_name("right")?);
                     current = current.child_by_field_name("left")?;
                 }
-                "parenthesized_expression" => current = *named(current).first()?,
+                "parenthesized_expression" => current = first_named(current)?,
                 _ => break,
             }
         }

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use tree_sitter::Node;
 
 use crate::{
-    ir::{Expr, Program, Stmt},
+    ir::Program,
     lower::front_end::{FrontEnd, Source},
 };
 
@@ -35,7 +35,7 @@ struct Lowering<'a> {
     depth: u32,
 }
 
-impl<'a, 't> FrontEnd<'a, 't> for Lowering<'a> {
+impl<'a> FrontEnd<'a, '_> for Lowering<'a> {
     const BLOCKS: &'static [&'static str] = &["compound_statement"];
 
     fn depth(&mut self) -> &mut u32 {
@@ -44,13 +44,5 @@ impl<'a, 't> FrontEnd<'a, 't> for Lowering<'a> {
 
     fn program(&mut self) -> &mut Program<'a> {
         &mut self.program
-    }
-
-    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
-        self.statement_inner(node, out);
-    }
-
-    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a> {
-        self.expr_inner(node)
     }
 }

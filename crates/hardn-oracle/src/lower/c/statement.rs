@@ -6,13 +6,13 @@ use super::{Lowering, constant::is_identifier};
 use crate::{
     ir::{Case, Expr, Loop, Stmt, StmtKind},
     lower::{
-        front_end::{FrontEnd, named, range, unknown},
+        front_end::{FrontEnd, LowerStatement, named, range, unknown},
         make,
     },
 };
 
-impl<'a> Lowering<'a> {
-    pub(super) fn statement_inner(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
+impl<'a, 't> LowerStatement<'a, 't> for Lowering<'a> {
+    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
         let kind = match node.kind() {
             // What could be recovered inside an error still counts.
             "ERROR"
@@ -171,7 +171,9 @@ impl<'a> Lowering<'a> {
         };
         out.push(Stmt { kind, range: range(node) });
     }
+}
 
+impl<'a> Lowering<'a> {
     /// `#if` around code: either side may be compiled.
     fn conditional_code(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
         let alternative = node.child_by_field_name("alternative");

@@ -12,7 +12,7 @@ use crate::{
     ir::{Expr, ExprKind, Function, Param, Stmt, StmtKind, Type},
     lower::{
         MAX_DEPTH,
-        front_end::{FrontEnd, all_named, named, range},
+        front_end::{FrontEnd, all_named, first_named, named, range},
         make,
     },
 };
@@ -106,7 +106,7 @@ impl<'a> Lowering<'a> {
             None => Cow::Borrowed(""),
         };
         match node.kind() {
-            "pointer_type" | "parenthesized_type" => inner(node.named_child(0)),
+            "pointer_type" | "parenthesized_type" => inner(first_named(node)),
             "generic_type" => inner(node.child_by_field_name("type")),
             "slice_type" | "array_type" | "implicit_length_array_type" => {
                 Cow::Owned(format!("[]{}", inner(node.child_by_field_name("element"))))
@@ -168,7 +168,7 @@ impl<'a> Lowering<'a> {
         let mut class = "";
         if let Some(list) = node.child_by_field_name("receiver") {
             self.params(list, &mut receivers);
-            if let Some(ty) = named(list).first().and_then(|one| one.child_by_field_name("type")) {
+            if let Some(ty) = first_named(list).and_then(|one| one.child_by_field_name("type")) {
                 let text = self.source.text(ty).trim_start_matches(['*', '(', ' ']);
                 class = text.split(['[', ')']).next().unwrap_or(text).trim();
             }

@@ -8,56 +8,14 @@ use super::{Lowering, types::unescape};
 use crate::{
     ir::{Arg, BinaryOp, Expr, ExprKind, Type},
     lower::{
-        front_end::{FrontEnd, named, range, unknown},
+        front_end::{FrontEnd, LowerExpr, first_named, named, range, unknown},
         literal, make,
         operator::binary_op,
     },
 };
 
-impl<'a> Lowering<'a> {
-    /// The parts of a list, or the one expression in its place.
-    pub(super) fn listed(&mut self, node: Node<'_>) -> Vec<Expr<'a>> {
-        if node.kind() == "expression_list" { self.exprs(node) } else { vec![self.expr(node)] }
-    }
-
-    /// An expression whose truth matters: a map that is asked for a key holds the key.
-    pub(super) fn condition(&mut self, node: Node<'_>) -> Expr<'a> {
-        self.deeper(|lowering| lowering.condition_inner(node))
-            .unwrap_or_else(|| unknown(node, Vec::new()))
-    }
-
-    fn condition_inner(&mut self, node: Node<'_>) -> Expr<'a> {
-        let operator = self.source.field(node, "operator");
-        let kind = match node.kind() {
-            "index_expression" => ExprKind::Binary {
-                op: BinaryOp::In,
-                left: self.boxed(node, "index"),
-                right: self.boxed(node, "operand"),
-            },
-            "parenthesized_expression" => match node.named_child(0) {
-                Some(inner) => return self.condition(inner),
-                None => ExprKind::Unknown(Vec::new()),
-            },
-            "unary_expression" if operator == "!" => match node.child_by_field_name("operand") {
-                Some(inner) => ExprKind::Not(Box::new(self.condition(inner))),
-                None => ExprKind::Unknown(Vec::new()),
-            },
-            "binary_expression" if matches!(operator, "&&" | "||") => {
-                match (node.child_by_field_name("left"), node.child_by_field_name("right")) {
-                    (Some(left), Some(right)) => ExprKind::Binary {
-                        op: binary_op(operator),
-                        left: Box::new(self.condition(left)),
-                        right: Box::new(self.condition(right)),
-                    },
-                    _ => ExprKind::Unknown(Vec::new()),
-                }
-            }
-            _ => return self.expr_inner(node),
-        };
-        Expr::new(kind, range(node))
-    }
-
-    pub(super) fn expr_inner(&mut self, node: Node<'_>) -> Expr<'a> {
+impl<'a, 't> LowerExpr<'a, 't> for Lowering<'a> {
+    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a> {
         let kind = match node.kind() {
             "identifier" | "type_identifier" | "package_identifier" | "field_identifier"
             | "blank_identifier" => {
@@ -181,6 +139,50 @@ impl<'a> Lowering<'a> {
         };
         Expr::new(kind, range(node))
     }
+}
+
+impl<'a> Lowering<'a> {
+    /// The parts of a list, or the one expression in its place.
+    pub(super) fn listed(&mut self, node: Node<'_>) -> Vec<Expr<'a>> {
+        if node.kind() == "expression_list" { self.exprs(node) } else { vec![self.expr(node)] }
+    }
+
+    /// An expression whose truth matters: a map that is asked for a key holds the key.
+    pub(super) fn condition(&mut self, node: Node<'_>) -> Expr<'a> {
+        self.deeper(|lowering| lowering.condition_inner(node))
+            .unwrap_or_else(|| unknown(node, Vec::new()))
+    }
+
+    fn condition_inner(&mut self, node: Node<'_>) -> Expr<'a> {
+        let operator = self.source.field(node, "operator");
+        let kind = match node.kind() {
+            "index_expression" => ExprKind::Binary {
+                op: BinaryOp::In,
+                left: self.boxed(node, "index"),
+                right: self.boxed(node, "operand"),
+            },
+            "parenthesized_expression" => match first_named(node) {
+                Some(inner) => return self.condition(inner),
+                None => ExprKind::Unknown(Vec::new()),
+            },
+            "unary_expression" if operator == "!" => match node.child_by_field_name("operand") {
+                Some(inner) => ExprKind::Not(Box::new(self.condition(inner))),
+                None => ExprKind::Unknown(Vec::new()),
+            },
+            "binary_expression" if matches!(operator, "&&" | "||") => {
+                match (node.child_by_field_name("left"), node.child_by_field_name("right")) {
+                    (Some(left), Some(right)) => ExprKind::Binary {
+                        op: binary_op(operator),
+                        left: Box::new(self.condition(left)),
+                        right: Box::new(self.condition(right)),
+                    },
+                    _ => ExprKind::Unknown(Vec::new()),
+                }
+            }
+            _ => return self.lower_expr(node),
+        };
+        Expr::new(kind, range(node))
+    }
 
     fn call(&mut self, node: Node<'_>) -> ExprKind<'a> {
         let Some(function) = node.child_by_field_name("function") else {
@@ -267,11 +269,11 @@ impl<'a> Lowering<'a> {
     fn element(&mut self, ty: Option<Node<'_>>, value: Node<'_>) -> Expr<'a> {
         let bare = match value.kind() {
             "literal_value" => Some(value),
-            "literal_element" => value.named_child(0).filter(|one| one.kind() == "literal_value"),
+            "literal_element" => first_named(value).filter(|one| one.kind() == "literal_value"),
             _ => None,
         };
         let (Some(ty), Some(body)) = (ty, bare) else { return self.expr(value) };
-        let ty = if ty.kind() == "pointer_type" { ty.named_child(0).unwrap_or(ty) } else { ty };
+        let ty = if ty.kind() == "pointer_type" { first_named(ty).unwrap_or(ty) } else { ty };
         let kind = self.deeper(|lowering| lowering.composite(ty, body));
         Expr::new(kind.unwrap_or(ExprKind::Unknown(Vec::new())), range(value))
     }
@@ -279,7 +281,7 @@ impl<'a> Lowering<'a> {
     /// The field a keyed element is for.
     fn field_name(&self, node: Node<'_>) -> Option<&'a str> {
         let key = node.child_by_field_name("key")?;
-        let inner = if key.kind() == "literal_element" { key.named_child(0)? } else { key };
+        let inner = if key.kind() == "literal_element" { first_named(key)? } else { key };
         matches!(inner.kind(), "identifier" | "field_identifier").then(|| self.source.text(inner))
     }
 

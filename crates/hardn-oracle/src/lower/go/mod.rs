@@ -11,7 +11,7 @@ mod types;
 use tree_sitter::Node;
 
 use crate::{
-    ir::{Expr, Program, Stmt},
+    ir::Program,
     lower::front_end::{FrontEnd, Source},
 };
 
@@ -38,7 +38,7 @@ struct Lowering<'a> {
     depth: u32,
 }
 
-impl<'a, 't> FrontEnd<'a, 't> for Lowering<'a> {
+impl<'a> FrontEnd<'a, '_> for Lowering<'a> {
     const BLOCKS: &'static [&'static str] = &["block"];
 
     fn depth(&mut self) -> &mut u32 {
@@ -47,13 +47,5 @@ impl<'a, 't> FrontEnd<'a, 't> for Lowering<'a> {
 
     fn program(&mut self) -> &mut Program<'a> {
         &mut self.program
-    }
-
-    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
-        self.statement_inner(node, out);
-    }
-
-    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a> {
-        self.expr_inner(node)
     }
 }

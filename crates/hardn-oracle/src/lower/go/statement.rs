@@ -6,14 +6,14 @@ use super::Lowering;
 use crate::{
     ir::{BinaryOp, Case, Expr, ExprKind, Loop, Stmt, StmtKind},
     lower::{
-        front_end::{FrontEnd, named, range, unknown},
+        front_end::{FrontEnd, LowerStatement, first_named, named, range, unknown},
         make,
         operator::binary_op,
     },
 };
 
-impl<'a> Lowering<'a> {
-    pub(super) fn statement_inner(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
+impl<'a, 't> LowerStatement<'a, 't> for Lowering<'a> {
+    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
         let kind = match node.kind() {
             "ERROR"
             | "statement_list"
@@ -94,7 +94,7 @@ impl<'a> Lowering<'a> {
                     self.statement(init, out);
                 }
                 let value = *self.boxed(node, "value");
-                let alias = node.child_by_field_name("alias").and_then(|list| list.named_child(0));
+                let alias = node.child_by_field_name("alias").and_then(first_named);
                 let value = match alias {
                     Some(alias) => {
                         let target = Box::new(self.expr(alias));
@@ -117,12 +117,12 @@ impl<'a> Lowering<'a> {
                 }
                 return;
             }
-            "goto_statement" => match node.named_child(0) {
+            "goto_statement" => match first_named(node) {
                 Some(label) => StmtKind::Goto(self.source.text(label)),
                 None => return,
             },
             // It leaves the switch: what follows the switch is reached anyway.
-            "break_statement" if self.switches > 0 && node.named_child_count() == 0 => return,
+            "break_statement" if self.switches > 0 && first_named(node).is_none() => return,
             "break_statement" => StmtKind::Break,
             "continue_statement" => StmtKind::Continue,
             "block" => StmtKind::Block(self.block(node)),
@@ -130,7 +130,9 @@ impl<'a> Lowering<'a> {
         };
         out.push(Stmt { kind, range: range(node) });
     }
+}
 
+impl<'a> Lowering<'a> {
     fn assignment(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
         let left = node.child_by_field_name("left");
         let Some(right) = node.child_by_field_name("right") else {
@@ -146,9 +148,9 @@ impl<'a> Lowering<'a> {
             text => Some(binary_op(text.trim_end_matches('='))),
         };
         let mut targets = self.listed(left);
-        let lookup = if right.kind() == "expression_list" { right.named_child(0) } else { None };
+        let lookup = if right.kind() == "expression_list" { first_named(right) } else { None };
         if let (2, Some(lookup)) = (targets.len(), lookup)
-            && right.named_child_count() == 1
+            && named(right).len() == 1
             && lookup.kind() == "index_expression"
         {
             // `v, ok := m[k]`: the second says whether the key is there.

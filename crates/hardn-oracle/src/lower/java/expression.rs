@@ -8,22 +8,14 @@ use super::Lowering;
 use crate::{
     ir::{Arg, Expr, ExprKind, Range, Stmt, StmtKind, Type},
     lower::{
-        front_end::{FrontEnd, named, range, unknown},
+        front_end::{FrontEnd, LowerExpr, first_named, named, range, unknown},
         literal, make,
         operator::binary_op,
     },
 };
 
-impl<'a, 't> Lowering<'a, 't> {
-    /// A bare name: a variable, or a field where no variable has the name.
-    fn name(&self, name: &'a str, place: Range) -> ExprKind<'a> {
-        if self.in_method && !self.locals.has(name) && self.fields.contains(name) {
-            return make::own_field(name, place).kind;
-        }
-        ExprKind::Name(name)
-    }
-
-    pub(super) fn expr_inner(&mut self, node: Node<'t>) -> Expr<'a> {
+impl<'a, 't> LowerExpr<'a, 't> for Lowering<'a, 't> {
+    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a> {
         let kind = match node.kind() {
             "identifier" => self.name(self.source.text(node), range(node)),
             "type_identifier" | "super" => ExprKind::Name(self.source.text(node)),
@@ -135,12 +127,12 @@ impl<'a, 't> Lowering<'a, 't> {
                     _ => ExprKind::Through(inner),
                 }
             }
-            "update_expression" => match named(node).first() {
+            "update_expression" => match first_named(node) {
                 Some(target) => {
                     let text = self.source.text(node);
                     let prefix = text.starts_with(['+', '-']);
                     let by = if text.contains("++") { 1 } else { -1 };
-                    ExprKind::Update { target: Box::new(self.expr(*target)), by, prefix }
+                    ExprKind::Update { target: Box::new(self.expr(target)), by, prefix }
                 }
                 None => ExprKind::Unknown(Vec::new()),
             },
@@ -179,6 +171,16 @@ impl<'a, 't> Lowering<'a, 't> {
             _ => ExprKind::Unknown(self.exprs(node)),
         };
         Expr::new(kind, range(node))
+    }
+}
+
+impl<'a, 't> Lowering<'a, 't> {
+    /// A bare name: a variable, or a field where no variable has the name.
+    fn name(&self, name: &'a str, place: Range) -> ExprKind<'a> {
+        if self.in_method && !self.locals.has(name) && self.fields.contains(name) {
+            return make::own_field(name, place).kind;
+        }
+        ExprKind::Name(name)
     }
 
     /// `new byte[n]` is a call of `byte.[]`; with elements it is a list of them.

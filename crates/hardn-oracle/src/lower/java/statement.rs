@@ -6,13 +6,13 @@ use super::Lowering;
 use crate::{
     ir::{Case, Expr, ExprKind, Loop, Stmt, StmtKind, Type},
     lower::{
-        front_end::{FrontEnd, all_named, named, range},
+        front_end::{FrontEnd, LowerStatement, all_named, first_named, named, range},
         make,
     },
 };
 
-impl<'a, 't> Lowering<'a, 't> {
-    pub(super) fn statement_inner(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
+impl<'a, 't> LowerStatement<'a, 't> for Lowering<'a, 't> {
+    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
         let kind = match node.kind() {
             "ERROR" => {
                 // What could be recovered inside an error still counts.
@@ -107,7 +107,9 @@ impl<'a, 't> Lowering<'a, 't> {
         };
         out.push(Stmt { kind, range: range(node) });
     }
+}
 
+impl<'a, 't> Lowering<'a, 't> {
     fn loop_test(&mut self, node: Node<'t>) -> Option<Expr<'a>> {
         let test = node.child_by_field_name("condition").map(|test| self.expr(test))?;
         self.program.loop_tests.insert(test.range.start);
@@ -228,8 +230,8 @@ impl<'a, 't> Lowering<'a, 't> {
                 self.locals.add(name);
                 StmtKind::Declare { name, ty, init }
             }
-            None => match named(node).first() {
-                Some(inner) => StmtKind::Expr(self.expr(*inner)),
+            None => match first_named(node) {
+                Some(inner) => StmtKind::Expr(self.expr(inner)),
                 None => return,
             },
         };

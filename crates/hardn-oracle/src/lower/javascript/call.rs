@@ -8,7 +8,7 @@ use super::{Lowering, expression::quoted, function::is_function, regexp};
 use crate::{
     ir::{Arg, Expr, ExprKind, Range},
     lower::{
-        front_end::{FrontEnd, named, range},
+        front_end::{FrontEnd, first_named, named, range},
         literal, make,
     },
 };
@@ -19,7 +19,7 @@ impl<'a> Lowering<'a> {
             let mut args = Vec::new();
             for child in named(list) {
                 if child.kind() == "template_substitution"
-                    && let Some(inner) = child.named_child(0)
+                    && let Some(inner) = first_named(child)
                 {
                     args.push(make::arg(self.expr(inner)));
                 }
@@ -35,7 +35,7 @@ impl<'a> Lowering<'a> {
         if let Some(module) = self.required(node)
             && let Some(text) = node
                 .child_by_field_name("arguments")
-                .and_then(|list| list.named_child(0))
+                .and_then(first_named)
                 .map(|first| self.source.text(first))
         {
             // The quotes keep the module apart from variables of the same name.
@@ -151,7 +151,7 @@ impl<'a> Lowering<'a> {
             return;
         };
         let mut words = regexp::of_pattern(text, self.is_replaced(node));
-        let raw = node.child_by_field_name("arguments").and_then(|list| list.named_child(0));
+        let raw = node.child_by_field_name("arguments").and_then(first_named);
         if raw.is_some_and(|raw| {
             raw.kind() == "string" && regexp::lost_escape(quoted(self.source.text(raw)))
         }) {

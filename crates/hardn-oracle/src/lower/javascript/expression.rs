@@ -8,14 +8,14 @@ use super::{Lowering, function::is_function};
 use crate::{
     ir::{Arg, BinaryOp, Expr, ExprKind, Range, StmtKind},
     lower::{
-        front_end::{FrontEnd, named, range},
+        front_end::{FrontEnd, LowerExpr, first_named, named, range},
         literal, make,
         operator::binary_op,
     },
 };
 
-impl<'a> Lowering<'a> {
-    pub(super) fn expr_inner(&mut self, node: Node<'_>) -> Expr<'a> {
+impl<'a, 't> LowerExpr<'a, 't> for Lowering<'a> {
+    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a> {
         let kind = match node.kind() {
             "identifier"
             | "property_identifier"
@@ -132,7 +132,9 @@ impl<'a> Lowering<'a> {
         };
         Expr::new(kind, range(node))
     }
+}
 
+impl<'a> Lowering<'a> {
     fn template(&mut self, node: Node<'_>) -> ExprKind<'a> {
         let mut parts: Vec<Expr<'a>> = Vec::new();
         let mut at = node.start_byte() + 1;
@@ -142,7 +144,7 @@ impl<'a> Lowering<'a> {
                 continue;
             }
             self.literal_part(at, child.start_byte(), &mut parts);
-            if let Some(inner) = child.named_child(0) {
+            if let Some(inner) = first_named(child) {
                 parts.push(self.expr(inner));
             }
             at = child.end_byte();

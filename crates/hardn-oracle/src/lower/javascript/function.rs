@@ -8,7 +8,7 @@ use super::{Lowering, pattern::push_assign};
 use crate::{
     ir::{Expr, ExprKind, Function, Param, Stmt, StmtKind, Type},
     lower::{
-        front_end::{FrontEnd, named, range},
+        front_end::{FrontEnd, first_named, named, range},
         make,
     },
 };
@@ -240,7 +240,7 @@ impl<'a> Lowering<'a> {
             }
             // `@Query() name`: the decorator says what the parameter is.
             let decorator = named(node).into_iter().find(|child| child.kind() == "decorator");
-            if let Some(inner) = decorator.and_then(|decorator| decorator.named_child(0)) {
+            if let Some(inner) = decorator.and_then(first_named) {
                 let text = self.source.text(inner);
                 let name = text.split('(').next().unwrap_or(text);
                 ty.name = match name {
@@ -255,7 +255,7 @@ impl<'a> Lowering<'a> {
             pattern = pattern.child_by_field_name("left").unwrap_or(pattern);
         }
         if pattern.kind() == "rest_pattern" {
-            pattern = pattern.named_child(0).unwrap_or(pattern);
+            pattern = first_named(pattern).unwrap_or(pattern);
         }
         let name = self.source.text(pattern);
         let at = range(pattern);

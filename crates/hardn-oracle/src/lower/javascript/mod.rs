@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tree_sitter::Node;
 
 use crate::{
-    ir::{Expr, Program, Stmt},
+    ir::{Program, Stmt},
     lower::front_end::{FrontEnd, Source, named},
 };
 
@@ -60,14 +60,6 @@ impl<'a, 't> FrontEnd<'a, 't> for Lowering<'a> {
 
     fn program(&mut self) -> &mut Program<'a> {
         &mut self.program
-    }
-
-    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
-        self.statement_inner(node, out);
-    }
-
-    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a> {
-        self.expr_inner(node)
     }
 
     /// Declared functions are there from the start of their block.

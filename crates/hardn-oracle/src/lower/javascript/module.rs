@@ -10,7 +10,7 @@ use super::{
 use crate::{
     ir::{ExprKind, Range, Stmt},
     lower::{
-        front_end::{FrontEnd, named},
+        front_end::{FrontEnd, first_named, named},
         make,
     },
 };
@@ -29,13 +29,13 @@ impl<'a> Lowering<'a> {
                     self.program.imports.insert(self.source.text(part), module.clone());
                 }
                 "namespace_import" => {
-                    if let Some(name) = part.named_child(0) {
+                    if let Some(name) = first_named(part) {
                         self.program.imports.insert(self.source.text(name), module.clone());
                     }
                 }
                 "import_require_clause" => {
                     let source = self.source.field(part, "source");
-                    if let Some(name) = part.named_child(0) {
+                    if let Some(name) = first_named(part) {
                         let path = module_path(source);
                         self.program.imports.insert(self.source.text(name), path);
                     }
@@ -92,7 +92,7 @@ impl<'a> Lowering<'a> {
         if node.kind() != "call_expression" || self.source.field(node, "function") != "require" {
             return None;
         }
-        let first = node.child_by_field_name("arguments")?.named_child(0)?;
+        let first = first_named(node.child_by_field_name("arguments")?)?;
         (first.kind() == "string").then(|| module_path(self.source.text(first)))
     }
 }

@@ -6,7 +6,7 @@ use super::{Lowering, function::is_function};
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Range, Stmt, StmtKind, Type},
     lower::{
-        front_end::{FrontEnd, named, range},
+        front_end::{FrontEnd, first_named, named, range},
         make,
     },
 };
@@ -99,7 +99,7 @@ impl<'a> Lowering<'a> {
                 }
             }
             "rest_pattern" => {
-                if let Some(inner) = target.named_child(0) {
+                if let Some(inner) = first_named(target) {
                     self.bind(inner, value, out);
                 }
             }

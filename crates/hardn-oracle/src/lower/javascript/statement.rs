@@ -8,13 +8,13 @@ use super::{Lowering, call::push_weakness, function::is_function};
 use crate::{
     ir::{Arg, Case, Expr, ExprKind, Loop, Stmt, StmtKind},
     lower::{
-        front_end::{FrontEnd, named, range, unknown},
+        front_end::{FrontEnd, LowerStatement, first_named, named, range, unknown},
         make,
     },
 };
 
-impl<'a> Lowering<'a> {
-    pub(super) fn statement_inner(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
+impl<'a, 't> LowerStatement<'a, 't> for Lowering<'a> {
+    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
         let kind = match node.kind() {
             // What could be recovered inside an error still counts.
             "ERROR" => {
@@ -70,7 +70,7 @@ impl<'a> Lowering<'a> {
                 }
                 let test = node.child_by_field_name("condition").and_then(|test| {
                     let inner = if test.kind() == "expression_statement" {
-                        test.named_child(0)?
+                        first_named(test)?
                     } else {
                         test
                     };
@@ -117,7 +117,9 @@ impl<'a> Lowering<'a> {
         };
         out.push(Stmt { kind, range: range(node) });
     }
+}
 
+impl<'a> Lowering<'a> {
     /// Assignments of functions to exports and fields make them functions of the program.
     fn expression_statement(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
         if node.kind() == "assignment_expression"

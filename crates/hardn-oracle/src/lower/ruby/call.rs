@@ -8,7 +8,7 @@ use super::{Lowering, statement::returning};
 use crate::{
     ir::{Arg, Expr, ExprKind, Function, Param, Range, Stmt, StmtKind, Type},
     lower::{
-        front_end::{FrontEnd, named, range, unknown},
+        front_end::{FrontEnd, first_named, named, range, unknown},
         make,
     },
 };
@@ -119,7 +119,7 @@ impl<'a> Lowering<'a, '_> {
                     }
                 }
                 "block_argument" => {
-                    if let Some(inner) = child.named_child(0) {
+                    if let Some(inner) = first_named(child) {
                         let value = if inner.kind() == "simple_symbol" {
                             self.method_as_block(inner)
                         } else {

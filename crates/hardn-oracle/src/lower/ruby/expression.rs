@@ -8,14 +8,14 @@ use super::{Lowering, REQUEST, statement::returning};
 use crate::{
     ir::{BinaryOp, Expr, ExprKind},
     lower::{
-        front_end::{FrontEnd, range, unknown},
+        front_end::{FrontEnd, LowerExpr, first_named, named, range, unknown},
         literal, make,
         operator::binary_op,
     },
 };
 
-impl<'a> Lowering<'a, '_> {
-    pub(super) fn expr_inner(&mut self, node: Node<'_>) -> Expr<'a> {
+impl<'a, 't> LowerExpr<'a, 't> for Lowering<'a, '_> {
+    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a> {
         let at = range(node);
         let kind = match node.kind() {
             "identifier" => return self.word(node),
@@ -110,7 +110,7 @@ impl<'a> Lowering<'a, '_> {
             | "in"
             | "exception_variable"
             | "pattern"
-                if node.named_child_count() == 1 =>
+                if named(node).len() == 1 =>
             {
                 match self.first(node) {
                     Some(inner) => ExprKind::Through(Box::new(inner)),
@@ -121,7 +121,7 @@ impl<'a> Lowering<'a, '_> {
             "lambda" => return self.lambda(node),
             "range" => ExprKind::Slice(self.exprs(node)),
             "yield" => {
-                let args = node.named_child(0).map(|list| self.args(list)).unwrap_or_default();
+                let args = first_named(node).map(|list| self.args(list)).unwrap_or_default();
                 return make::called("yield", args, at);
             }
             // Statements whose value is used: they run where they stand.
@@ -144,7 +144,9 @@ impl<'a> Lowering<'a, '_> {
         };
         Expr::new(kind, at)
     }
+}
 
+impl<'a> Lowering<'a, '_> {
     /// A bare word: a variable, a field's reader, or a call without arguments.
     fn word(&mut self, node: Node<'_>) -> Expr<'a> {
         let name = self.source.text(node);

@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tree_sitter::Node;
 
 use crate::{
-    ir::{Expr, Program, Stmt},
+    ir::{Program, Stmt},
     lower::front_end::{FrontEnd, Source, named},
 };
 
@@ -73,14 +73,6 @@ impl<'a, 't> FrontEnd<'a, 't> for Lowering<'a, '_> {
 
     fn program(&mut self) -> &mut Program<'a> {
         &mut self.program
-    }
-
-    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
-        self.statement_inner(node, out);
-    }
-
-    fn lower_expr(&mut self, node: Node<'t>) -> Expr<'a> {
-        self.expr_inner(node)
     }
 
     fn block(&mut self, node: Node<'t>) -> Vec<Stmt<'a>> {

@@ -6,42 +6,13 @@ use super::Lowering;
 use crate::{
     ir::{BinaryOp, Case, Expr, ExprKind, Loop, Stmt, StmtKind},
     lower::{
-        front_end::{FrontEnd, all_named, named, range},
+        front_end::{FrontEnd, LowerStatement, all_named, first_named, named, range},
         make,
     },
 };
 
-impl<'a> Lowering<'a, '_> {
-    pub(super) fn rescued(&mut self, node: Node<'_>, children: &[Node<'_>]) -> Stmt<'a> {
-        let (mut body, mut handlers, mut otherwise, mut finally) =
-            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for child in children {
-            match child.kind() {
-                "rescue" => handlers.push(self.rescue(*child)),
-                "else" => otherwise = self.block(*child),
-                "ensure" => finally = self.block(*child),
-                _ => self.statement(*child, &mut body),
-            }
-        }
-        let kind = StmtKind::Try { body, handlers, otherwise, finally };
-        Stmt { kind, range: range(node) }
-    }
-
-    /// `rescue Error => e`: the variable holds an `Exception`.
-    fn rescue(&mut self, node: Node<'_>) -> Vec<Stmt<'a>> {
-        let mut out = Vec::new();
-        let variable = node.child_by_field_name("variable").and_then(|node| node.named_child(0));
-        if let Some(variable) = variable {
-            let at = range(variable);
-            let value = make::constructed("Exception", Vec::new(), at);
-            let target = Box::new(self.expr(variable));
-            out.push(make::statement(make::assigned(*target, value, at), at));
-        }
-        out.extend(self.field_block(node, "body"));
-        out
-    }
-
-    pub(super) fn statement_inner(&mut self, node: Node<'_>, out: &mut Vec<Stmt<'a>>) {
+impl<'a, 't> LowerStatement<'a, 't> for Lowering<'a, '_> {
+    fn lower_statement(&mut self, node: Node<'t>, out: &mut Vec<Stmt<'a>>) {
         let at = range(node);
         let kind = match node.kind() {
             // What could be recovered inside an error still counts.
@@ -65,7 +36,7 @@ impl<'a> Lowering<'a, '_> {
                 return;
             }
             "begin" | "begin_block" | "end_block" => StmtKind::Block(self.block(node)),
-            "parenthesized_statements" if node.named_child_count() > 1 => {
+            "parenthesized_statements" if named(node).len() > 1 => {
                 StmtKind::Block(self.block(node))
             }
             "if" | "elsif" | "unless" => self.branch(node),
@@ -126,6 +97,37 @@ impl<'a> Lowering<'a, '_> {
         };
         out.push(Stmt { kind, range: at });
     }
+}
+
+impl<'a> Lowering<'a, '_> {
+    pub(super) fn rescued(&mut self, node: Node<'_>, children: &[Node<'_>]) -> Stmt<'a> {
+        let (mut body, mut handlers, mut otherwise, mut finally) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for child in children {
+            match child.kind() {
+                "rescue" => handlers.push(self.rescue(*child)),
+                "else" => otherwise = self.block(*child),
+                "ensure" => finally = self.block(*child),
+                _ => self.statement(*child, &mut body),
+            }
+        }
+        let kind = StmtKind::Try { body, handlers, otherwise, finally };
+        Stmt { kind, range: range(node) }
+    }
+
+    /// `rescue Error => e`: the variable holds an `Exception`.
+    fn rescue(&mut self, node: Node<'_>) -> Vec<Stmt<'a>> {
+        let mut out = Vec::new();
+        let variable = node.child_by_field_name("variable").and_then(first_named);
+        if let Some(variable) = variable {
+            let at = range(variable);
+            let value = make::constructed("Exception", Vec::new(), at);
+            let target = Box::new(self.expr(variable));
+            out.push(make::statement(make::assigned(*target, value, at), at));
+        }
+        out.extend(self.field_block(node, "body"));
+        out
+    }
 
     fn is_raise(&self, node: Node<'_>) -> bool {
         node.child_by_field_name("receiver").is_none()
@@ -134,7 +136,7 @@ impl<'a> Lowering<'a, '_> {
 
     /// What `return`, `next` and `break` carry.
     fn given(&mut self, node: Node<'_>) -> Option<Expr<'a>> {
-        let list = node.named_child(0)?;
+        let list = first_named(node)?;
         let mut values = self.exprs(list);
         match values.len() {
             0 => None,
@@ -169,7 +171,7 @@ impl<'a> Lowering<'a, '_> {
                     patterns
                         .into_iter()
                         .filter(Node::is_named)
-                        .filter_map(|pattern| pattern.named_child(0))
+                        .filter_map(|pattern| first_named(pattern))
                         .map(|pattern| self.expr(pattern))
                         .collect()
                 }
