@@ -4,6 +4,7 @@
 //! and, for C and C++, `memory` (sizes, ranges, null and freed states). Rules say what to look for.
 
 mod engine;
+mod engines;
 mod error;
 mod flow;
 mod ir;
@@ -17,6 +18,11 @@ mod scan;
 mod walk;
 
 pub use engine::{ENGINE, Mode, Oracle};
+pub use engines::{
+    Agreement, AgreementCounts, CodeqlBuild, CodeqlSettings, Combine, ENGINES, EngineRun,
+    EngineSettings, EngineTool, External, Member, Panel, SarifFile, agreement, combine, confirms,
+    external, write_engine_failures, write_sarif_runs,
+};
 pub use error::{OracleError, Result};
 
 pub use output::{Colours, write_jsonl, write_sarif, write_text};

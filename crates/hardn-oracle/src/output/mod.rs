@@ -6,4 +6,5 @@ mod text;
 
 pub use jsonl::write_jsonl;
 pub use sarif::write_sarif;
+pub(crate) use sarif::{result_of, uri};
 pub use text::{Colours, write_text};

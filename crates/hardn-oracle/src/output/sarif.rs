@@ -111,7 +111,8 @@ pub fn write_sarif(
     Ok(())
 }
 
-fn result_of(finding: &Finding, path: &str, rule: Option<i64>) -> Result<sarif::Result> {
+/// One result.
+pub(crate) fn result_of(finding: &Finding, path: &str, rule: Option<i64>) -> Result<sarif::Result> {
     let mut json = serde_json::json!({
         "ruleId": finding.rule,
         "level": "warning",
@@ -151,7 +152,7 @@ fn location(path: &str, span: Span, message: Option<&str>) -> serde_json::Value 
 }
 
 /// A relative URI reference: what is no plain path character is percent-encoded.
-fn uri(path: &str) -> String {
+pub(crate) fn uri(path: &str) -> String {
     if path == "-" {
         return "stdin".to_owned();
     }
