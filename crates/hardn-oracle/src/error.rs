@@ -45,6 +45,35 @@ pub enum OracleError {
         /// The name asked for.
         id: String,
     },
+    /// A glob is none.
+    #[error("`{glob}` is no glob: {message}")]
+    Glob {
+        /// As it was given.
+        glob: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// A baseline is not what it should be.
+    #[error("`{}` is no baseline: {message}; `hardn scan --write-baseline FILE` writes one", path.display())]
+    Baseline {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong, with the place.
+        message: String,
+    },
+    /// A labelled corpus is not what it should be.
+    #[error("`{}` line {line}: not a labelled record: {message}", path.display())]
+    Corpus {
+        /// Which file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// Somebody asked to stop.
+    #[error("interrupted")]
+    Interrupted,
     /// The report could not be written.
     #[error("cannot write the report: {0}")]
     Write(#[from] std::io::Error),

@@ -2,13 +2,15 @@
 
 use std::{
     io::{IsTerminal, Write, stderr, stdout},
+    path::Path,
     time::{Duration, Instant},
 };
 
+use hardn_types::write_atomic;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Context, Failure, Outcome};
 
 /// One line for people, on standard error.
 pub(crate) fn say(line: &str) {
@@ -24,6 +26,15 @@ pub(crate) fn put(text: &str) -> Outcome {
             other.map_err(|error| Failure::new(format!("cannot write to standard output: {error}")))
         }
     }
+}
+
+/// Text for a file, or for standard output. A file is there whole or not at all; what is no file is written to.
+pub(crate) fn put_to(file: Option<&Path>, text: &str) -> Outcome {
+    let Some(path) = file else { return put(text) };
+    if path.exists() && !path.is_file() {
+        return std::fs::write(path, text).context(format!("cannot write {}", path.display()));
+    }
+    Ok(write_atomic(path, text.as_bytes())?)
 }
 
 /// One JSON line on standard output.
@@ -80,6 +91,11 @@ impl Progress {
                 self.name, self.unit
             ));
         }
+    }
+
+    /// Leaves nothing behind.
+    pub(crate) fn clear(&self) {
+        self.bar.finish_and_clear();
     }
 
     pub(crate) fn finish(self, message: &str) {

@@ -20,7 +20,7 @@ pub struct AgreementCounts {
 
 /// Two engines side by side.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Agreement {
+pub struct EngineAgreement {
     /// Index of the first engine.
     pub a: usize,
     /// Index of the second.
@@ -32,7 +32,7 @@ pub struct Agreement {
     pub classes: BTreeMap<Cwe, AgreementCounts>,
 }
 
-impl Agreement {
+impl EngineAgreement {
     /// The sum over classes.
     pub fn total(&self) -> AgreementCounts {
         self.classes.values().fold(AgreementCounts::default(), |sum, counts| AgreementCounts {
@@ -49,7 +49,7 @@ impl Agreement {
 /// A unit is a file that both engines analysed and a class. An engine reports the class if a finding anywhere in the file
 /// is of it or of its family. Where an engine says what it covers and the class is not among it, the unit is left out:
 /// its silence is no disagreement.
-pub fn agreement(answers: &[Vec<Option<Analysis>>]) -> Vec<Agreement> {
+pub fn engine_agreement(answers: &[Vec<Option<Analysis>>]) -> Vec<EngineAgreement> {
     let mut pairs = Vec::new();
     for a in 0..answers.len() {
         for b in a + 1..answers.len() {
@@ -82,7 +82,7 @@ pub fn agreement(answers: &[Vec<Option<Analysis>>]) -> Vec<Agreement> {
                     classes.insert(class, counts);
                 }
             }
-            pairs.push(Agreement { a, b, n_files: files.len() as u64, classes });
+            pairs.push(EngineAgreement { a, b, n_files: files.len() as u64, classes });
         }
     }
     pairs
@@ -132,7 +132,7 @@ mod tests {
             said(&[], &[]),
         ];
         let b = vec![said(&[125], &[119]), said(&[], &[119]), said(&[], &[119]), failed, None];
-        let pairs = agreement(&[a, b]);
+        let pairs = engine_agreement(&[a, b]);
         assert_eq!(pairs.len(), 1);
         assert_eq!(pairs[0].n_files, 3);
         // CWE-089 is none of the second engine's, so its silence is left out.

@@ -10,6 +10,7 @@ use hardn_types::{Analysis, Cwe, Finding, Judge, Language, Piece};
 
 use super::{
     batch::{Batch, Placement},
+    engine::Engine,
     process::{Runner, ToolError},
 };
 
@@ -99,11 +100,6 @@ impl External {
         Self { adapter, runner, version: OnceLock::new(), running: Mutex::new(()) }
     }
 
-    /// The engine's name in findings.
-    pub fn id(&self) -> &'static str {
-        self.adapter.id()
-    }
-
     /// The tool's version, asked of it once, or why it cannot be asked.
     ///
     /// # Errors
@@ -113,18 +109,6 @@ impl External {
             .get_or_init(|| self.adapter.version(&self.runner).map_err(|error| error.to_string()))
             .as_deref()
             .map_err(String::as_str)
-    }
-
-    /// What determines the engine's answers: version, and hashes of queries where it has any.
-    pub fn record(&self) -> BTreeMap<String, String> {
-        let mut record = self.adapter.record();
-        record.insert("version".to_owned(), self.version().unwrap_or("unknown").to_owned());
-        record
-    }
-
-    /// Whether the tool reads a language.
-    pub fn reads(&self, language: Language) -> bool {
-        self.adapter.group(language).is_some()
     }
 
     fn run_batch(&self, group: &str, pieces: Vec<Piece>) -> Result<Looked, String> {
@@ -137,6 +121,26 @@ impl External {
         drop(one_at_a_time);
         assert_eq!(looked.pieces.len(), n_pieces, "an adapter answers for every piece");
         Ok(looked)
+    }
+}
+
+impl Engine for External {
+    fn id(&self) -> &'static str {
+        self.adapter.id()
+    }
+
+    fn reads(&self, language: Language) -> bool {
+        self.adapter.group(language).is_some()
+    }
+
+    fn record(&self) -> BTreeMap<String, String> {
+        let mut record = self.adapter.record();
+        record.insert("version".to_owned(), self.version().unwrap_or("unknown").to_owned());
+        record
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.version().map(|_| ()).map_err(str::to_owned)
     }
 }
 

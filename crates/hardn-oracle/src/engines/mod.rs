@@ -9,6 +9,7 @@ mod batch;
 mod clang_tidy;
 mod codeql;
 mod cppcheck;
+mod engine;
 mod eslint;
 mod external;
 mod flawfinder;
@@ -25,10 +26,11 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-pub use agreement::{Agreement, AgreementCounts, agreement};
+pub use agreement::{AgreementCounts, EngineAgreement, engine_agreement};
 pub use codeql::{CodeqlBuild, CodeqlSettings};
+pub use engine::{Borrowed, Engine};
 pub use external::External;
-pub use panel::{Combine, Member, Panel, combine, confirms};
+pub use panel::{Combine, Panel, combine, confirms};
 pub use registry::{ENGINES, EngineSettings, EngineTool, external};
 pub use report::{EngineRun, write_engine_failures, write_sarif_runs};
 pub use sarif_file::SarifFile;

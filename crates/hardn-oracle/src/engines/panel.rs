@@ -5,6 +5,8 @@ use std::{fmt, str::FromStr};
 use hardn_types::{Analysis, Cwe, Finding, Judge, Language, Piece, is_related};
 use serde::{Deserialize, Serialize};
 
+use super::engine::Engine;
+
 /// How many engines have to report a finding.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -109,49 +111,47 @@ pub fn combine(analyses: &[&Analysis], combine: Combine) -> Analysis {
     Analysis { language, findings, covers, not_analysed: None }
 }
 
-/// One of several engines.
-pub struct Member {
-    /// Whom to ask.
-    pub judge: Box<dyn Judge + Send>,
-    /// The languages it reads; others are no failure of it.
-    pub languages: Vec<Language>,
-}
-
 /// Several engines as one [`Judge`].
-pub struct Panel {
-    members: Vec<Member>,
+pub struct Panel<'a> {
+    engines: Vec<Box<dyn Engine + Send + 'a>>,
     combine: Combine,
 }
 
-impl Panel {
+impl<'a> Panel<'a> {
     /// A panel of engines.
-    pub fn new(members: Vec<Member>, combine: Combine) -> Self {
-        Self { members, combine }
+    pub fn new(engines: Vec<Box<dyn Engine + Send + 'a>>, combine: Combine) -> Self {
+        Self { engines, combine }
     }
 
     /// The engines.
-    pub fn members(&self) -> &[Member] {
-        &self.members
+    pub fn engines(&self) -> impl Iterator<Item = &dyn Engine> {
+        self.engines.iter().map(|engine| &**engine as &dyn Engine)
     }
 
-    /// What each engine says of each piece, in the order of [`Panel::members`]; `None` where it does not read the language.
-    pub fn ask(&self, pieces: &[Piece]) -> Vec<Vec<Option<Analysis>>> {
-        self.members
-            .iter()
-            .map(|member| {
-                let reads = |piece: &&Piece| member.languages.contains(&piece.language);
+    /// What each engine says of each piece, in the order of [`Panel::engines`]; `None` where it does not read the
+    /// language. `known` gives the answers of the engines that were asked before, by id.
+    pub fn ask(
+        &self,
+        pieces: &[Piece],
+        known: &dyn Fn(&str) -> Option<Vec<Analysis>>,
+    ) -> Vec<Vec<Option<Analysis>>> {
+        self.engines()
+            .map(|engine| {
+                if let Some(known) = known(engine.id()) {
+                    return known.into_iter().map(Some).collect();
+                }
+                let reads = |piece: &&Piece| engine.reads(piece.language);
                 let asked: Vec<Piece> = pieces.iter().filter(reads).copied().collect();
-                let mut answers =
-                    if asked.is_empty() { Vec::new() } else { member.judge.judge_all(&asked) }
-                        .into_iter();
+                let answers = if asked.is_empty() { Vec::new() } else { engine.judge_all(&asked) };
+                let mut answers = answers.into_iter();
                 pieces.iter().map(|piece| reads(&piece).then(|| answers.next())?).collect()
             })
             .collect()
     }
 
-    /// One answer for each piece from what [`Panel::ask`] gave.
-    pub fn combined(&self, answers: &[Vec<Option<Analysis>>], n_pieces: usize) -> Vec<Analysis> {
-        (0..n_pieces)
+    /// One answer for each of `n` pieces from what [`Panel::ask`] gave.
+    pub fn combined(&self, answers: &[Vec<Option<Analysis>>], n: usize) -> Vec<Analysis> {
+        (0..n)
             .map(|piece| {
                 let given: Vec<&Analysis> =
                     answers.iter().filter_map(|answers| answers[piece].as_ref()).collect();
@@ -161,9 +161,9 @@ impl Panel {
     }
 }
 
-impl Judge for Panel {
+impl Judge for Panel<'_> {
     fn name(&self) -> String {
-        let names: Vec<String> = self.members.iter().map(|member| member.judge.name()).collect();
+        let names: Vec<String> = self.engines().map(Judge::name).collect();
         match names.len() {
             1 => names.concat(),
             _ => format!("{} of {}", self.combine, names.join(", ")),
@@ -175,7 +175,7 @@ impl Judge for Panel {
     }
 
     fn judge_all(&self, pieces: &[Piece]) -> Vec<Analysis> {
-        let answers = self.ask(pieces);
+        let answers = self.ask(pieces, &|_| None);
         self.combined(&answers, pieces.len())
     }
 }

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeMap, io::Write};
 
+use hardn_types::Analysis;
 use serde_json::{Value, json};
 
+use super::engine::Engine;
 use crate::{ENGINE, FileResult, Mode, Oracle, OracleError, Result, output, write_sarif};
 
 /// An engine and what became of the files.
@@ -15,8 +17,26 @@ pub struct EngineRun {
     pub name: String,
     /// What determines its answers, such as hashes of queries.
     pub record: BTreeMap<String, String>,
+    /// Files in a language it reads.
+    pub n_asked: usize,
     /// Paths it did not analyse though it reads the language, and why.
     pub not_analysed: Vec<(String, String)>,
+}
+
+impl EngineRun {
+    /// What an engine answered about files, in their order; `None` where it does not read the language.
+    pub fn new(engine: &dyn Engine, paths: &[&str], answers: &[Option<Analysis>]) -> Self {
+        let failed = paths.iter().zip(answers).filter_map(|(path, answer)| {
+            Some(((*path).to_owned(), answer.as_ref()?.not_analysed.clone()?))
+        });
+        Self {
+            id: engine.id().to_owned(),
+            name: engine.name(),
+            record: engine.record(),
+            n_asked: answers.iter().flatten().count(),
+            not_analysed: failed.collect(),
+        }
+    }
 }
 
 /// Writes a JSON line for each file that an engine did not analyse and others did.
@@ -59,14 +79,16 @@ pub fn write_sarif_runs(
     let mut runs = Vec::new();
     let mut log = Value::Null;
     for engine in engines {
-        if engine.id == ENGINE {
-            let own: Vec<FileResult> = results.iter().map(|result| only(result, engine)).collect();
-            let mut text = Vec::new();
-            write_sarif(&mut text, oracle, &own, mode)?;
-            log = serde_json::from_slice(&text)?;
-            runs.append(log["runs"].as_array_mut().unwrap_or(&mut Vec::new()));
-        } else {
-            runs.push(run_of(engine, results)?);
+        let own: Vec<FileResult> = results.iter().map(|result| only(result, engine)).collect();
+        if engine.id != ENGINE {
+            runs.push(run_of(engine, &own));
+            continue;
+        }
+        let mut text = Vec::new();
+        write_sarif(&mut text, oracle, &own, mode)?;
+        log = serde_json::from_slice(&text)?;
+        if let Some(own) = log["runs"].as_array_mut() {
+            runs.append(own);
         }
     }
     if log.is_null() {
@@ -83,42 +105,33 @@ pub fn write_sarif_runs(
 fn only(result: &FileResult, engine: &EngineRun) -> FileResult {
     let mut own = result.clone();
     own.analysis.findings.retain(|finding| finding.engine == engine.id);
-    own.analysis.not_analysed =
-        engine.not_analysed.iter().find(|(path, _)| *path == own.path).map(|(_, why)| why.clone());
+    own.suppressed.retain(|gone| gone.finding.engine == engine.id);
+    let failed = engine.not_analysed.iter().find(|(path, _)| *path == own.path);
+    own.analysis.not_analysed = failed.map(|(_, why)| why.clone());
+    if engine.id != ENGINE {
+        own.warnings.clear();
+    }
     own
 }
 
-fn run_of(engine: &EngineRun, results: &[FileResult]) -> Result<Value> {
+fn run_of(engine: &EngineRun, results: &[FileResult]) -> Value {
+    let (found, notifications) = output::entries(results, &|_| None);
     let mut rules: BTreeMap<&str, Value> = BTreeMap::new();
-    let mut found = Vec::new();
-    for result in results {
-        for finding in result.analysis.findings.iter().filter(|f| f.engine == engine.id) {
-            let tags: Vec<String> =
-                finding.cwe.iter().map(|cwe| format!("external/cwe/cwe-{:03}", cwe.0)).collect();
-            rules.insert(&finding.rule, json!({"id": finding.rule, "properties": {"tags": tags}}));
-            found.push(serde_json::to_value(output::result_of(finding, &result.path, None)?)?);
-        }
+    let suppressed = results.iter().flat_map(|result| &result.suppressed).map(|gone| &gone.finding);
+    for finding in results.iter().flat_map(|result| &result.analysis.findings).chain(suppressed) {
+        let tags: Vec<String> =
+            finding.cwe.iter().map(|cwe| format!("external/cwe/cwe-{:03}", cwe.0)).collect();
+        rules.insert(&finding.rule, json!({"id": finding.rule, "properties": {"tags": tags}}));
     }
-    let notifications: Vec<Value> = engine
-        .not_analysed
-        .iter()
-        .map(|(path, why)| {
-            json!({
-                "level": "warning",
-                "message": {"text": format!("not analysed: {why}")},
-                "locations": [{"physicalLocation": {"artifactLocation": {"uri": output::uri(path)}}}],
-            })
-        })
-        .collect();
     let mut driver = json!({"name": engine.id, "rules": rules.into_values().collect::<Vec<_>>()});
     if let Some(version) = engine.record.get("version") {
         driver["version"] = version.as_str().into();
     }
-    Ok(json!({
+    json!({
         "tool": {"driver": driver},
         "results": found,
         "invocations": [{"executionSuccessful": true, "toolExecutionNotifications": notifications}],
         "columnKind": "unicodeCodePoints",
         "properties": engine.record,
-    }))
+    })
 }

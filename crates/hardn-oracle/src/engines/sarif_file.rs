@@ -1,13 +1,14 @@
 //! A saved SARIF log as an engine: what some tool said of these files, some time.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Component, Path, PathBuf},
 };
 
 use hardn_types::{Analysis, Cwe, Finding, Judge, Language, Piece, TraceStep};
 
 use super::{
+    engine::Engine,
     place::Lines,
     sarif::{SarifRun, read_sarif},
 };
@@ -17,6 +18,7 @@ use crate::{OracleError, Result};
 #[derive(Debug)]
 pub struct SarifFile {
     path: PathBuf,
+    id: String,
     name: String,
     runs: Vec<SarifRun>,
     covers: Vec<Cwe>,
@@ -32,6 +34,7 @@ impl SarifFile {
             .map_err(|source| OracleError::Read { path: path.to_owned(), source })?;
         let runs = read_sarif(&text)
             .map_err(|message| OracleError::Sarif { path: path.to_owned(), message })?;
+        let mut ids: Vec<&str> = Vec::new();
         let mut tools: Vec<String> = Vec::new();
         for run in &runs {
             let version = run.version.as_ref().map(|v| format!(" {v}")).unwrap_or_default();
@@ -39,17 +42,15 @@ impl SarifFile {
             if !tools.contains(&tool) {
                 tools.push(tool);
             }
+            if !ids.contains(&run.tool.as_str()) {
+                ids.push(&run.tool);
+            }
         }
-        let name = tools.join(" + ");
+        let (id, name) = (format!("sarif:{}", ids.join("+")), tools.join(" + "));
         let described = runs.iter().flat_map(|run| run.rules.values().flatten());
         let found = runs.iter().flat_map(|run| run.results.iter().flat_map(|r| &r.cwe));
         let covers: BTreeSet<Cwe> = described.chain(found).copied().collect();
-        Ok(Self { path: path.to_owned(), name, runs, covers: covers.into_iter().collect() })
-    }
-
-    /// The log's path.
-    pub fn path(&self) -> &Path {
-        &self.path
+        Ok(Self { path: path.to_owned(), id, name, runs, covers: covers.into_iter().collect() })
     }
 
     /// What the runs say of one file.
@@ -66,7 +67,7 @@ impl SarifFile {
             let results = run.results.iter().filter(|result| is_here(&result.at.uri));
             findings.extend(results.map(|result| {
                 Finding {
-                    engine: run.tool.clone(),
+                    engine: self.id.clone(),
                     rule: result.rule.clone(),
                     cwe: result.cwe.clone(),
                     span: lines.span(result.at.place, result.columns),
@@ -106,6 +107,20 @@ impl SarifFile {
             uris.extend(run.analysed.iter().flatten().map(String::as_str));
         }
         uris
+    }
+}
+
+impl Engine for SarifFile {
+    fn id(&self) -> &str {
+        &self.id
+    }
+
+    fn reads(&self, _: Language) -> bool {
+        true
+    }
+
+    fn record(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([("version".to_owned(), self.name.clone())])
     }
 }
 

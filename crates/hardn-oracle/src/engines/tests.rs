@@ -496,7 +496,7 @@ fn a_saved_log_is_an_engine() {
     pieces.push(python("x\n"));
     let answers = engine.judge_all(&pieces);
     assert_eq!(rows(&answers[0]), [("r", 89, 1, 3, 4)]);
-    assert_eq!(answers[0].findings[0].engine, "Scanner");
+    assert_eq!(answers[0].findings[0].engine, "sarif:Scanner");
     assert!(why(&answers[1]).ends_with("too large"));
     assert!(rows(&answers[2]).is_empty());
     assert!(why(&answers[3]).contains("in no file"));

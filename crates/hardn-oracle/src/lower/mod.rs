@@ -69,6 +69,23 @@ pub(crate) fn lower(code: &str, language: Language) -> Result<Program<'_>, Strin
     Ok(program)
 }
 
+/// The byte ranges of all comments, in order.
+pub(crate) fn comments(code: &str, language: Language) -> Vec<(usize, usize)> {
+    let Ok(tree) = parse(code, language) else { return Vec::new() };
+    let mut found = Vec::new();
+    let mut stack = vec![tree.root_node()];
+    while let Some(node) = stack.pop() {
+        if node.kind().ends_with("comment") {
+            found.push((node.start_byte(), node.end_byte()));
+        } else {
+            let mut cursor = node.walk();
+            stack.extend(node.children(&mut cursor));
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
 fn parse(code: &str, language: Language) -> Result<Tree, String> {
     let (slot, grammar) = match language {
         Language::Python => (0, tree_sitter_python::LANGUAGE),

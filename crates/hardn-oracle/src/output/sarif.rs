@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, io::Write};
 use hardn_types::{Finding, Span};
 use serde_sarif::sarif;
 
-use crate::{ENGINE, FileResult, Mode, Oracle, OracleError, Result};
+use crate::{ENGINE, FileResult, Mode, Oracle, OracleError, Result, fingerprints};
 
 /// Writes one SARIF log with one run.
 ///
@@ -46,25 +46,10 @@ pub fn write_sarif(
             Ok(descriptor)
         })
         .collect::<Result<Vec<_>>>()?;
-    let mut found = Vec::new();
-    let mut notifications = Vec::new();
-    for result in results {
-        if let Some(why) = &result.analysis.not_analysed {
-            let notification: sarif::Notification = serde_json::from_value(serde_json::json!({
-                "level": "warning",
-                "message": {"text": format!("not analysed: {why}")},
-                "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri(&result.path)}}}],
-            }))?;
-            notifications.push(notification);
-        }
-        for finding in &result.analysis.findings {
-            found.push(result_of(
-                finding,
-                &result.path,
-                numbers.get(finding.rule.as_str()).copied(),
-            )?);
-        }
-    }
+    let (found, notifications) =
+        entries(results, &|finding| numbers.get(finding.rule.as_str()).copied());
+    let found: Vec<sarif::Result> =
+        found.into_iter().map(serde_json::from_value).collect::<std::result::Result<_, _>>()?;
     let mut classes: Vec<u16> =
         rules.iter().flat_map(|rule| rule.cwe.iter().map(|cwe| cwe.0)).collect();
     classes.sort_unstable();
@@ -111,8 +96,47 @@ pub fn write_sarif(
     Ok(())
 }
 
-/// One result.
-pub(crate) fn result_of(finding: &Finding, path: &str, rule: Option<i64>) -> Result<sarif::Result> {
+/// The results and the notifications of a run. `number` is the index of a finding's rule, where the run describes its rules.
+pub(crate) fn entries(
+    results: &[FileResult],
+    number: &dyn Fn(&Finding) -> Option<i64>,
+) -> (Vec<serde_json::Value>, Vec<serde_json::Value>) {
+    let (mut found, mut notifications) = (Vec::new(), Vec::new());
+    for result in results {
+        if let Some(why) = &result.analysis.not_analysed {
+            notifications.push(serde_json::json!({
+                "level": "warning",
+                "message": {"text": format!("not analysed: {why}")},
+                "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri(&result.path)}}}],
+            }));
+        }
+        for odd in &result.warnings {
+            let mut place = serde_json::json!({"artifactLocation": {"uri": uri(&result.path)}});
+            if let Some(line) = odd.line {
+                place["region"] = serde_json::json!({"startLine": line});
+            }
+            notifications.push(serde_json::json!({
+                "level": "warning",
+                "message": {"text": odd.message},
+                "locations": [{"physicalLocation": place}],
+            }));
+        }
+        for (finding, print) in result.analysis.findings.iter().zip(fingerprints(result)) {
+            let mut json = result_of(finding, &result.path, number(finding));
+            json["partialFingerprints"] = serde_json::json!({"hardnFingerprint/v1": print});
+            found.push(json);
+        }
+        for gone in &result.suppressed {
+            let mut json = result_of(&gone.finding, &result.path, number(&gone.finding));
+            json["suppressions"] =
+                serde_json::json!([{"kind": "inSource", "justification": gone.reason}]);
+            found.push(json);
+        }
+    }
+    (found, notifications)
+}
+
+fn result_of(finding: &Finding, path: &str, rule: Option<i64>) -> serde_json::Value {
     let mut json = serde_json::json!({
         "ruleId": finding.rule,
         "level": "warning",
@@ -130,7 +154,7 @@ pub(crate) fn result_of(finding: &Finding, path: &str, rule: Option<i64>) -> Res
             .collect();
         json["codeFlows"] = serde_json::json!([{"threadFlows": [{"locations": steps}]}]);
     }
-    Ok(serde_json::from_value(json)?)
+    json
 }
 
 fn location(path: &str, span: Span, message: Option<&str>) -> serde_json::Value {
@@ -152,7 +176,7 @@ fn location(path: &str, span: Span, message: Option<&str>) -> serde_json::Value 
 }
 
 /// A relative URI reference: what is no plain path character is percent-encoded.
-pub(crate) fn uri(path: &str) -> String {
+fn uri(path: &str) -> String {
     if path == "-" {
         return "stdin".to_owned();
     }

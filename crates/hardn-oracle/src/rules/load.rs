@@ -3,16 +3,18 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
 use hardn_types::{Cwe, Language};
 use include_dir::{Dir, include_dir};
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::{
     index::Index,
+    models::{self, ModelReport},
     schema::{Kind, RuleFile},
 };
 use crate::{OracleError, Result};
@@ -51,7 +53,8 @@ pub struct RuleInfo {
 }
 
 impl Rule {
-    pub(crate) fn applies_to(&self, language: Language) -> bool {
+    /// Whether it reads code of this language.
+    pub fn applies_to(&self, language: Language) -> bool {
         applies(self.language, language)
     }
 
@@ -143,6 +146,35 @@ impl RuleSet {
         Self::from_texts(files)
     }
 
+    /// The same rules with rows of model tables added: YAML files, and folders of them.
+    ///
+    /// # Errors
+    /// [`OracleError::Read`] where a file cannot be read, [`OracleError::Rule`] for one that holds no model rows.
+    pub fn with_models(mut self, paths: &[PathBuf]) -> Result<(Self, ModelReport)> {
+        let none = Group::default();
+        let (additions, report) =
+            models::read(paths, |folder| self.languages.get(&folder).unwrap_or(&none).rules())?;
+        for (id, models) in additions {
+            let folder: Option<Language> = id.split('/').next().and_then(|name| name.parse().ok());
+            let Some(group) = folder.and_then(|folder| self.languages.get_mut(&folder)) else {
+                continue;
+            };
+            if !group.files.iter().any(|(known, _)| *known == id) {
+                group.files.push((id.clone(), "kind: shared\n".to_owned()));
+            }
+            for (known, text) in &mut group.files {
+                if *known == id {
+                    *text = models::add_to(text, &models).map_err(|message| OracleError::Rule {
+                        file: format!("{id}.yml"),
+                        message,
+                    })?;
+                }
+            }
+        }
+        let files = self.languages.into_values().flat_map(|group| group.files).collect();
+        Ok((Self::grouped(files)?, report))
+    }
+
     /// Everything is read at once, so that a mistake is found.
     fn from_texts(files: Vec<(String, String)>) -> Result<Self> {
         let set = Self::grouped(files)?;
@@ -153,6 +185,11 @@ impl RuleSet {
             let _ = group.index.set(set.compiled(*language)?);
         }
         Ok(set)
+    }
+
+    /// Whether a text is a rule.
+    pub(super) fn check(id: &str, text: &str) -> Result<()> {
+        read_rule(id.to_owned(), text).map(|_| ())
     }
 
     fn grouped(mut files: Vec<(String, String)>) -> Result<Self> {
@@ -176,8 +213,7 @@ impl RuleSet {
 
     /// The rules of a language, and of the one it adds to.
     fn compiled(&self, language: Language) -> Result<Option<Index>> {
-        let folders = self.languages.iter().filter(|(folder, _)| applies(**folder, language));
-        let rules: Vec<Arc<Rule>> = folders.flat_map(|(_, group)| group.rules()).cloned().collect();
+        let rules: Vec<Arc<Rule>> = self.groups(language).flat_map(Group::rules).cloned().collect();
         let index = Index::new(&rules, language)?;
         Ok(Some(index).filter(|index| !index.covers.is_empty()))
     }
@@ -193,12 +229,37 @@ impl RuleSet {
         self.rules().map(AsRef::as_ref).filter(|rule| rule.file.kind != Kind::Shared)
     }
 
+    /// Whether there is a rule file for a language.
+    pub(crate) fn has(&self, language: Language) -> bool {
+        self.groups(language).any(|group| !group.files.is_empty())
+    }
+
+    /// A hash of every rule file that has a say in a language.
+    pub(crate) fn digest(&self, language: Language) -> String {
+        let mut hash = Sha256::new();
+        for (id, text) in self.groups(language).flat_map(|group| &group.files) {
+            for part in [id, text] {
+                hash.update((part.len() as u64).to_le_bytes());
+                hash.update(part);
+            }
+        }
+        format!("{:x}", hash.finalize())
+    }
+
+    fn groups(&self, language: Language) -> impl Iterator<Item = &Group> {
+        let folders = self.languages.iter();
+        folders.filter(move |(folder, _)| applies(**folder, language)).map(|(_, group)| group)
+    }
+
     /// One rule.
     ///
     /// # Errors
     /// [`OracleError::NoSuchRule`], with the id most like it.
     pub fn show(&self, id: &str) -> Result<&Rule> {
-        if let Some(rule) = self.list().find(|rule| rule.id == id) {
+        let folder = id.split('/').next().and_then(|folder| folder.parse().ok());
+        let group = folder.and_then(|folder: Language| self.languages.get(&folder));
+        let mut rules = group.into_iter().flat_map(Group::rules).map(AsRef::as_ref);
+        if let Some(rule) = rules.find(|rule| rule.id == id && rule.file.kind != Kind::Shared) {
             return Ok(rule);
         }
         let nearest =
@@ -234,10 +295,12 @@ fn likeness(left: &str, right: &str) -> usize {
 
 fn read_rule(id: String, text: &str) -> Result<Rule> {
     let fail = |message: String| OracleError::Rule { file: format!("{id}.yml"), message };
-    let file: RuleFile = serde_yaml_ng::from_str(text).map_err(|error| fail(error.to_string()))?;
+    let mut file: RuleFile =
+        serde_yaml_ng::from_str(text).map_err(|error| fail(error.to_string()))?;
     let folder = id.split('/').next().unwrap_or("");
     let language: Language =
         folder.parse().map_err(|_| fail(format!("the folder `{folder}` is no language")))?;
+    models::expand(&mut file, language).map_err(fail)?;
     let empty = |key: &str| fail(format!("key `{key}` is missing or empty"));
     if file.kind != Kind::Shared {
         if file.cwe.is_empty() {
@@ -289,6 +352,50 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("message"), "{error}");
+    }
+
+    #[test]
+    fn model_rows_become_part_of_the_rules() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("acme.model.yml");
+        let text = r#"
+            extensions:
+              - addsTo: {pack: codeql/python-all, extensible: sinkModel}
+                data:
+                  - ["acme", "Member[run_query].Argument[0]", "sql-injection"]
+                  - ["acme", "Member[f].Argument[0]", "moon-phase"]
+              - addsTo: {pack: codeql/python-all, extensible: sourceModel}
+                data:
+                  - ["acme", "Member[read_socket].ReturnValue", "remote"]
+              - addsTo: {pack: codeql/python-all, extensible: summaryModel}
+                data:
+                  - ["acme", "Member[wrap]", "Argument[0]", "ReturnValue", "taint"]
+        "#;
+        fs::write(&path, text).unwrap();
+        let (rules, report) = RuleSet::embedded().unwrap().with_models(&[path]).unwrap();
+        assert_eq!((report.rows, report.understood.len(), report.left_out.len()), (4, 3, 1));
+        assert!(report.left_out.keys().any(|why| why.contains("moon-phase")));
+        let code = "import acme\ndef f():\n    q = acme.wrap(acme.read_socket())\n    acme.run_query('SELECT ' + q)\n";
+        let flagged = |rules: RuleSet| {
+            let oracle = crate::Oracle::new(rules);
+            let analysis = oracle.analyse(code, Language::Python, crate::Mode::Faithful);
+            analysis.findings.iter().map(|found| found.rule.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(flagged(rules), ["python/cwe-089-sql-injection"]);
+        assert!(flagged(RuleSet::embedded().unwrap()).is_empty());
+    }
+
+    #[test]
+    fn a_rule_file_may_hold_model_rows() {
+        let text = "kind: flow\ncwe: [CWE-089]\nmessage: m\nhelp: h\nvalid: [x]\ninvalid: [x]\nmodels:\n  \
+            sinks:\n    - [acme, \"Member[run].Argument[0]\", sql-injection]\n  \
+            sources:\n    - [acme, \"Member[read].ReturnValue\", remote]\n";
+        let rule = read_rule("python/x".to_owned(), text).unwrap();
+        assert_eq!(rule.file.sinks[0].call, ["acme.run"]);
+        assert_eq!(rule.file.sources[0].call, ["acme.read"]);
+        let error =
+            read_rule("python/x".to_owned(), &text.replace("Member[run]", "Fuzzy")).unwrap_err();
+        assert!(error.to_string().contains("Fuzzy"), "{error}");
     }
 
     #[test]

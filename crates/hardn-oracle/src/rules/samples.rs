@@ -3,7 +3,10 @@
 use hardn_types::Language;
 use serde::Serialize;
 
-use super::load::{Rule, RuleSet};
+use super::{
+    load::{Rule, RuleSet},
+    template::UNFINISHED,
+};
 use crate::{Mode, Oracle};
 
 /// A sample that came out wrong.
@@ -59,6 +62,9 @@ impl RuleSet {
                     let analysis = oracle.analyse(code, language_of(rule, code), mode);
                     let flagged = analysis.findings.iter().any(|finding| finding.rule == rule.id);
                     let message = match (&analysis.not_analysed, flagged, kind) {
+                        _ if code.contains(UNFINISHED) => {
+                            "unfinished: the template's sample still stands here".to_owned()
+                        }
                         (Some(why), ..) => format!("not analysed: {why}"),
                         (None, true, "valid") => "flagged".to_owned(),
                         (None, false, "invalid") => "not flagged".to_owned(),

@@ -4,6 +4,7 @@ use hardn_types::Cwe;
 use regex::Regex;
 use serde::Deserialize;
 
+use super::models::ModelRows;
 use crate::Mode;
 
 /// What kind of rule it is.
@@ -79,6 +80,9 @@ pub(crate) struct RuleFile {
     pub(crate) compared: Vec<ComparedModel>,
     #[serde(default)]
     pub(crate) check: Option<MemoryCheck>,
+    /// Rows of a model table, in the form of the rule's language.
+    #[serde(default)]
+    pub(crate) models: ModelRows,
     /// Calls that the memory check treats as its origin: allocators, lookups, releases.
     #[serde(default)]
     pub(crate) functions: Vec<String>,
