@@ -11,14 +11,13 @@ use std::{
 use hardn_code::{Validity, cut, is_checked, validity};
 use hardn_types::{
     Analysis, BoxError, CutRule, Finding, Judge, OracleVerdict, Sample, Scenario, Span,
-    TestVerdict, Verdict,
+    TestVerdict, Verdict, is_related,
 };
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     EvalError, Result,
-    relation::is_related,
     trial::{TrialKind, TrialRunner},
 };
 

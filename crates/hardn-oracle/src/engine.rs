@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeSet, fmt, sync::OnceLock};
 
-use hardn_types::{Analysis, Finding, Judge, Language, TraceStep};
+use hardn_types::{Analysis, Finding, Judge, Language, Piece, TraceStep};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, RuleSet, flow, lower, memory, position::Positions, report::Report};
@@ -163,5 +164,9 @@ impl Judge for Oracle {
 
     fn judge(&self, code: &str, language: Language) -> Analysis {
         self.analyse(code, language, self.mode)
+    }
+
+    fn judge_all(&self, pieces: &[Piece]) -> Vec<Analysis> {
+        pieces.par_iter().map(|piece| self.judge(piece.code, piece.language)).collect()
     }
 }

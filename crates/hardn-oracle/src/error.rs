@@ -29,6 +29,22 @@ pub enum OracleError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A saved log is no SARIF.
+    #[error("`{}`: {message}", path.display())]
+    Sarif {
+        /// The log.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// No engine has this name.
+    #[error(
+        "no engine is called `{id}`; there are builtin, bandit, clang-tidy, codeql, cppcheck, eslint, flawfinder, semgrep, and sarif:FILE"
+    )]
+    NoSuchEngine {
+        /// The name asked for.
+        id: String,
+    },
     /// A glob is none.
     #[error("`{glob}` is no glob: {message}")]
     Glob {

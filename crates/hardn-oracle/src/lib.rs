@@ -5,6 +5,7 @@
 
 mod card;
 mod engine;
+mod engines;
 mod error;
 mod flow;
 mod ir;
@@ -19,6 +20,11 @@ mod walk;
 
 pub use card::{Agreement, CorpusInfo, LanguageScore, OracleCard, PairScore, Score, oracle_card};
 pub use engine::{ENGINE, Mode, Oracle};
+pub use engines::{
+    AgreementCounts, Borrowed, CodeqlBuild, CodeqlSettings, Combine, ENGINES, Engine,
+    EngineAgreement, EngineRun, EngineSettings, EngineTool, External, Panel, SarifFile, combine,
+    confirms, engine_agreement, external, write_engine_failures, write_sarif_runs,
+};
 pub use error::{OracleError, Result};
 
 pub use output::{Colours, write_jsonl, write_sarif, write_text};

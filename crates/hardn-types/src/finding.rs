@@ -48,8 +48,17 @@ pub struct Analysis {
     pub language: Option<Language>,
     /// What was found, in source order.
     pub findings: Vec<Finding>,
-    /// The classes the engine has rules for in this language: silence means something only for these.
+    /// The classes the engine has rules for in this language: silence means something only for these. Empty where the
+    /// engine cannot say.
     pub covers: Vec<Cwe>,
     /// Why the code was not analysed; then `findings` is empty and means nothing.
     pub not_analysed: Option<String>,
+}
+
+impl Analysis {
+    /// The answer of an engine that did not look.
+    pub fn not_analysed(language: Option<Language>, why: impl Into<String>) -> Self {
+        let not_analysed = Some(why.into());
+        Self { language, findings: Vec::new(), covers: Vec::new(), not_analysed }
+    }
 }

@@ -1,9 +1,31 @@
 //! The three traits that `hardn` wires together, so that no two rooms need to know each other.
 
+use std::path::Path;
+
 use crate::{Analysis, Language, Sample};
 
 /// An error of the other side, which a room can only pass on.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A piece of code to be judged.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece<'a> {
+    /// The text.
+    pub code: &'a str,
+    /// What it is written in.
+    pub language: Language,
+    /// The file that holds this text, where there is one.
+    pub path: Option<&'a Path>,
+    /// The query to ask, where a published scenario names one; engines without queries pass it over.
+    pub query: Option<&'a str>,
+}
+
+impl<'a> Piece<'a> {
+    /// Code that is in no file.
+    pub fn new(code: &'a str, language: Language) -> Self {
+        Self { code, language, path: None, query: None }
+    }
+}
 
 /// Says what is wrong with a piece of code.
 pub trait Judge: Sync {
@@ -12,6 +34,11 @@ pub trait Judge: Sync {
 
     /// Analyses one piece of code. "Could not" is `Analysis::not_analysed`, never silence.
     fn judge(&self, code: &str, language: Language) -> Analysis;
+
+    /// Analyses many pieces: one answer for each, in their order. Engines that start a process do so once for many.
+    fn judge_all(&self, pieces: &[Piece]) -> Vec<Analysis> {
+        pieces.iter().map(|piece| self.judge(piece.code, piece.language)).collect()
+    }
 }
 
 /// One prompt to complete.

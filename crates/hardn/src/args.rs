@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::oracles::OracleArgs;
+
 /// Makes code models write secure code, and proves it.
 #[derive(Parser)]
 #[command(
@@ -171,7 +173,8 @@ pub(crate) enum FailOn {
     after_help = "Examples:\n  hardn scan src/ tools/fetch.py\n  hardn scan --json --mode faithful app.py\n  \
     hardn scan --sarif --output findings.sarif .\n  hardn scan --cwe 89,78 --rule 'python/*' --exclude 'tests/' .\n  \
     hardn scan --write-baseline known.json .   and from then on   hardn scan --baseline known.json .\n  \
-    cat f.py | hardn scan - --language python\n\n\
+    cat f.py | hardn scan - --language python\n  \
+    hardn scan --oracle builtin,bandit,semgrep --semgrep-config rules/ --combine majority src/\n\n\
     In folders, what .gitignore, .ignore and .hardnignore name is left out, and so are hidden files.\n\n\
     A comment on the line, or on a line of its own above it, suppresses a finding; it must say why:\n  \
     # hardn: ignore[cwe-089] reason=\"the table name is a constant\" until=2027-01-31\n\n\
@@ -247,6 +250,8 @@ pub(crate) struct ScanArgs {
     /// What makes the exit status 1
     #[arg(long, value_enum, default_value = "findings")]
     pub(crate) fail_on: FailOn,
+    #[command(flatten)]
+    pub(crate) oracle: OracleArgs,
 }
 
 #[derive(Subcommand)]

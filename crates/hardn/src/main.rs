@@ -6,6 +6,7 @@ mod commands;
 mod failure;
 mod harden;
 mod limits;
+mod oracles;
 mod output;
 mod stop;
 

@@ -5,5 +5,6 @@ mod sarif;
 mod text;
 
 pub use jsonl::write_jsonl;
+pub(crate) use sarif::entries;
 pub use sarif::write_sarif;
 pub use text::{Colours, write_text};

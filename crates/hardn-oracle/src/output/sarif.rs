@@ -46,41 +46,10 @@ pub fn write_sarif(
             Ok(descriptor)
         })
         .collect::<Result<Vec<_>>>()?;
-    let mut found: Vec<sarif::Result> = Vec::new();
-    let mut notifications: Vec<sarif::Notification> = Vec::new();
-    for result in results {
-        if let Some(why) = &result.analysis.not_analysed {
-            let notification: sarif::Notification = serde_json::from_value(serde_json::json!({
-                "level": "warning",
-                "message": {"text": format!("not analysed: {why}")},
-                "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri(&result.path)}}}],
-            }))?;
-            notifications.push(notification);
-        }
-        for odd in &result.warnings {
-            let mut place = serde_json::json!({"artifactLocation": {"uri": uri(&result.path)}});
-            if let Some(line) = odd.line {
-                place["region"] = serde_json::json!({"startLine": line});
-            }
-            notifications.push(serde_json::from_value(serde_json::json!({
-                "level": "warning",
-                "message": {"text": odd.message},
-                "locations": [{"physicalLocation": place}],
-            }))?);
-        }
-        let number = |finding: &Finding| numbers.get(finding.rule.as_str()).copied();
-        for (finding, print) in result.analysis.findings.iter().zip(fingerprints(result)) {
-            let mut json = result_of(finding, &result.path, number(finding));
-            json["partialFingerprints"] = serde_json::json!({"hardnFingerprint/v1": print});
-            found.push(serde_json::from_value(json)?);
-        }
-        for gone in &result.suppressed {
-            let mut json = result_of(&gone.finding, &result.path, number(&gone.finding));
-            json["suppressions"] =
-                serde_json::json!([{"kind": "inSource", "justification": gone.reason}]);
-            found.push(serde_json::from_value(json)?);
-        }
-    }
+    let (found, notifications) =
+        entries(results, &|finding| numbers.get(finding.rule.as_str()).copied());
+    let found: Vec<sarif::Result> =
+        found.into_iter().map(serde_json::from_value).collect::<std::result::Result<_, _>>()?;
     let mut classes: Vec<u16> =
         rules.iter().flat_map(|rule| rule.cwe.iter().map(|cwe| cwe.0)).collect();
     classes.sort_unstable();
@@ -125,6 +94,46 @@ pub fn write_sarif(
     serde_json::to_writer_pretty(&mut *out, &log).map_err(OracleError::Json)?;
     out.write_all(b"\n")?;
     Ok(())
+}
+
+/// The results and the notifications of a run. `number` is the index of a finding's rule, where the run describes its rules.
+pub(crate) fn entries(
+    results: &[FileResult],
+    number: &dyn Fn(&Finding) -> Option<i64>,
+) -> (Vec<serde_json::Value>, Vec<serde_json::Value>) {
+    let (mut found, mut notifications) = (Vec::new(), Vec::new());
+    for result in results {
+        if let Some(why) = &result.analysis.not_analysed {
+            notifications.push(serde_json::json!({
+                "level": "warning",
+                "message": {"text": format!("not analysed: {why}")},
+                "locations": [{"physicalLocation": {"artifactLocation": {"uri": uri(&result.path)}}}],
+            }));
+        }
+        for odd in &result.warnings {
+            let mut place = serde_json::json!({"artifactLocation": {"uri": uri(&result.path)}});
+            if let Some(line) = odd.line {
+                place["region"] = serde_json::json!({"startLine": line});
+            }
+            notifications.push(serde_json::json!({
+                "level": "warning",
+                "message": {"text": odd.message},
+                "locations": [{"physicalLocation": place}],
+            }));
+        }
+        for (finding, print) in result.analysis.findings.iter().zip(fingerprints(result)) {
+            let mut json = result_of(finding, &result.path, number(finding));
+            json["partialFingerprints"] = serde_json::json!({"hardnFingerprint/v1": print});
+            found.push(json);
+        }
+        for gone in &result.suppressed {
+            let mut json = result_of(&gone.finding, &result.path, number(&gone.finding));
+            json["suppressions"] =
+                serde_json::json!([{"kind": "inSource", "justification": gone.reason}]);
+            found.push(json);
+        }
+    }
+    (found, notifications)
 }
 
 fn result_of(finding: &Finding, path: &str, rule: Option<i64>) -> serde_json::Value {

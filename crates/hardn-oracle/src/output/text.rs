@@ -4,7 +4,7 @@ use std::io::Write;
 
 use hardn_types::Span;
 
-use crate::{FileResult, Oracle, Result, ScanSummary};
+use crate::{ENGINE, FileResult, Oracle, Result, ScanSummary};
 
 /// Characters of a line of code that are shown.
 const WIDTH: usize = 160;
@@ -55,9 +55,11 @@ pub fn write_text(
         for finding in &result.analysis.findings {
             let span = finding.span;
             let cwe = finding.cwe.first().map(ToString::to_string).unwrap_or_default();
+            let own = finding.engine == ENGINE;
+            let engine = if own { String::new() } else { format!("{}: ", finding.engine) };
             writeln!(
                 out,
-                "{bold}{path}:{}:{}{reset}: {warning}{cwe}{reset} {} {dim}[{}]{reset}",
+                "{bold}{path}:{}:{}{reset}: {warning}{cwe}{reset} {} {dim}[{engine}{}]{reset}",
                 span.line, span.column, finding.message, finding.rule
             )?;
             let number = span.line.to_string();

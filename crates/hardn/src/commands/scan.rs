@@ -9,7 +9,8 @@ use std::{
 
 use hardn_oracle::{
     Baseline, Colours, FileResult, Mode, Oracle, OracleError, ScanCache, ScanFilter, ScanOptions,
-    ScanSummary, apply_suppressions, scan_paths, today, write_jsonl, write_sarif, write_text,
+    ScanSummary, apply_suppressions, scan_paths, today, write_engine_failures, write_jsonl,
+    write_sarif, write_sarif_runs, write_text,
 };
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     assets::cache_folder,
     commands::rules,
     failure::{Context, FOUND, Failure, Outcome},
+    oracles::Asked,
     output::{Progress, put_to, say},
     stop,
 };
@@ -32,6 +34,11 @@ pub(crate) fn run(args: ScanArgs, quiet: bool) -> Outcome {
     let cache = cache(&args);
 
     let mut results = scan(&oracle, &args, cache.as_ref(), quiet)?;
+    let asked = args.oracle.join(&oracle, &mut results)?;
+    if let Some(asked) = asked.as_ref().filter(|_| args.oracle.agreement) {
+        asked.put_agreement(args.json)?;
+        return asked.check();
+    }
     if !args.no_suppressions {
         apply_suppressions(&mut results, &today());
     }
@@ -46,7 +53,10 @@ pub(crate) fn run(args: ScanArgs, quiet: bool) -> Outcome {
         seconds: started.elapsed().as_secs_f64(),
         ..ScanSummary::of(&results)
     };
-    write(&args, &oracle, &results, &summary)?;
+    write(&args, &oracle, &results, &summary, asked.as_ref())?;
+    if let Some(asked) = &asked {
+        asked.check()?;
+    }
     if let Some(path) = &args.write_baseline {
         let known = summary.findings + summary.in_baseline;
         say(&format!("{} holds {known} finding(s)", path.display()));
@@ -76,7 +86,7 @@ fn mode(args: &ScanArgs) -> Mode {
     }
 }
 
-/// Files -> results. Findings of other engines join here, before anything is taken away.
+/// Files -> results.
 fn scan(
     oracle: &Oracle,
     args: &ScanArgs,
@@ -91,7 +101,7 @@ fn scan(
         hidden: args.hidden,
         no_ignore: args.no_ignore,
         exclude: args.exclude.clone(),
-        keep_code: false,
+        keep_code: args.oracle.asks_others(),
     };
     stop::flag();
     let shown = !quiet && stderr().is_terminal();
@@ -126,6 +136,7 @@ fn write(
     oracle: &Oracle,
     results: &[FileResult],
     summary: &ScanSummary,
+    asked: Option<&Asked>,
 ) -> Outcome {
     let format = match (args.json, args.sarif) {
         (true, _) => ScanFormat::Json,
@@ -136,6 +147,9 @@ fn write(
     match format {
         ScanFormat::Json => {
             write_jsonl(&mut out, results, mode(args))?;
+            if let Some(asked) = asked {
+                write_engine_failures(&mut out, results, &asked.engines)?;
+            }
             // Nothing but rows stands in the output.
             for result in results {
                 for odd in &result.warnings {
@@ -144,7 +158,10 @@ fn write(
                 }
             }
         }
-        ScanFormat::Sarif => write_sarif(&mut out, oracle, results, mode(args))?,
+        ScanFormat::Sarif => match asked {
+            Some(asked) => write_sarif_runs(&mut out, oracle, results, mode(args), &asked.engines)?,
+            None => write_sarif(&mut out, oracle, results, mode(args))?,
+        },
         ScanFormat::Text => {
             let colour = args.output.is_none()
                 && stdout().is_terminal()

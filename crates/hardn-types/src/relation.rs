@@ -1,26 +1,31 @@
 //! Which weaknesses are so close that a finding of one answers the question for the other.
 
-use hardn_types::Cwe;
+use crate::Cwe;
 
-/// Families of weaknesses that analysers file under one another's numbers.
+/// Families of weaknesses that analysers file under one another's numbers; the first stands for the family.
 const FAMILIES: [&[u16]; 11] = [
     &[22, 23, 24, 35, 36, 73], // path traversal
-    &[77, 78, 88],             // command injection
+    &[78, 77, 88],             // command injection
     &[79, 80, 83],             // cross-site scripting
     &[89, 564, 943],           // query injection
     &[94, 95, 96],             // code injection
-    &[118, 119, 120, 121, 122, 124, 125, 126, 127, 787, 788, 805], // memory bounds
+    &[119, 118, 120, 121, 122, 124, 125, 126, 127, 787, 788, 805], // memory bounds
     &[190, 191, 680],          // integer overflow
     &[327, 328, 326, 916],     // weak cryptography
-    &[330, 331, 335, 338],     // weak randomness
+    &[338, 330, 331, 335],     // weak randomness
     &[377, 378, 379],          // temporary files
-    &[259, 321, 798],          // credentials in code
+    &[798, 259, 321],          // credentials in code
 ];
 
 /// Whether a finding of class `found` is a finding of the weakness `target`: the same number, or one family.
 pub fn is_related(target: Cwe, found: Cwe) -> bool {
     target == found
         || FAMILIES.iter().any(|family| family.contains(&target.0) && family.contains(&found.0))
+}
+
+/// The class that stands for a class's family: itself for most.
+pub fn family_of(cwe: Cwe) -> Cwe {
+    FAMILIES.iter().find(|family| family.contains(&cwe.0)).map_or(cwe, |family| Cwe(family[0]))
 }
 
 #[cfg(test)]
@@ -41,6 +46,13 @@ mod tests {
         ] {
             assert_eq!(is_related(Cwe(target), Cwe(found)), expected, "{target} {found}");
             assert_eq!(is_related(Cwe(found), Cwe(target)), expected, "{found} {target}");
+        }
+    }
+
+    #[test]
+    fn a_family_is_named_after_its_first() {
+        for (cwe, expected) in [(787, 119), (119, 119), (77, 78), (416, 416), (259, 798)] {
+            assert_eq!(family_of(Cwe(cwe)), Cwe(expected), "{cwe}");
         }
     }
 }
