@@ -612,7 +612,9 @@ fn walk(root: &str, path: &str, folder: Language) -> Said<(Callee, String)> {
         match name.as_str() {
             "Member" | "Method" => {
                 if called {
-                    paths.iter_mut().for_each(|path| path.push_str("()"));
+                    for path in &mut paths {
+                        path.push_str("()");
+                    }
                     called = false;
                 }
                 paths = paths
