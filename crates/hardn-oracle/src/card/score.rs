@@ -246,7 +246,10 @@ fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-fn pairs(pairs: &Pairs<'_>) -> BTreeMap<String, BTreeMap<String, BTreeMap<String, PairScore>>> {
+/// By source, language and class.
+type PairTable = BTreeMap<String, BTreeMap<String, BTreeMap<String, PairScore>>>;
+
+fn pairs(pairs: &Pairs<'_>) -> PairTable {
     let mut rows: BTreeMap<(String, String, String), [u32; 4]> = BTreeMap::new();
     for ((source, _), sides) in pairs {
         let (Some((before, found)), Some((after, left))) = (sides.get("vul"), sides.get("sec"))

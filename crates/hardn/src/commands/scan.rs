@@ -16,7 +16,7 @@ use crate::{
     args::{FailOn, ScanArgs, ScanFormat, ScanMode},
     assets::cache_folder,
     commands::rules,
-    failure::{Context, FOUND, Failure, Outcome},
+    failure::{FOUND, Failure, Outcome},
     output::{Progress, put_to, say},
     stop,
 };
@@ -37,7 +37,7 @@ pub(crate) fn run(args: ScanArgs, quiet: bool) -> Outcome {
     }
     filter.apply(&mut results);
     if let Some(path) = &args.write_baseline {
-        Baseline::of(&results).write(path).context(format!("cannot write {}", path.display()))?;
+        Baseline::of(&results).write(path)?;
     }
     let stale = baseline.map_or(0, |baseline| baseline.apply(&mut results, &filter));
     let summary = ScanSummary {
