@@ -2,6 +2,7 @@
 
 use super::{
     Memory,
+    bound::{Reach, Sum},
     eval::{describe, text_of},
     number::{External, HIGHEST, Number},
     state::{Cell, Null, Object, State},
@@ -20,6 +21,9 @@ struct Room {
     text: Option<String>,
     /// A parameter, a field of one, or an array: its size does not grow with what is copied.
     is_given: bool,
+    /// What it holds in units of so many bytes, by name.
+    sizes: Vec<Sum>,
+    unit: Option<i64>,
     name: String,
 }
 
@@ -53,10 +57,13 @@ impl<'p> Memory<'p, '_> {
                 let (size, size_expr) = (cells.get(at)?.number.clone(), arg(at)?);
                 self.check_allocation(&size, size_expr, state);
                 self.check_limit(&size, size_expr.range);
+                let (sizes, unit) = self.sized(size_expr, state);
                 let object = Object {
                     bytes: size.constant(),
                     size_text: Some(text_of(size_expr)),
                     no_end: Self::is_bare_length(size_expr, cells.get(at)?).then_some(expr.range),
+                    sizes,
+                    unit,
                     ..Object::default()
                 };
                 let id = self.new_object(state, object);
@@ -65,7 +72,8 @@ impl<'p> Memory<'p, '_> {
                     "malloc" | "kmalloc" | "kzalloc" | "vmalloc" | "realloc" | "krealloc"
                 );
                 let null = if fails { Null::Maybe } else { Null::No };
-                Some(Cell { null, null_at: expr.range, object: Some(id), ..Cell::default() })
+                let reach = Some(Reach::START);
+                Some(Cell { null, null_at: expr.range, object: Some(id), reach, ..Cell::default() })
             }
             "calloc" | "kcalloc" => {
                 let bytes =
@@ -74,12 +82,16 @@ impl<'p> Memory<'p, '_> {
                 for cell in cells.iter().take(2) {
                     self.check_size(&cell.number);
                 }
-                let object = Object { bytes, size_text: Some(text_of(expr)), ..Object::default() };
+                let sizes = self.sums(arg(0)?, state);
+                let unit = cells.get(1)?.number.constant();
+                let size_text = Some(text_of(expr));
+                let object = Object { bytes, size_text, sizes, unit, ..Object::default() };
                 let id = self.new_object(state, object);
                 Some(Cell {
                     null: Null::Maybe,
                     null_at: expr.range,
                     object: Some(id),
+                    reach: Some(Reach::START),
                     ..Cell::default()
                 })
             }
@@ -334,6 +346,11 @@ impl<'p> Memory<'p, '_> {
                 _ => None,
             },
             text: object.and_then(|object| object.size_text.clone()),
+            sizes: object
+                .filter(|_| offset == Some(0))
+                .map(|object| object.sizes.clone())
+                .unwrap_or_default(),
+            unit: object.and_then(|object| object.unit),
             is_given: array.is_some() || root_is_param,
             name: describe(base),
         }
@@ -382,9 +399,16 @@ impl<'p> Memory<'p, '_> {
         length: &Number,
         length_expr: &'p Expr<'p>,
         terminator: i64,
-        _state: &mut State,
+        state: &mut State,
     ) {
-        let too_long = match room.bytes {
+        let past = !room.sizes.is_empty() && {
+            let (sums, unit) = self.sized(length_expr, state);
+            let past = |sum: &Sum| {
+                room.sizes.iter().any(|size| size.term == sum.term && sum.plus > size.plus)
+            };
+            unit.is_some() && unit == room.unit && sums.iter().any(past)
+        };
+        let too_long = past || match room.bytes {
             Some(bytes) => {
                 if length.high == HIGHEST {
                     match length.level {

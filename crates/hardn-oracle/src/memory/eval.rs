@@ -2,6 +2,7 @@
 
 use super::{
     Memory,
+    bound::Reach,
     number::{External, LOWEST, Number},
     state::{Cell, Freed, Null, Object, State},
     types,
@@ -52,12 +53,16 @@ impl<'p> Memory<'p, '_> {
                 let pointer = self.value(base, state);
                 let at = self.value(index, state);
                 self.dereference(base, &pointer, state);
-                self.check_index(expr, base, &at.number, false, state);
+                if !self.check_named_index(expr, base, &pointer, index, false, state) {
+                    self.check_index(expr, base, &at.number, false, state);
+                }
                 self.stored(expr, state)
             }
             ExprKind::Deref(inner) => {
                 let pointer = self.value(inner, state);
                 self.dereference(inner, &pointer, state);
+                let reach = pointer.reach.as_ref();
+                self.check_reach(expr, inner, pointer.object, reach, false, state);
                 self.stored(expr, state)
             }
             ExprKind::AddressOf(inner) => self.address(inner, state),
@@ -150,6 +155,7 @@ impl<'p> Memory<'p, '_> {
                     object: before.object,
                     length_of: None,
                     stack: before.stack,
+                    reach: before.reach.as_ref().and_then(|reach| reach.shifted(*by)),
                 };
                 after.number.counter = *by > 0;
                 after.number.wraps = None;
@@ -167,11 +173,13 @@ impl<'p> Memory<'p, '_> {
                         self.check_size(&cell.number);
                         self.check_limit(&cell.number, arg.value.range);
                         object.size_text = Some(text_of(&arg.value));
+                        object.sizes = self.sums(&arg.value, state);
                         object.bytes = cell.number.constant();
                         if Self::is_bare_length(&arg.value, &cell) {
                             object.no_end = Some(expr.range);
                         }
                     } else if arg.name == Some("element") {
+                        object.unit = cell.number.constant();
                         object.bytes = object
                             .bytes
                             .zip(cell.number.constant())
@@ -179,7 +187,8 @@ impl<'p> Memory<'p, '_> {
                     }
                 }
                 let object = self.new_object(state, object);
-                Cell { null: Null::No, object: Some(object), ..Cell::default() }
+                let reach = Some(Reach::START);
+                Cell { null: Null::No, object: Some(object), reach, ..Cell::default() }
             }
             ExprKind::Free(inner) => {
                 let cell = self.value(inner, state);
@@ -281,7 +290,8 @@ impl<'p> Memory<'p, '_> {
             ExprKind::Subscript { base, index } => {
                 let pointer = self.value(base, state);
                 self.value(index, state);
-                Cell { null: Null::No, object: pointer.object, ..Cell::default() }
+                let reach = self.moved(&pointer, index, BinaryOp::Add, state);
+                Cell { null: Null::No, object: pointer.object, reach, ..Cell::default() }
             }
             ExprKind::Deref(pointer) => self.value(pointer, state),
             _ => {
@@ -328,13 +338,15 @@ impl<'p> Memory<'p, '_> {
             || self.ty(right).is_some_and(|ty| ty.is_pointer());
         if pointer {
             // Pointer arithmetic stays in the object.
-            let cell = if first.object.is_some() && self.ty(left).is_some_and(|ty| ty.is_pointer())
+            let (cell, by) = if first.object.is_some()
+                && self.ty(left).is_some_and(|ty| ty.is_pointer())
             {
-                first
+                (first, right)
             } else {
-                second
+                (second, left)
             };
-            return Cell { null: Null::No, object: cell.object, ..Cell::default() };
+            let reach = self.moved(&cell, by, op, state);
+            return Cell { null: Null::No, object: cell.object, reach, ..Cell::default() };
         }
         if op == BinaryOp::Mod && adds(left, right) {
             // `(x % n + n) % n` is not negative.
@@ -437,11 +449,17 @@ impl<'p> Memory<'p, '_> {
                 let pointer = self.value(base, state);
                 let at = self.value(index, state);
                 self.dereference(base, &pointer, state);
-                self.check_index(target, base, &at.number, true, state);
+                if !self.check_named_index(target, base, &pointer, index, true, state) {
+                    self.check_index(target, base, &at.number, true, state);
+                }
             }
             ExprKind::Attribute { base, arrow: true, .. } | ExprKind::Deref(base) => {
                 let pointer = self.value(base, state);
                 self.dereference(base, &pointer, state);
+                if matches!(target.kind, ExprKind::Deref(_)) {
+                    let reach = pointer.reach.as_ref();
+                    self.check_reach(target, base, pointer.object, reach, true, state);
+                }
             }
             ExprKind::Attribute { base, .. } => {
                 self.value(base, state);
@@ -453,7 +471,11 @@ impl<'p> Memory<'p, '_> {
             let before =
                 place.as_deref().and_then(|place| state.get(place)).cloned().unwrap_or_default();
             if self.ty(target).is_some_and(|ty| ty.is_pointer()) {
-                cell = before;
+                let reach = match op {
+                    BinaryOp::Add | BinaryOp::Sub => self.moved(&before, value, op, state),
+                    _ => None,
+                };
+                cell = Cell { reach, ..before };
             } else {
                 let mut number = Number::combine(op, &before.number, &cell.number);
                 number.counter = matches!(op, BinaryOp::Add) && cell.number.low >= 0;
@@ -466,6 +488,7 @@ impl<'p> Memory<'p, '_> {
         }
         if let Some(ty) = self.ty(target) {
             if op.is_none() {
+                self.note_same(value, &ty, &mut cell, state);
                 self.check_conversion(value, &cell.number, &ty, state);
             }
             Self::fit(&mut cell, &ty);
@@ -632,6 +655,7 @@ pub(super) fn join_cells(known: &mut Cell, other: &Cell) {
     if known.object != other.object {
         known.object = None;
     }
+    known.reach = Reach::joined(known.reach.as_ref(), other.reach.as_ref());
     known.null = match (known.null, other.null) {
         (a, b) if a == b => a,
         (Null::Maybe | Null::Yes, _) | (_, Null::Maybe | Null::Yes) => {

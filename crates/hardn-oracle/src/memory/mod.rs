@@ -1,6 +1,7 @@
 //! C and C++: sizes, ranges, null and freed states, unchecked arithmetic.
 
 mod access;
+mod bound;
 mod buffer;
 mod eval;
 mod number;
@@ -64,6 +65,7 @@ pub(crate) fn analyse<'p>(
         texts: BTreeSet::new(),
         returns: Type::default(),
         returns_integer: false,
+        changes: BTreeMap::new(),
         next_object: 0,
     };
     memory.collect();
@@ -106,6 +108,8 @@ struct Memory<'p, 'r> {
     texts: BTreeSet<&'p str>,
     returns: Type<'p>,
     returns_integer: bool,
+    /// How often each place of the function at hand is given a value.
+    changes: BTreeMap<String, usize>,
     next_object: u32,
 }
 
@@ -167,6 +171,7 @@ impl<'p> Memory<'p, '_> {
         }
         self.returns = function.returns.clone();
         self.survey(function);
+        self.changes = bound::count_changes(function);
         let params = function.params.iter().enumerate();
         let mut seeds: Vec<&'p str> = params
             .filter(|(at, _)| self.text_params.contains(&(function.name, *at)))
@@ -271,6 +276,7 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
         self.locals.insert(name);
         if let Some(init) = init {
             let mut cell = self.value(init, state);
+            self.note_same(init, ty, &mut cell, state);
             self.check_conversion(init, &cell.number, ty, state);
             Self::fit(&mut cell, ty);
             cell.stack = ty.pointers > 0 && self.is_stack_address(init);

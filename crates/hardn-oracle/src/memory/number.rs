@@ -1,5 +1,6 @@
 //! What is known of an integer: an interval, where it came from, and whether it was compared with a limit.
 
+use super::bound::Sum;
 use crate::ir::{BinaryOp, Range};
 
 /// Stands for "no limit" below and above.
@@ -40,6 +41,8 @@ pub(super) struct Number {
     pub(super) wide: bool,
     /// The length of a text.
     pub(super) is_length: bool,
+    /// At most this.
+    pub(super) bound: Option<Sum>,
 }
 
 impl Default for Number {
@@ -56,6 +59,7 @@ impl Default for Number {
             checked: false,
             wide: false,
             is_length: false,
+            bound: None,
         }
     }
 }
@@ -100,6 +104,7 @@ impl Number {
         self.checked |= other.checked;
         self.wide |= other.wide;
         self.is_length |= other.is_length;
+        self.bound = Sum::joined(self.bound.as_ref(), other.bound.as_ref());
     }
 
     /// The result of arithmetic, without a word on wrapping.
@@ -122,6 +127,11 @@ impl Number {
                     (Some(step), _) => b.level.map(|level| level - step),
                     _ => None,
                 };
+                out.bound = match (a.constant(), b.constant()) {
+                    (_, Some(step)) => a.bound.as_ref().and_then(|sum| sum.shifted(step)),
+                    (Some(step), _) => b.bound.as_ref().and_then(|sum| sum.shifted(step)),
+                    _ => None,
+                };
             }
             BinaryOp::Sub => {
                 out.low = if b.high == HIGHEST { LOWEST } else { add(a.low, -b.high, LOWEST) };
@@ -129,6 +139,8 @@ impl Number {
                 if let Some(step) = b.constant() {
                     out.level = a.level.map(|level| level + step);
                     out.minus = a.minus + step;
+                    out.bound =
+                        step.checked_neg().and_then(|by| a.bound.as_ref()?.shifted(by));
                 }
             }
             BinaryOp::Mul => {

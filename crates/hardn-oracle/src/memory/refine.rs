@@ -3,7 +3,7 @@
 use super::{
     Memory,
     number::{LOWEST, Number},
-    state::{Null, State},
+    state::{Cell, Null, State},
 };
 use crate::ir::{BinaryOp, Expr, ExprKind};
 
@@ -48,6 +48,8 @@ impl<'p> Memory<'p, '_> {
                         }
                     }
                 }
+                self.compare_reach(op, left, right, &mut state);
+                self.compare_reach(op.mirrored(), right, left, &mut state);
                 self.compare(op, left, right, &mut state)?;
                 self.compare(op.mirrored(), right, left, &mut state)?;
                 Some(state)
@@ -199,7 +201,9 @@ impl<'p> Memory<'p, '_> {
             None => self.quiet(subject, &mut scratch),
         };
         match current.compared(op, &limit) {
-            Some(number) => {
+            Some(mut number) => {
+                number.bound =
+                    self.compare_named(op, current.bound.as_ref(), right, shift, &mut scratch);
                 // The length a variable was taken from is bounded with it.
                 let length_of = state.get(&key).and_then(|cell| cell.length_of.clone());
                 if let Some(text) = length_of {
@@ -218,9 +222,13 @@ impl<'p> Memory<'p, '_> {
 
     /// A number without alerts: the place is evaluated elsewhere.
     pub(super) fn quiet(&mut self, expr: &'p Expr<'p>, state: &mut State) -> Number {
+        self.quiet_cell(expr, state).number
+    }
+
+    pub(super) fn quiet_cell(&mut self, expr: &'p Expr<'p>, state: &mut State) -> Cell {
         let before = self.report.alerts.len();
         let cell = self.value(expr, state);
         self.report.alerts.truncate(before);
-        cell.number
+        cell
     }
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, rc::Rc};
 
-use super::number::{HIGHEST, LOWEST, Number};
+use super::{
+    bound::{Reach, Sum},
+    number::{HIGHEST, LOWEST, Number},
+};
 use crate::ir::Range;
 
 /// Whether a pointer can be null.
@@ -36,6 +39,8 @@ pub(super) struct Cell {
     pub(super) length_of: Option<String>,
     /// It is the address of a variable of this function.
     pub(super) stack: bool,
+    /// Where it points to in its object, as far as that has a name.
+    pub(super) reach: Option<Reach>,
 }
 
 /// A piece of memory.
@@ -49,6 +54,10 @@ pub(super) struct Object {
     pub(super) size_text: Option<String>,
     /// Allocated with the bare length of a text: where.
     pub(super) no_end: Option<Range>,
+    /// The size in elements, as sums of something that has a name.
+    pub(super) sizes: Vec<Sum>,
+    /// Bytes of an element by which `sizes` counts.
+    pub(super) unit: Option<i64>,
 }
 
 /// One point of the program.
@@ -132,6 +141,9 @@ impl State {
                 if ours.size_text != theirs.size_text {
                     ours.size_text = None;
                 }
+                if ours.sizes != theirs.sizes {
+                    ours.sizes.clear();
+                }
             } else {
                 let freed = if theirs.freed == Freed::Yes { Freed::Maybe } else { theirs.freed };
                 self.objects.insert(id, Object { freed, ..theirs });
@@ -160,6 +172,7 @@ impl State {
             cell.null = null;
             cell.null_at = at;
             cell.stack |= theirs.stack;
+            cell.reach = Reach::joined(cell.reach.as_ref(), theirs.reach.as_ref());
             cell.number.join(&theirs.number);
             if cell.length_of != theirs.length_of {
                 cell.length_of = None;
@@ -196,6 +209,12 @@ impl State {
             }
             if falls {
                 Rc::make_mut(cell).number.low = LOWEST;
+            }
+            if cell.reach != before.reach {
+                Rc::make_mut(cell).reach = None;
+            }
+            if cell.number.bound != before.number.bound {
+                Rc::make_mut(cell).number.bound = None;
             }
         }
     }
