@@ -39,7 +39,7 @@ impl<'p> Memory<'p, '_> {
 
     /// A pointer's value is used: it must not have been freed.
     pub(super) fn use_pointer(&mut self, expr: &'p Expr<'p>, cell: &Cell, state: &mut State) {
-        let Some(object) = cell.object.and_then(|id| state.objects.get_mut(&id)) else { return };
+        let Some(object) = state.object(cell.object) else { return };
         if object.freed == Freed::No || cell.null == Null::Yes {
             return;
         }
@@ -69,8 +69,7 @@ impl<'p> Memory<'p, '_> {
         let ty = self.ty(base);
         let length = self.elements(base, state);
         let object = base.peeled().place().and_then(|place| state.get(&place)?.object);
-        let allocated =
-            object.and_then(|id| state.objects.get(&id)).is_some_and(|o| o.size_text.is_some());
+        let allocated = state.object(object).is_some_and(|object| object.size_text.is_some());
         let fixed_here =
             base.root().is_some_and(|root| !self.params.contains(root)) && length.is_some();
         let outside = at.external == External::Yes;
@@ -119,11 +118,8 @@ impl<'p> Memory<'p, '_> {
             let is_field = matches!(base.peeled().kind, ExprKind::Attribute { .. });
             return (length > 1 || !is_field).then_some(length);
         }
-        let id = base
-            .peeled()
-            .place()
-            .and_then(|place| state.get(&place).and_then(|cell| cell.object))?;
-        let bytes = state.objects.get(&id)?.bytes?;
+        let object = state.get(&base.peeled().place()?)?.object;
+        let bytes = state.object(object)?.bytes?;
         let stride = types::stride_of(ty.as_ref()?, self.program)?;
         bytes.checked_div(stride)
     }

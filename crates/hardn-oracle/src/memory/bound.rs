@@ -195,7 +195,7 @@ impl<'p> Memory<'p, '_> {
             return None;
         }
         let sums = self.sums(by, state);
-        let sizes = pointer.object.and_then(|id| state.objects.get(&id)).map(|o| &o.sizes);
+        let sizes = state.object(pointer.object).map(|object| &object.sizes);
         let fits = |sum: &&Sum| {
             sizes.is_some_and(|sizes| sizes.iter().any(|size| size.term == sum.term))
         };
@@ -214,7 +214,7 @@ impl<'p> Memory<'p, '_> {
         state: &State,
     ) -> bool {
         let Some(Reach { term: Some(term), plus }) = reach else { return false };
-        let Some(object) = object.and_then(|id| state.objects.get(&id)) else { return false };
+        let Some(object) = state.object(object) else { return false };
         let past = object.sizes.iter().any(|size| size.term == *term && *plus >= size.plus);
         let stride = self.ty(base).and_then(|ty| types::stride_of(&ty, self.program));
         if !past || object.unit.is_none() || stride != object.unit {
@@ -281,7 +281,7 @@ impl<'p> Memory<'p, '_> {
             BinaryOp::Le | BinaryOp::Eq => 0,
             _ => return,
         };
-        if state.objects.values().all(|object| object.sizes.is_empty()) {
+        if !state.has_named_sizes() {
             return;
         }
         if !self.ty(right).is_some_and(|ty| ty.is_pointer()) {

@@ -335,7 +335,7 @@ impl<'p> Memory<'p, '_> {
         };
         let array = array.or(whole);
         let object = base.place().and_then(|place| state.get(&place).and_then(|cell| cell.object));
-        let object = object.and_then(|id| state.objects.get(&id));
+        let object = state.object(object);
         let stride = ty.as_ref().and_then(|ty| types::stride_of(ty, self.program)).unwrap_or(1);
         let bytes = array.or(object.and_then(|object| object.bytes));
         let root_is_param = base.root().is_some_and(|root| self.params.contains(root));
@@ -369,7 +369,7 @@ impl<'p> Memory<'p, '_> {
             ExprKind::Name(name) if self.locals.contains(name) || self.params.contains(name) => {
                 types::size_of(&self.ty(value)?, self.program)
             }
-            ExprKind::Name(name) if self.globals.variables.contains_key(name) => {
+            ExprKind::Name(name) if self.scope.has_global(name) => {
                 types::size_of(&self.ty(value)?, self.program)
             }
             // A field of the object that the method belongs to.
@@ -384,8 +384,8 @@ impl<'p> Memory<'p, '_> {
 
     /// Space of the open array at the end of a struct, by what was allocated for it.
     fn room_of_end(&self, owner: &'p Expr<'p>, field: &str, state: &State) -> Option<i64> {
-        let id = state.get(&owner.peeled().place()?)?.object?;
-        let bytes = state.objects.get(&id)?.bytes?;
+        let object = state.get(&owner.peeled().place()?)?.object;
+        let bytes = state.object(object)?.bytes?;
         let mut ty = self.ty(owner)?;
         ty.pointers = ty.pointers.checked_sub(1)?;
         Some(bytes - types::offset_of(&ty, field, self.program)?)

@@ -70,7 +70,7 @@ impl<'p> Memory<'p, '_> {
             ExprKind::SizeofValue(inner) => {
                 let ty = match &inner.kind {
                     // `sizeof(name)` of a type that only the file knows.
-                    ExprKind::Name(name) if !self.scope.variables.contains_key(name) => {
+                    ExprKind::Name(name) if self.scope.get(name).is_none() => {
                         let owned =
                             || crate::ir::Type { name: (*name).into(), ..Default::default() };
                         let known = self.program.structs.contains_key(name).then(owned);
@@ -634,7 +634,7 @@ impl<'p> Memory<'p, '_> {
         if cell.null == Null::Yes {
             return;
         }
-        let Some(object) = state.objects.get_mut(&id) else { return };
+        let object = state.object_mut(id);
         let (before, at) = (object.freed, object.freed_at);
         object.freed = Freed::Yes;
         object.freed_at = range;

@@ -47,7 +47,6 @@ pub(crate) fn analyse<'p>(
         index,
         mode,
         report,
-        globals: Scope::default(),
         scope: Scope::default(),
         params: BTreeSet::new(),
         locals: BTreeSet::new(),
@@ -79,7 +78,6 @@ struct Memory<'p, 'r> {
     index: &'p Index,
     mode: Mode,
     report: &'r mut Report,
-    globals: Scope<'p>,
     scope: Scope<'p>,
     params: BTreeSet<&'p str>,
     locals: BTreeSet<&'p str>,
@@ -119,7 +117,7 @@ impl<'p> Memory<'p, '_> {
             if function.top_level {
                 for stmt in &function.body {
                     if let StmtKind::Declare { name, ty, .. } = &stmt.kind {
-                        self.globals.variables.insert(name, ty.clone());
+                        self.scope.add_global(name, ty.clone());
                     }
                 }
                 continue;
@@ -158,7 +156,7 @@ impl<'p> Memory<'p, '_> {
     }
 
     fn function(&mut self, function: &'p Function<'p>) {
-        self.scope = self.globals.clone();
+        self.scope.leave();
         self.params.clear();
         self.locals.clear();
         self.returns_integer = function.returns.is_integer() && function.returns.pointers == 0;
@@ -166,8 +164,9 @@ impl<'p> Memory<'p, '_> {
         let mut state = State::default();
         self.class = function.class;
         if let Some(fields) = function.class.and_then(|class| self.program.structs.get(class)) {
-            let fields = fields.iter().map(|(name, ty)| (*name, ty.clone()));
-            self.scope.variables.extend(fields);
+            for (name, ty) in fields {
+                self.scope.add(name, ty.clone());
+            }
         }
         self.returns = function.returns.clone();
         self.survey(function);
@@ -183,7 +182,7 @@ impl<'p> Memory<'p, '_> {
             let from_outside = self.mode == Mode::Snippet
                 || self.called.contains(function.name)
                     && self.fed_params.contains(&(function.name, at));
-            self.scope.variables.insert(param.name, param.ty.clone());
+            self.scope.add(param.name, param.ty.clone());
             self.params.insert(param.name);
             if !param.ty.is_pointer() && from_outside && function.name != "main" {
                 let mut number = Number::external();
@@ -238,7 +237,7 @@ impl<'p> Memory<'p, '_> {
 
     fn new_object(&mut self, state: &mut State, object: Object) -> u32 {
         self.next_object += 1;
-        state.objects.insert(self.next_object, object);
+        state.put_object(self.next_object, object);
         self.next_object
     }
 }
@@ -272,7 +271,7 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
         _range: Range,
         state: &mut State,
     ) {
-        self.scope.variables.insert(name, ty.clone());
+        self.scope.add(name, ty.clone());
         self.locals.insert(name);
         if let Some(init) = init {
             let mut cell = self.value(init, state);

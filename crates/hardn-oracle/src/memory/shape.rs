@@ -402,7 +402,7 @@ impl<'p> Memory<'p, '_> {
     }
 
     fn needs_end(&mut self, cell: Option<&Cell>, state: &State) {
-        let object = cell.and_then(|cell| cell.object).and_then(|id| state.objects.get(&id));
+        let object = state.object(cell.and_then(|cell| cell.object));
         if let Some(at) = object.and_then(|object| object.no_end) {
             self.alert(
                 MemoryCheck::MissingTerminator,
@@ -451,8 +451,8 @@ impl<'p> Memory<'p, '_> {
         };
         // Memory that was allocated for just this text.
         let object = state.get(&into).and_then(|cell| cell.object);
-        let sized = object
-            .and_then(|id| state.objects.get(&id))
+        let sized = state
+            .object(object)
             .and_then(|object| object.size_text.as_deref())
             .is_some_and(|text| text.contains("len("));
         if by_source && !sized {
@@ -474,7 +474,7 @@ impl<'p> Memory<'p, '_> {
         let measured = match &size.value.peeled().kind {
             ExprKind::SizeofType(ty) => Some(ty.clone()),
             ExprKind::SizeofValue(inner) => match &inner.kind {
-                ExprKind::Name(name) if !self.scope.variables.contains_key(name) => {
+                ExprKind::Name(name) if self.scope.get(name).is_none() => {
                     Some(Type { name: (*name).into(), ..Type::default() })
                 }
                 _ => self.ty(inner),
@@ -625,16 +625,12 @@ impl<'p> Memory<'p, '_> {
         let expr = expr.peeled();
         let fleeting = |name: &str| {
             self.locals.contains(name)
-                && self
-                    .scope
-                    .variables
-                    .get(name)
-                    .is_some_and(|ty| !ty.is_static && !ty.is_reference)
+                && self.scope.get(name).is_some_and(|ty| !ty.is_static && !ty.is_reference)
         };
         match &expr.kind {
             ExprKind::Name(name) => {
                 fleeting(name)
-                    && self.scope.variables.get(name).is_some_and(|ty| !ty.dimensions.is_empty())
+                    && self.scope.get(name).is_some_and(|ty| !ty.dimensions.is_empty())
             }
             ExprKind::AddressOf(inner) => {
                 let mut inner = inner.peeled();

@@ -60,15 +60,45 @@ pub(super) struct Object {
     pub(super) unit: Option<i64>,
 }
 
+impl Object {
+    /// Nothing is known of it.
+    fn is_plain(&self) -> bool {
+        self.freed == Freed::No
+            && self.bytes.is_none()
+            && self.size_text.is_none()
+            && self.no_end.is_none()
+            && self.sizes.is_empty()
+    }
+}
+
 /// One point of the program.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
     /// Shared until one side changes: most states are looked at and thrown away.
     cells: Rc<BTreeMap<Rc<str>, Rc<Cell>>>,
-    pub(super) objects: BTreeMap<u32, Object>,
+    /// Those of which more is known than that they are there.
+    objects: Rc<BTreeMap<u32, Object>>,
 }
 
 impl State {
+    pub(super) fn object(&self, id: Option<u32>) -> Option<&Object> {
+        self.objects.get(&id?)
+    }
+
+    pub(super) fn object_mut(&mut self, id: u32) -> &mut Object {
+        Rc::make_mut(&mut self.objects).entry(id).or_default()
+    }
+
+    pub(super) fn put_object(&mut self, id: u32, object: Object) {
+        if !object.is_plain() {
+            Rc::make_mut(&mut self.objects).insert(id, object);
+        }
+    }
+
+    pub(super) fn has_named_sizes(&self) -> bool {
+        self.objects.values().any(|object| !object.sizes.is_empty())
+    }
+
     pub(super) fn get(&self, place: &str) -> Option<&Cell> {
         self.cells.get(place).map(|cell| &**cell)
     }
@@ -91,7 +121,7 @@ impl State {
     pub(super) fn forget(&mut self, place: &str) {
         self.drop_keys(|key| {
             // Most places have nothing to do with this one.
-            key.contains(place)
+            mentions(key, place)
                 && (key == place
                     || is_part(key, place)
                     || is_index(key, place)
@@ -114,21 +144,28 @@ impl State {
 
     /// Drops the parts of a place, but not the place.
     pub(super) fn forget_parts(&mut self, place: &str) {
-        self.drop_keys(|key| key.contains(place) && (is_part(key, place) || is_length(key, place)));
+        self.drop_keys(|key| mentions(key, place) && (is_part(key, place) || is_length(key, place)));
     }
 
     pub(super) fn join(&mut self, other: Self) {
         if !Rc::ptr_eq(&self.cells, &other.cells) {
             self.join_cells(&other);
         }
+        if !Rc::ptr_eq(&self.objects, &other.objects) {
+            self.join_objects(&other);
+        }
+    }
+
+    fn join_objects(&mut self, other: &Self) {
+        let objects = Rc::make_mut(&mut self.objects);
         // First seen on one side: on the other it was not freed.
-        for (id, object) in &mut self.objects {
+        for (id, object) in &mut *objects {
             if object.freed == Freed::Yes && !other.objects.contains_key(id) {
                 object.freed = Freed::Maybe;
             }
         }
-        for (id, theirs) in other.objects {
-            if let Some(ours) = self.objects.get_mut(&id) {
+        for (id, theirs) in other.objects.iter() {
+            if let Some(ours) = objects.get_mut(id) {
                 if ours.freed != theirs.freed {
                     if ours.freed == Freed::No {
                         ours.freed_at = theirs.freed_at;
@@ -146,7 +183,7 @@ impl State {
                 }
             } else {
                 let freed = if theirs.freed == Freed::Yes { Freed::Maybe } else { theirs.freed };
-                self.objects.insert(id, Object { freed, ..theirs });
+                objects.insert(*id, Object { freed, ..theirs.clone() });
             }
         }
     }
@@ -227,6 +264,15 @@ fn one_sided(cell: &Cell) -> Cell {
     let Number { checked, external, wide, .. } = cell.number;
     let number = Number { external, checked, wide, ..Number::default() };
     Cell { number, null, null_at: cell.null_at, object: cell.object, ..Cell::default() }
+}
+
+/// Keys are short, so that looking at each position is faster than a clever search.
+fn mentions(key: &str, place: &str) -> bool {
+    let (key, place) = (key.as_bytes(), place.as_bytes());
+    let Some(first) = place.first() else { return true };
+    key.len() >= place.len()
+        && (0..=key.len() - place.len())
+            .any(|at| key[at] == *first && key[at..at + place.len()] == *place)
 }
 
 /// `a[place]` in any place.
