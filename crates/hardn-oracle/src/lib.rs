@@ -6,6 +6,7 @@
 mod engine;
 mod error;
 mod flow;
+mod head;
 mod ir;
 mod lower;
 mod memory;

@@ -20,7 +20,7 @@ impl<'p> Memory<'p, '_> {
         if self.ty(expr).is_some_and(|ty| !ty.dimensions.is_empty()) {
             return;
         }
-        self.use_pointer(expr, cell, state);
+        self.use_pointer(expr, cell, true, state);
         if matches!(cell.null, Null::Maybe | Null::Yes) && !is_literal(expr) {
             let what = describe(expr);
             self.alert(
@@ -31,16 +31,30 @@ impl<'p> Memory<'p, '_> {
             );
         }
         if let Some(place) = expr.peeled().place()
-            && state.get(&place).is_some()
+            && let Some(null) = state.get(&place).map(|cell| cell.null)
         {
-            state.cell(&place).null = Null::No;
+            let cell = state.cell(&place);
+            cell.null = Null::No;
+            if null == Null::Unknown {
+                cell.used_at = Some(expr.range);
+            }
         }
     }
 
-    /// A pointer's value is used: it must not have been freed.
-    pub(super) fn use_pointer(&mut self, expr: &'p Expr<'p>, cell: &Cell, state: &mut State) {
+    /// A pointer's value is used: it must not have been freed. Where that is told by a function's name alone, only
+    /// following the pointer counts.
+    pub(super) fn use_pointer(
+        &mut self,
+        expr: &'p Expr<'p>,
+        cell: &Cell,
+        follows: bool,
+        state: &State,
+    ) {
         let Some(object) = state.object(cell.object) else { return };
-        if object.freed == Freed::No || cell.null == Null::Yes {
+        if object.freed == Freed::No
+            || cell.null == Null::Yes
+            || object.ended_by.is_some() && !follows
+        {
             return;
         }
         let at = object.freed_at;

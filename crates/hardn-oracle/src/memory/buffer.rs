@@ -317,6 +317,7 @@ impl<'p> Memory<'p, '_> {
             base = array.peeled();
         }
         let ty = self.ty(base);
+        let has_dimensions = ty.as_ref().is_some_and(|ty| !ty.dimensions.is_empty());
         let array = ty
             .as_ref()
             .filter(|ty| !ty.dimensions.is_empty())
@@ -351,7 +352,7 @@ impl<'p> Memory<'p, '_> {
                 .map(|object| object.sizes.clone())
                 .unwrap_or_default(),
             unit: object.and_then(|object| object.unit),
-            is_given: array.is_some() || root_is_param,
+            is_given: array.is_some() || root_is_param || has_dimensions,
             name: describe(base),
         }
     }

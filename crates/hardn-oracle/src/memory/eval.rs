@@ -3,6 +3,7 @@
 use super::{
     Memory,
     bound::Reach,
+    release,
     number::{External, LOWEST, Number},
     state::{Cell, Freed, Null, Object, State},
     types,
@@ -156,6 +157,7 @@ impl<'p> Memory<'p, '_> {
                     length_of: None,
                     stack: before.stack,
                     reach: before.reach.as_ref().and_then(|reach| reach.shifted(*by)),
+                    used_at: before.used_at,
                 };
                 after.number.counter = *by > 0;
                 after.number.wraps = None;
@@ -312,6 +314,8 @@ impl<'p> Memory<'p, '_> {
         if matches!(op, BinaryOp::And | BinaryOp::Or) {
             if op == BinaryOp::Or {
                 self.check_conflated(expr);
+            } else {
+                self.check_late_index(expr);
             }
             self.value(left, state);
             if let Some(mut refined) = self.refine(left, op == BinaryOp::And, state.clone()) {
@@ -538,9 +542,30 @@ impl<'p> Memory<'p, '_> {
             None if self.is_listed(MemoryCheck::UseAfterFree, name) => Some(0),
             None => None,
         };
+        let is_macro = is_macro_name(name);
+        let ended = freed.is_none()
+            && self.mode == Mode::Snippet
+            && release::ends_argument(name, args)
+            && !self.defined.contains(name);
         for (at, (arg, cell)) in args.iter().zip(&cells).enumerate() {
-            if freed != Some(at) && name != "realloc" {
-                self.use_pointer(&arg.value, cell, state);
+            if freed != Some(at) && name != "realloc" && !ended && !is_macro {
+                self.use_pointer(&arg.value, cell, false, state);
+            }
+        }
+        if ended {
+            self.end_by_name(&args[0].value, &cells[0], name, expr.range, state);
+            return Cell::default();
+        }
+        if is_macro {
+            // It may give its arguments new values.
+            for arg in args {
+                if let Some(place) = arg.value.peeled().place()
+                    && state.get(&place).and_then(|cell| state.object(cell.object)).is_some_and(
+                        |object| object.freed != Freed::No,
+                    )
+                {
+                    state.forget(&place);
+                }
             }
         }
         if let Some(at) = freed
@@ -577,8 +602,9 @@ impl<'p> Memory<'p, '_> {
             return Cell { number, ..Cell::default() };
         }
         let may_fail = self.returns_null.contains(name)
-            || (self.program.functions.iter().all(|function| function.name != name)
-                && self.is_listed(MemoryCheck::NullDereference, name));
+            || (!self.defined.contains(name)
+                && (self.is_listed(MemoryCheck::NullDereference, name)
+                    || self.mode == Mode::Snippet && release::may_give_nothing(name)));
         if may_fail {
             let object = self.new_object(state, Object::default());
             return Cell {
@@ -636,6 +662,7 @@ impl<'p> Memory<'p, '_> {
         }
         let object = state.object_mut(id);
         let (before, at) = (object.freed, object.freed_at);
+        object.ended_by = None;
         object.freed = Freed::Yes;
         object.freed_at = range;
         if before != Freed::No {
@@ -648,6 +675,13 @@ impl<'p> Memory<'p, '_> {
             );
         }
     }
+}
+
+/// `CLEAR`, `SAFE_FREE`: macros, by custom.
+fn is_macro_name(name: &str) -> bool {
+    name.len() > 1
+        && name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
 pub(super) fn join_cells(known: &mut Cell, other: &Cell) {

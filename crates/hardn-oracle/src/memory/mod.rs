@@ -4,8 +4,10 @@ mod access;
 mod bound;
 mod buffer;
 mod eval;
+mod late;
 mod number;
 mod refine;
+mod release;
 mod shape;
 mod state;
 mod types;
@@ -66,6 +68,8 @@ pub(crate) fn analyse<'p>(
         returns_integer: false,
         changes: BTreeMap::new(),
         next_object: 0,
+        name: "",
+        defined: BTreeSet::new(),
     };
     memory.collect();
     for function in &program.functions {
@@ -109,6 +113,10 @@ struct Memory<'p, 'r> {
     /// How often each place of the function at hand is given a value.
     changes: BTreeMap<String, usize>,
     next_object: u32,
+    /// The function that is looked at.
+    name: &'p str,
+    /// Functions of the file.
+    defined: BTreeSet<&'p str>,
 }
 
 impl<'p> Memory<'p, '_> {
@@ -122,6 +130,7 @@ impl<'p> Memory<'p, '_> {
                 }
                 continue;
             }
+            self.defined.insert(function.name);
             if function.returns.pointers > 0 && returns_nothing(&function.body) {
                 self.returns_null.insert(function.name);
             }
@@ -161,6 +170,7 @@ impl<'p> Memory<'p, '_> {
         self.locals.clear();
         self.returns_integer = function.returns.is_integer() && function.returns.pointers == 0;
         self.next_object = 0;
+        self.name = function.name;
         let mut state = State::default();
         self.class = function.class;
         if let Some(fields) = function.class.and_then(|class| self.program.structs.get(class)) {
@@ -198,6 +208,7 @@ impl<'p> Memory<'p, '_> {
                 }
             }
         }
+        self.check_length_sums(function);
         walk::run(self, &function.body, state);
     }
 
@@ -312,7 +323,8 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
         let cell = self.value(expr, state);
         // In a whole program, handing a freed pointer back is wrong only where the caller follows it.
         if self.mode == Mode::Snippet {
-            self.use_pointer(expr, &cell, state);
+            self.use_pointer(expr, &cell, false, state);
+            self.check_left_behind(expr, range, state);
         }
         if self.returns.pointers > 0 && (cell.stack || self.is_stack_address(expr)) {
             self.alert(
@@ -339,7 +351,6 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
                 Vec::new(),
             );
         }
-        let _ = range;
     }
 
     fn raises(&mut self, value: Option<&'p Expr<'p>>, state: &mut State) {

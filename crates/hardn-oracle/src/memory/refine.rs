@@ -69,6 +69,14 @@ impl<'p> Memory<'p, '_> {
                 {
                     return self.refine(&arg.value, truth, state);
                 }
+                // Whatever is asked of a pointer may tell whether there is one, as `IS_ERR(p)` does.
+                for arg in args {
+                    if let Some(place) = arg.value.peeled().place()
+                        && state.get(&place).is_some_and(|cell| cell.null == Null::Maybe)
+                    {
+                        state.cell(&place).null = Null::Unknown;
+                    }
+                }
                 Some(state)
             }
             _ => {
@@ -122,6 +130,9 @@ impl<'p> Memory<'p, '_> {
             return Some(state);
         }
         let known = state.get(&place).map_or(Null::Unknown, |cell| cell.null);
+        if known == Null::No {
+            self.check_late_null(target, &place, &state);
+        }
         match (known, is_null) {
             (Null::No, true) | (Null::Yes, false) => return None,
             _ => {}

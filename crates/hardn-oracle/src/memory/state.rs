@@ -41,6 +41,8 @@ pub(super) struct Cell {
     pub(super) stack: bool,
     /// Where it points to in its object, as far as that has a name.
     pub(super) reach: Option<Reach>,
+    /// It was followed without a look whether it is null: where.
+    pub(super) used_at: Option<Range>,
 }
 
 /// A piece of memory.
@@ -58,6 +60,8 @@ pub(super) struct Object {
     pub(super) sizes: Vec<Sum>,
     /// Bytes of an element by which `sizes` counts.
     pub(super) unit: Option<i64>,
+    /// The function that freed it, where only its name says that it frees.
+    pub(super) ended_by: Option<Rc<str>>,
 }
 
 impl Object {
@@ -93,6 +97,15 @@ impl State {
         if !object.is_plain() {
             Rc::make_mut(&mut self.objects).insert(id, object);
         }
+    }
+
+    /// Fields that are known, where any memory was freed.
+    pub(super) fn fields(&self) -> impl Iterator<Item = (&str, &Cell)> {
+        let any = self.objects.values().any(|object| object.freed != Freed::No);
+        self.cells
+            .iter()
+            .filter(move |(place, _)| any && place.contains('.') && !place.contains(['(', '>']))
+            .map(|(place, cell)| (&**place, &**cell))
     }
 
     pub(super) fn has_named_sizes(&self) -> bool {
@@ -171,6 +184,9 @@ impl State {
                         ours.freed_at = theirs.freed_at;
                     }
                     ours.freed = Freed::Maybe;
+                    if ours.ended_by.is_none() {
+                        ours.ended_by.clone_from(&theirs.ended_by);
+                    }
                 }
                 if ours.bytes != theirs.bytes {
                     ours.bytes = None;
@@ -209,6 +225,7 @@ impl State {
             cell.null = null;
             cell.null_at = at;
             cell.stack |= theirs.stack;
+            cell.used_at = cell.used_at.filter(|_| theirs.used_at.is_some());
             cell.reach = Reach::joined(cell.reach.as_ref(), theirs.reach.as_ref());
             cell.number.join(&theirs.number);
             if cell.length_of != theirs.length_of {
