@@ -2,7 +2,8 @@
 
 use super::{
     Memory,
-    eval::describe,
+    bound::Reach,
+    eval::{collect_places, describe},
     number::{External, HIGHEST, LOWEST, Number},
     state::{Cell, Freed, Null, State},
     types,
@@ -72,6 +73,7 @@ impl<'p> Memory<'p, '_> {
         &mut self,
         access: &'p Expr<'p>,
         base: &'p Expr<'p>,
+        pointer: &Cell,
         at: &Number,
         is_write: bool,
         state: &mut State,
@@ -83,7 +85,17 @@ impl<'p> Memory<'p, '_> {
         let ty = self.ty(base);
         let length = self.elements(base, state);
         let object = base.peeled().place().and_then(|place| state.get(&place)?.object);
-        let allocated = state.object(object).is_some_and(|object| object.size_text.is_some());
+        let size_text = state.object(object).and_then(|object| object.size_text.as_deref());
+        let allocated = size_text.is_some();
+        // Allocated for as much as the index says, and more.
+        let made_for = match (&access.kind, size_text) {
+            (ExprKind::Subscript { index, .. }, Some(text)) => {
+                let mut places = Vec::new();
+                collect_places(index, &mut places);
+                !places.is_empty() && places.iter().all(|place| text.contains(place.as_str()))
+            }
+            _ => false,
+        };
         let fixed_here =
             base.root().is_some_and(|root| !self.params.contains(root)) && length.is_some();
         let outside = at.external == External::Yes;
@@ -107,9 +119,12 @@ impl<'p> Memory<'p, '_> {
                 }
             }
         };
-        let below = at.high < 0
+        let from_start = ty.as_ref().is_some_and(|ty| !ty.dimensions.is_empty())
+            || pointer.reach == Some(Reach::START);
+        let below = (at.high < 0 && from_start)
             || (outside && at.low == LOWEST && !at.checked)
             || (at.low < 0 && at.low != LOWEST && outside);
+        let above = above && !(made_for && at.level.is_none() && at.low != LOWEST);
         if !(above || below) {
             return;
         }

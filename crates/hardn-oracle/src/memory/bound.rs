@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, rc::Rc};
 use super::{
     Memory, any_stmt,
     eval::describe,
+    number::{External, Number},
     state::{Cell, State},
     types,
 };
@@ -109,7 +110,11 @@ impl<'p> Memory<'p, '_> {
                     return Vec::new();
                 }
                 let bound = cell.and_then(|cell| cell.number.bound.clone());
+                let text = cell.and_then(|cell| cell.length_of.as_deref());
                 let mut all = Vec::new();
+                if let Some(text) = text {
+                    all.push(Sum { term: format!("strlen({text})").into(), plus: 0, exact: true });
+                }
                 if self.changes.get(&place).is_none_or(|count| *count <= 1) {
                     all.push(Sum { term: place.into(), plus: 0, exact: true });
                 }
@@ -236,16 +241,32 @@ impl<'p> Memory<'p, '_> {
         );
     }
 
-    /// `base[index]` with both ends known by name alone.
+    /// `base[index]` with both ends known by name alone: whether that settles it.
     pub(super) fn check_named_index(
         &mut self,
         access: &'p Expr<'p>,
         base: &'p Expr<'p>,
         pointer: &Cell,
-        index: &'p Expr<'p>,
+        (index, at): (&'p Expr<'p>, &Number),
         is_write: bool,
         state: &mut State,
     ) -> bool {
+        if pointer.reach.as_ref().is_some_and(|reach| reach.term.is_some()) {
+            let reach = self.moved(pointer, index, BinaryOp::Add, state);
+            return self.check_reach(access, base, pointer.object, reach.as_ref(), is_write, state);
+        }
+        let sums = self.sums(index, state);
+        if sums.is_empty() {
+            return false;
+        }
+        // Up to its end mark a text can be read.
+        let length = base.peeled().place().map(|place| format!("strlen({place})"));
+        if let Some(sum) = sums.iter().find(|sum| Some(&*sum.term) == length.as_deref())
+            && sum.plus <= 0
+            && at.low >= 0
+        {
+            return true;
+        }
         let ty = self.ty(base);
         // `char text[SIZE]` with a constant that is defined elsewhere.
         if let Some(ty) = ty.as_ref().filter(|ty| ty.dimensions.first() == Some(&None)) {
@@ -255,17 +276,34 @@ impl<'p> Memory<'p, '_> {
             if ty.dimensions.len() > 1 {
                 return false;
             }
-            let past = self.sums(index, state).iter().any(|sum| &*sum.term == size && sum.plus >= 0);
+            let past = sums.iter().any(|sum| &*sum.term == size && sum.plus >= 0);
             if past {
                 self.past_end(access, base, is_write);
             }
             return past;
         }
-        if pointer.reach.is_none() {
+        let Some(Reach { term: None, plus }) = pointer.reach else { return false };
+        let Some(object) = state.object(pointer.object).filter(|object| object.unit.is_some())
+        else {
+            return false;
+        };
+        let stride = ty.and_then(|ty| types::stride_of(&ty, self.program));
+        let pairs: Vec<(i64, i64)> = object
+            .sizes
+            .iter()
+            .flat_map(|size| sums.iter().map(move |sum| (size, sum)))
+            .filter(|(size, sum)| size.term == sum.term)
+            .map(|(size, sum)| (sum.plus.saturating_add(plus), size.plus))
+            .collect();
+        // Where the elements differ in size, nothing is known.
+        if pairs.is_empty() || stride != object.unit {
             return false;
         }
-        let reach = self.moved(pointer, index, BinaryOp::Add, state);
-        self.check_reach(access, base, pointer.object, reach.as_ref(), is_write, state)
+        if pairs.iter().any(|(index, size)| index < size) {
+            return at.low >= 0 || at.external == External::No;
+        }
+        self.past_end(access, base, is_write);
+        true
     }
 
     /// `p < end` holds: what it says of where `p` points.

@@ -3,6 +3,7 @@
 use super::{
     Memory,
     bound::{Reach, Sum},
+    release,
     eval::{describe, text_of},
     number::{External, HIGHEST, Number},
     state::{Cell, Null, Object, State},
@@ -200,6 +201,28 @@ impl<'p> Memory<'p, '_> {
                     }
                 }
                 None
+            }
+            _ if release::allocates_last(name, args) && !self.defined.contains(name) => {
+                let size = arg(args.len() - 1)?;
+                if !self.ty(size).is_none_or(|ty| ty.is_integer()) {
+                    return None;
+                }
+                let cell = cells.last()?;
+                self.check_allocation(&cell.number, size, state);
+                let (sizes, unit) = self.sized(size, state);
+                let object = Object {
+                    bytes: None,
+                    size_text: Some(text_of(size)),
+                    sizes,
+                    unit,
+                    ..Object::default()
+                };
+                let id = self.new_object(state, object);
+                let fails = self.mode == Mode::Snippet && release::may_give_nothing(name);
+                let null = if fails { Null::Maybe } else { Null::Unknown };
+                let reach = Some(Reach::START);
+                let null_at = expr.range;
+                Some(Cell { null, null_at, object: Some(id), reach, ..Cell::default() })
             }
             "MIN" | "min" | "std::min" => {
                 let (a, b) = (&cells.first()?.number, &cells.get(1)?.number);

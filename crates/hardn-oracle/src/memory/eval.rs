@@ -42,7 +42,13 @@ impl<'p> Memory<'p, '_> {
                 ..Cell::default()
             },
             ExprKind::Str(_) => Cell { null: Null::No, ..Cell::default() },
-            ExprKind::Name(name) => self.name(name, state),
+            ExprKind::Name(name) => {
+                let mut cell = self.name(name, state);
+                if self.scope.get(name).is_some_and(|ty| !ty.dimensions.is_empty()) {
+                    cell.reach.get_or_insert(Reach::START);
+                }
+                cell
+            }
             ExprKind::Attribute { base, arrow, .. } => {
                 let pointer = self.value(base, state);
                 if *arrow {
@@ -54,8 +60,8 @@ impl<'p> Memory<'p, '_> {
                 let pointer = self.value(base, state);
                 let at = self.value(index, state);
                 self.dereference(base, &pointer, state);
-                if !self.check_named_index(expr, base, &pointer, index, false, state) {
-                    self.check_index(expr, base, &at.number, false, state);
+                if !self.check_named_index(expr, base, &pointer, (index, &at.number), false, state) {
+                    self.check_index(expr, base, &pointer, &at.number, false, state);
                 }
                 self.stored(expr, state)
             }
@@ -430,11 +436,17 @@ impl<'p> Memory<'p, '_> {
         if !(mentions_limit(left) || mentions_limit(right)) {
             return;
         }
+        let divides = divides(left) || divides(right);
         for side in [left, right] {
             let mut places = Vec::new();
             collect_places(side, &mut places);
             for place in places {
-                state.cell(&place).number.checked = true;
+                let number = &mut state.cell(&place).number;
+                number.checked = true;
+                // `a * b / b != a` tells after the fact.
+                if divides {
+                    number.wraps = None;
+                }
             }
         }
     }
@@ -453,8 +465,8 @@ impl<'p> Memory<'p, '_> {
                 let pointer = self.value(base, state);
                 let at = self.value(index, state);
                 self.dereference(base, &pointer, state);
-                if !self.check_named_index(target, base, &pointer, index, true, state) {
-                    self.check_index(target, base, &at.number, true, state);
+                if !self.check_named_index(target, base, &pointer, (index, &at.number), true, state) {
+                    self.check_index(target, base, &pointer, &at.number, true, state);
                 }
             }
             ExprKind::Attribute { base, arrow: true, .. } | ExprKind::Deref(base) => {
@@ -501,6 +513,7 @@ impl<'p> Memory<'p, '_> {
             }
             cell.stack = ty.pointers > 0 && op.is_none() && self.is_stack_address(value);
         }
+        cell.used_at = None;
         if let Some(place) = place {
             state.set(&place, cell.clone());
             if op.is_none()
@@ -678,7 +691,7 @@ impl<'p> Memory<'p, '_> {
 }
 
 /// `CLEAR`, `SAFE_FREE`: macros, by custom.
-fn is_macro_name(name: &str) -> bool {
+pub(super) fn is_macro_name(name: &str) -> bool {
     name.len() > 1
         && name.starts_with(|c: char| c.is_ascii_uppercase())
         && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
@@ -745,7 +758,12 @@ fn has_limit(expr: &Expr<'_>) -> bool {
     here || expr.children().into_iter().any(has_limit)
 }
 
-fn collect_places(expr: &Expr<'_>, out: &mut Vec<String>) {
+fn divides(expr: &Expr<'_>) -> bool {
+    matches!(expr.kind, ExprKind::Binary { op: BinaryOp::Div, .. })
+        || expr.children().into_iter().any(divides)
+}
+
+pub(super) fn collect_places(expr: &Expr<'_>, out: &mut Vec<String>) {
     if let Some(place) = expr.place() {
         out.push(place);
         return;

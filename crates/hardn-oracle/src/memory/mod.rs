@@ -290,6 +290,7 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
             self.check_conversion(init, &cell.number, ty, state);
             Self::fit(&mut cell, ty);
             cell.stack = ty.pointers > 0 && self.is_stack_address(init);
+            cell.used_at = None;
             if ty.pointers > 0 || ty.name == "auto" {
                 self.check_temporary(init);
             }

@@ -99,7 +99,9 @@ impl Number {
         self.loose_limit |= other.loose_limit;
         self.counter |= other.counter;
         self.minus = self.minus.min(other.minus);
-        self.wraps = self.wraps.or(other.wraps);
+        let told = |side: &Self| side.checked && side.wraps.is_none();
+        self.wraps =
+            if told(self) || told(other) { None } else { self.wraps.or(other.wraps) };
         // A check on one way in is taken as a check: the other way is where it was not needed.
         self.checked |= other.checked;
         self.wide |= other.wide;
@@ -184,6 +186,12 @@ impl Number {
                 if let Some(mask) = b.constant().or(a.constant()).filter(|mask| *mask >= 0) {
                     out.low = 0;
                     out.high = mask;
+                } else {
+                    for side in [a, b].into_iter().filter(|side| side.low >= 0) {
+                        out.low = 0;
+                        out.high = out.high.min(side.high);
+                        out.level = out.level.max(side.level);
+                    }
                 }
             }
             BinaryOp::Shr => {
@@ -253,6 +261,9 @@ impl Number {
                     if out.high == value {
                         out.high -= 1;
                     }
+                } else if out.counter {
+                    // What counts up meets its limit before it gets past it.
+                    upper(&mut out, HIGHEST, 1);
                 }
             }
             _ => {}

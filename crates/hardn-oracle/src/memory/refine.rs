@@ -2,6 +2,7 @@
 
 use super::{
     Memory,
+    eval::is_macro_name,
     number::{LOWEST, Number},
     state::{Cell, Null, State},
 };
@@ -211,6 +212,10 @@ impl<'p> Memory<'p, '_> {
             Some(cell) => cell.number.clone(),
             None => self.quiet(subject, &mut scratch),
         };
+        // `MOST` and the like are defined elsewhere: the largest value that is allowed, if they are compared with `<=`.
+        let is_constant_elsewhere = matches!(right.peeled().kind, ExprKind::Name(name)
+            if is_macro_name(name) && limit.constant().is_none());
+        let op = if op == BinaryOp::Le && is_constant_elsewhere { BinaryOp::Lt } else { op };
         match current.compared(op, &limit) {
             Some(mut number) => {
                 number.bound =

@@ -21,8 +21,10 @@ const NOT_MEMORY: [&str; 12] = [
 ];
 
 /// Words in names of functions that give fresh memory, or nothing.
-const FRESH: [&str; 9] =
-    ["alloc", "malloc", "calloc", "realloc", "malloca", "clone", "dup", "strdup", "new"];
+const FRESH: [&str; 6] = ["malloc", "calloc", "realloc", "malloca", "strdup", "memdup"];
+
+/// With one of these words, a function that is not at hand gives as many bytes as its last argument says.
+const ALLOCATORS: [&str; 4] = ["alloc", "malloc", "malloca", "zalloc"];
 
 /// With these words, failure ends the program or throws.
 const NEVER_FAILS: [&str; 12] = [
@@ -51,6 +53,11 @@ pub(super) fn may_give_nothing(name: &str) -> bool {
         && !name.starts_with("xm")
         && !name.starts_with("xs")
         && !name.starts_with("xc")
+}
+
+/// A function that, by its name, gives as many bytes as its only argument, or its last, says.
+pub(super) fn allocates_last(name: &str, args: &[Arg<'_>]) -> bool {
+    has_word(name, &ALLOCATORS) && (1..=2).contains(&args.len())
 }
 
 /// Whether one of these is a word of a name: `box_free`, `BoxFree`, `freeBox`.
