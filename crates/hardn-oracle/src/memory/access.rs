@@ -123,7 +123,13 @@ impl<'p> Memory<'p, '_> {
             || pointer.reach == Some(Reach::START);
         let below = (at.high < 0 && from_start)
             || (outside && at.low == LOWEST && !at.checked)
-            || (at.low < 0 && at.low != LOWEST && outside);
+            || (at.low < 0 && at.low != LOWEST && outside)
+            // The upper end alone was thought of.
+            || (at.external == External::Read
+                && at.low == LOWEST
+                && !at.checked
+                && at.is_bounded()
+                && ![127, 32767].contains(&at.high));
         let above = above && !(made_for && at.level.is_none() && at.low != LOWEST);
         if !(above || below) {
             return;

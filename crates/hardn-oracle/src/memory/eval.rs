@@ -377,7 +377,8 @@ impl<'p> Memory<'p, '_> {
             return None;
         }
         let outside = a.external.max(b.external);
-        if outside == External::No {
+        // Something is added to most of what is read, and it is checked elsewhere.
+        if outside == External::No || outside == External::Read && op != BinaryOp::Mul {
             return None;
         }
         let safe = |number: &Number| number.checked || number.level.is_some();
@@ -626,6 +627,13 @@ impl<'p> Memory<'p, '_> {
                 object: Some(object),
                 ..Cell::default()
             };
+        }
+        if self.mode == Mode::Snippet
+            && !self.defined.contains(name)
+            && release::reads_input(name)
+        {
+            let number = Number { external: External::Read, ..Number::default() };
+            return Cell { number, ..Cell::default() };
         }
         Cell::default()
     }

@@ -343,6 +343,8 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
             self.check_conversion(expr, &cell.number, &returns, state);
         }
         if self.returns_integer
+            && !returns.is_unsigned()
+            && cell.number.external >= External::Field
             && let Some(at) = cell.number.wraps
         {
             self.alert(

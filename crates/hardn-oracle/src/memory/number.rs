@@ -13,6 +13,8 @@ pub(super) enum External {
     /// The code at hand.
     #[default]
     No,
+    /// What was read or parsed, by the name of the function that did.
+    Read,
     /// A field of something the caller hands over.
     Field,
     /// The caller, or whoever sends the data.

@@ -38,6 +38,10 @@ const CLEANERS: [&str; 12] = [
     "deinit", "dispose", "teardown",
 ];
 
+/// Words in names of functions that read or take apart what someone else wrote.
+const READERS: [&str; 8] =
+    ["read", "get", "parse", "decode", "recv", "receive", "fetch", "extract"];
+
 /// A function that, by its name, frees its only argument.
 pub(super) fn ends_argument(name: &str, args: &[Arg<'_>]) -> bool {
     let [only] = args else { return false };
@@ -58,6 +62,11 @@ pub(super) fn may_give_nothing(name: &str) -> bool {
 /// A function that, by its name, gives as many bytes as its only argument, or its last, says.
 pub(super) fn allocates_last(name: &str, args: &[Arg<'_>]) -> bool {
     has_word(name, &ALLOCATORS) && (1..=2).contains(&args.len())
+}
+
+/// A function that, by its name, gives what someone else wrote.
+pub(super) fn reads_input(name: &str) -> bool {
+    has_word(name, &READERS)
 }
 
 /// Whether one of these is a word of a name: `box_free`, `BoxFree`, `freeBox`.

@@ -123,6 +123,7 @@ impl<'p> Memory<'p, '_> {
         }
         self.check_difference(expr, op, left, right, state);
         self.check_overflow_test(expr, left, right);
+        self.check_sum_limit(left, right, state);
         if matches!(op, BinaryOp::Lt | BinaryOp::Le)
             && self.loop_tests.contains(&expr.range)
             && let (Some(small), Some(large)) = (self.ty(left), self.ty(right))
@@ -190,6 +191,39 @@ impl<'p> Memory<'p, '_> {
             "the difference is never negative".to_owned(),
             Vec::new(),
         );
+    }
+
+    /// `offset + length > size` of numbers the caller chose: the sum may wrap and pass.
+    fn check_sum_limit(&mut self, left: &'p Expr<'p>, right: &'p Expr<'p>, state: &mut State) {
+        if self.mode != Mode::Snippet {
+            return;
+        }
+        for (sum, other) in [(left, right), (right, left)] {
+            let ExprKind::Binary { op: BinaryOp::Add, left: a, right: b } = &sum.peeled().kind
+            else {
+                continue;
+            };
+            let places = [a.peeled().place(), b.peeled().place(), other.peeled().place()];
+            let [Some(first), Some(second), limit] = places else { continue };
+            if limit.is_some_and(|limit| limit == first || limit == second) {
+                continue;
+            }
+            let open = |memory: &mut Self, expr: &'p Expr<'p>, state: &mut State| {
+                let number = memory.quiet(expr, state);
+                number.external == External::Yes
+                    && !number.checked
+                    && !number.is_bounded()
+                    && memory.ty(expr).is_some_and(|ty| ty.is_unsigned())
+            };
+            if open(self, a, state) && open(self, b, state) {
+                self.alert(
+                    MemoryCheck::IntegerOverflow,
+                    sum.range,
+                    "the sum may wrap and pass the comparison".to_owned(),
+                    Vec::new(),
+                );
+            }
+        }
     }
 
     /// `a + b < a`: the sum of small numbers does not wrap, and that of signed ones must not.

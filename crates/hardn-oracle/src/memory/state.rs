@@ -161,11 +161,26 @@ impl State {
     }
 
     pub(super) fn join(&mut self, other: Self) {
+        let mut kept = Vec::new();
         if !Rc::ptr_eq(&self.cells, &other.cells) {
-            self.join_cells(&other);
+            kept = self.join_cells(&other);
         }
+        // Where the pointer is null, it says nothing of the object.
+        let kept: Vec<(u32, Object)> = kept
+            .into_iter()
+            .map(|(id, is_ours)| {
+                let objects = if is_ours { &self.objects } else { &other.objects };
+                (id, objects.get(&id).cloned().unwrap_or_default())
+            })
+            .collect();
         if !Rc::ptr_eq(&self.objects, &other.objects) {
             self.join_objects(&other);
+            for (id, object) in kept {
+                let joined = self.object_mut(id);
+                joined.freed = object.freed;
+                joined.freed_at = object.freed_at;
+                joined.ended_by = object.ended_by;
+            }
         }
     }
 
@@ -204,7 +219,9 @@ impl State {
         }
     }
 
-    fn join_cells(&mut self, other: &Self) {
+    /// Also says which objects stay where one side has a null pointer, and whether they are ours.
+    fn join_cells(&mut self, other: &Self) -> Vec<(u32, bool)> {
+        let mut kept = Vec::new();
         let cells = Rc::make_mut(&mut self.cells);
         cells.retain(|place, cell| {
             let Some(theirs) = other.cells.get(place) else {
@@ -221,6 +238,7 @@ impl State {
                 return true;
             }
             let cell = Rc::make_mut(cell);
+            let ours_is_null = cell.null == Null::Yes;
             let (null, at) = join_null(cell, theirs);
             cell.null = null;
             cell.null_at = at;
@@ -232,7 +250,12 @@ impl State {
                 cell.length_of = None;
             }
             if cell.object != theirs.object {
-                cell.object = None;
+                cell.object = match (ours_is_null, theirs.null == Null::Yes) {
+                    (true, false) => theirs.object,
+                    (false, true) => cell.object,
+                    _ => None,
+                };
+                kept.extend(cell.object.map(|id| (id, !ours_is_null)));
             }
             true
         });
@@ -244,6 +267,7 @@ impl State {
                 }
             }
         }
+        kept
     }
 
     fn drop_keys(&mut self, gone: impl Fn(&str) -> bool) {
