@@ -130,7 +130,8 @@ impl<'p> Memory<'p, '_> {
                 && !at.checked
                 && at.is_bounded()
                 && ![127, 32767].contains(&at.high));
-        let above = above && !(made_for && at.level.is_none() && at.low != LOWEST);
+        let above = above && !(made_for && at.level.is_none());
+        let below = below && !self.is_unsigned_index(access);
         if !(above || below) {
             return;
         }
@@ -144,6 +145,15 @@ impl<'p> Memory<'p, '_> {
         let what = describe(base);
         let why = if above { "may lie past the end of" } else { "may be negative for" };
         self.alert(check, access.range, format!("the index {why} `{what}`"), Vec::new());
+    }
+
+    fn is_unsigned_index(&self, access: &Expr<'p>) -> bool {
+        match &access.kind {
+            ExprKind::Subscript { index, .. } if !matches!(index.kind, ExprKind::Int(_)) => {
+                self.ty(index).is_some_and(|ty| ty.is_unsigned())
+            }
+            _ => false,
+        }
     }
 
     /// Elements of what an expression holds, where that is known.

@@ -212,7 +212,8 @@ impl<'p> Memory<'p, '_> {
                 let (sizes, unit) = self.sized(size, state);
                 let object = Object {
                     bytes: None,
-                    size_text: Some(text_of(size)),
+                    // Whichever argument it is: the number of elements may come first.
+                    size_text: Some(text_of(expr)),
                     sizes,
                     unit,
                     ..Object::default()

@@ -3,7 +3,7 @@
 use super::{
     Memory,
     bound::Reach,
-    release,
+    release::{self, has_word},
     number::{External, LOWEST, Number},
     state::{Cell, Freed, Null, Object, State},
     types,
@@ -570,7 +570,21 @@ impl<'p> Memory<'p, '_> {
             self.end_by_name(&args[0].value, &cells[0], name, expr.range, state);
             return Cell::default();
         }
+        if has_word(name, &["assert"])
+            && let Some(arg) = args.first()
+            && let Some(refined) = self.refine(&arg.value, true, state.clone())
+        {
+            *state = refined;
+        }
         if is_macro {
+            for arg in args {
+                if let Some(place) = arg.value.peeled().place()
+                    && state.get(&place).is_some_and(|cell| cell.null == Null::Maybe)
+                {
+                    // It may be what checks.
+                    state.cell(&place).null = Null::Unknown;
+                }
+            }
             // It may give its arguments new values.
             for arg in args {
                 if let Some(place) = arg.value.peeled().place()
@@ -617,6 +631,8 @@ impl<'p> Memory<'p, '_> {
         }
         let may_fail = self.returns_null.contains(name)
             || (!self.defined.contains(name)
+                // The iterator of a container is none.
+                && !(name == "find" && matches!(callee.kind, ExprKind::Attribute { .. }))
                 && (self.is_listed(MemoryCheck::NullDereference, name)
                     || self.mode == Mode::Snippet && release::may_give_nothing(name)));
         if may_fail {

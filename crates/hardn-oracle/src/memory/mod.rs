@@ -381,7 +381,7 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
     }
 
     fn ends(&mut self, expr: &'p Expr<'p>) -> bool {
-        never_returns(expr)
+        never_returns(expr) || release::ends_function(expr)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Memory,
-    eval::describe,
+    eval::{describe, is_macro_name},
     state::{Cell, Freed, Null, State},
 };
 use crate::{
@@ -24,7 +24,7 @@ const NOT_MEMORY: [&str; 12] = [
 const FRESH: [&str; 6] = ["malloc", "calloc", "realloc", "malloca", "strdup", "memdup"];
 
 /// With one of these words, a function that is not at hand gives as many bytes as its last argument says.
-const ALLOCATORS: [&str; 4] = ["alloc", "malloc", "malloca", "zalloc"];
+const ALLOCATORS: [&str; 5] = ["alloc", "malloc", "malloca", "zalloc", "acquire"];
 
 /// With these words, failure ends the program or throws.
 const NEVER_FAILS: [&str; 12] = [
@@ -41,6 +41,9 @@ const CLEANERS: [&str; 12] = [
 /// Words in names of functions that read or take apart what someone else wrote.
 const READERS: [&str; 8] =
     ["read", "get", "parse", "decode", "recv", "receive", "fetch", "extract"];
+
+/// Words in names of functions that do not come back.
+const ENDINGS: [&str; 8] = ["bail", "die", "panic", "croak", "abort", "raise", "raisef", "fatal"];
 
 /// A function that, by its name, frees its only argument.
 pub(super) fn ends_argument(name: &str, args: &[Arg<'_>]) -> bool {
@@ -69,8 +72,18 @@ pub(super) fn reads_input(name: &str) -> bool {
     has_word(name, &READERS)
 }
 
+/// A function or macro that, by its name, does not come back.
+pub(super) fn ends_function(expr: &Expr<'_>) -> bool {
+    let ExprKind::Call { callee, .. } = &expr.kind else { return false };
+    let ExprKind::Name(name) = callee.kind else { return false };
+    has_word(name, &ENDINGS)
+        || name.starts_with("fatal")
+        || is_macro_name(name) && has_word(name, &["return", "throw", "goto"])
+        || name.starts_with("Throw") && name.ends_with("Exception")
+}
+
 /// Whether one of these is a word of a name: `box_free`, `BoxFree`, `freeBox`.
-fn has_word(name: &str, wanted: &[&str]) -> bool {
+pub(super) fn has_word(name: &str, wanted: &[&str]) -> bool {
     let mut word = String::new();
     let mut before = ' ';
     for c in name.chars().chain(['_']) {
