@@ -201,9 +201,8 @@ impl<'p> Memory<'p, '_> {
         }
         let sums = self.sums(by, state);
         let sizes = state.object(pointer.object).map(|object| &object.sizes);
-        let fits = |sum: &&Sum| {
-            sizes.is_some_and(|sizes| sizes.iter().any(|size| size.term == sum.term))
-        };
+        let fits =
+            |sum: &&Sum| sizes.is_some_and(|sizes| sizes.iter().any(|size| size.term == sum.term));
         let sum = sums.iter().find(fits).or(sums.first())?;
         Reach { term: Some(Rc::clone(&sum.term)), plus: reach.plus }.shifted(sum.plus)
     }
@@ -345,7 +344,9 @@ impl<'p> Memory<'p, '_> {
         }
         let step = match by {
             None => Some(0),
-            Some((op, by)) => self.step(by, &mut scratch).map(|by| if op == BinaryOp::Add { by } else { -by }),
+            Some((op, by)) => {
+                self.step(by, &mut scratch).map(|by| if op == BinaryOp::Add { by } else { -by })
+            }
         };
         if let Some(step) = step {
             let Some(new) = reach.shifted(-back - step) else { return };
@@ -355,8 +356,7 @@ impl<'p> Memory<'p, '_> {
             if !tighter {
                 state.cell(&place).reach = Some(new);
             }
-        } else if let (Some((BinaryOp::Add, index)), Some(Reach { term: None, plus })) =
-            (by, known)
+        } else if let (Some((BinaryOp::Add, index)), Some(Reach { term: None, plus })) = (by, known)
             && let Some(index) = index.peeled().place()
         {
             let plus = reach.plus.saturating_sub(back).saturating_sub(plus);

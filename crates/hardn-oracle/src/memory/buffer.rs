@@ -3,9 +3,9 @@
 use super::{
     Memory,
     bound::{Reach, Sum},
-    release,
     eval::{describe, text_of},
     number::{External, HIGHEST, Number},
+    release,
     state::{Cell, Null, Object, State},
     types,
 };
@@ -433,35 +433,36 @@ impl<'p> Memory<'p, '_> {
             };
             unit.is_some() && unit == room.unit && sums.iter().any(past)
         };
-        let too_long = past || match room.bytes {
-            Some(bytes) => {
-                if length.high == HIGHEST {
-                    match length.level {
-                        Some(level) => length.loose_limit || level < 0,
-                        None => length.external == External::Yes,
+        let too_long = past
+            || match room.bytes {
+                Some(bytes) => {
+                    if length.high == HIGHEST {
+                        match length.level {
+                            Some(level) => length.loose_limit || level < 0,
+                            None => length.external == External::Yes,
+                        }
+                    } else {
+                        length.high + terminator > bytes
+                            && (length.level.is_none() || length.low + terminator > bytes)
                     }
-                } else {
-                    length.high + terminator > bytes
-                        && (length.level.is_none() || length.low + terminator > bytes)
                 }
-            }
-            None if room.text.is_some() => {
-                // Allocated for another size.
-                let text = room.text.as_deref().unwrap_or("");
-                length.is_length
-                    && length.level.is_none()
-                    && length.external == External::Yes
-                    && !text.contains("strlen")
-                    && text.starts_with(|c: char| c.is_ascii_digit())
-                    && text != text_of(length_expr)
-            }
-            None => {
-                room.is_given
-                    && length.is_length
-                    && length.external == External::Yes
-                    && !length.is_bounded()
-            }
-        };
+                None if room.text.is_some() => {
+                    // Allocated for another size.
+                    let text = room.text.as_deref().unwrap_or("");
+                    length.is_length
+                        && length.level.is_none()
+                        && length.external == External::Yes
+                        && !text.contains("strlen")
+                        && text.starts_with(|c: char| c.is_ascii_digit())
+                        && text != text_of(length_expr)
+                }
+                None => {
+                    room.is_given
+                        && length.is_length
+                        && length.external == External::Yes
+                        && !length.is_bounded()
+                }
+            };
         let negative = length.external == External::Yes
             && !length.wide
             && length.low < 0

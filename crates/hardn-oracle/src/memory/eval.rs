@@ -3,8 +3,8 @@
 use super::{
     Memory,
     bound::Reach,
-    release::{self, has_word},
     number::{External, LOWEST, Number},
+    release::{self, has_word},
     state::{Cell, Freed, Null, Object, State},
     types,
 };
@@ -60,7 +60,8 @@ impl<'p> Memory<'p, '_> {
                 let pointer = self.value(base, state);
                 let at = self.value(index, state);
                 self.dereference(base, &pointer, state);
-                if !self.check_named_index(expr, base, &pointer, (index, &at.number), false, state) {
+                if !self.check_named_index(expr, base, &pointer, (index, &at.number), false, state)
+                {
                     self.check_index(expr, base, &pointer, &at.number, false, state);
                 }
                 self.stored(expr, state)
@@ -348,13 +349,12 @@ impl<'p> Memory<'p, '_> {
             || self.ty(right).is_some_and(|ty| ty.is_pointer());
         if pointer {
             // Pointer arithmetic stays in the object.
-            let (cell, by) = if first.object.is_some()
-                && self.ty(left).is_some_and(|ty| ty.is_pointer())
-            {
-                (first, right)
-            } else {
-                (second, left)
-            };
+            let (cell, by) =
+                if first.object.is_some() && self.ty(left).is_some_and(|ty| ty.is_pointer()) {
+                    (first, right)
+                } else {
+                    (second, left)
+                };
             let reach = self.moved(&cell, by, op, state);
             return Cell { null: Null::No, object: cell.object, reach, ..Cell::default() };
         }
@@ -466,7 +466,8 @@ impl<'p> Memory<'p, '_> {
                 let pointer = self.value(base, state);
                 let at = self.value(index, state);
                 self.dereference(base, &pointer, state);
-                if !self.check_named_index(target, base, &pointer, (index, &at.number), true, state) {
+                if !self.check_named_index(target, base, &pointer, (index, &at.number), true, state)
+                {
                     self.check_index(target, base, &pointer, &at.number, true, state);
                 }
             }
@@ -588,9 +589,10 @@ impl<'p> Memory<'p, '_> {
             // It may give its arguments new values.
             for arg in args {
                 if let Some(place) = arg.value.peeled().place()
-                    && state.get(&place).and_then(|cell| state.object(cell.object)).is_some_and(
-                        |object| object.freed != Freed::No,
-                    )
+                    && state
+                        .get(&place)
+                        .and_then(|cell| state.object(cell.object))
+                        .is_some_and(|object| object.freed != Freed::No)
                 {
                     state.forget(&place);
                 }
@@ -644,9 +646,7 @@ impl<'p> Memory<'p, '_> {
                 ..Cell::default()
             };
         }
-        if self.mode == Mode::Snippet
-            && !self.defined.contains(name)
-            && release::reads_input(name)
+        if self.mode == Mode::Snippet && !self.defined.contains(name) && release::reads_input(name)
         {
             let number = Number { external: External::Read, ..Number::default() };
             return Cell { number, ..Cell::default() };

@@ -116,11 +116,10 @@ fn length_sums<'e, 'p>(expr: &'e Expr<'p>, out: &mut Vec<(&'e Expr<'p>, String)>
     {
         let call = match (op, &value.peeled().kind) {
             (Some(BinaryOp::Add), ExprKind::Call { .. }) => Some(value.peeled()),
-            (None, ExprKind::Binary { op: BinaryOp::Add, left, right }) => {
-                [left, right].into_iter().map(|side| side.peeled()).find(|side| {
-                    matches!(side.kind, ExprKind::Call { .. })
-                })
-            }
+            (None, ExprKind::Binary { op: BinaryOp::Add, left, right }) => [left, right]
+                .into_iter()
+                .map(|side| side.peeled())
+                .find(|side| matches!(side.kind, ExprKind::Call { .. })),
             _ => None,
         };
         if let Some(call) = call

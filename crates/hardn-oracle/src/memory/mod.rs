@@ -3,6 +3,7 @@
 mod access;
 mod bound;
 mod buffer;
+mod cells;
 mod eval;
 mod late;
 mod number;
@@ -131,6 +132,7 @@ impl<'p> Memory<'p, '_> {
                 continue;
             }
             self.defined.insert(function.name);
+            self.scope.add_function(function.name, &function.returns);
             if function.returns.pointers > 0 && returns_nothing(&function.body) {
                 self.returns_null.insert(function.name);
             }

@@ -102,8 +102,7 @@ impl Number {
         self.counter |= other.counter;
         self.minus = self.minus.min(other.minus);
         let told = |side: &Self| side.checked && side.wraps.is_none();
-        self.wraps =
-            if told(self) || told(other) { None } else { self.wraps.or(other.wraps) };
+        self.wraps = if told(self) || told(other) { None } else { self.wraps.or(other.wraps) };
         // A check on one way in is taken as a check: the other way is where it was not needed.
         self.checked |= other.checked;
         self.wide |= other.wide;
@@ -143,8 +142,7 @@ impl Number {
                 if let Some(step) = b.constant() {
                     out.level = a.level.map(|level| level + step);
                     out.minus = a.minus + step;
-                    out.bound =
-                        step.checked_neg().and_then(|by| a.bound.as_ref()?.shifted(by));
+                    out.bound = step.checked_neg().and_then(|by| a.bound.as_ref()?.shifted(by));
                 }
             }
             BinaryOp::Mul => {

@@ -16,7 +16,17 @@ const ENDS: [&str; 5] = ["free", "destroy", "dispose", "delete", "release"];
 
 /// With these words beside, it is not memory that ends.
 const NOT_MEMORY: [&str; 12] = [
-    "lock", "unlock", "mutex", "spin", "sem", "semaphore", "sock", "region", "ref", "list", "key",
+    "lock",
+    "unlock",
+    "mutex",
+    "spin",
+    "sem",
+    "semaphore",
+    "sock",
+    "region",
+    "ref",
+    "list",
+    "key",
     "buffers",
 ];
 
@@ -28,8 +38,8 @@ const ALLOCATORS: [&str; 5] = ["alloc", "malloc", "malloca", "zalloc", "acquire"
 
 /// With these words, failure ends the program or throws.
 const NEVER_FAILS: [&str; 12] = [
-    "x", "g", "safe", "must", "die", "nofail", "checked", "palloc", "pcalloc", "zmalloc", "emalloc",
-    "perl",
+    "x", "g", "safe", "must", "die", "nofail", "checked", "palloc", "pcalloc", "zmalloc",
+    "emalloc", "perl",
 ];
 
 /// Functions that clean up: what they leave behind is not used again.
@@ -131,12 +141,7 @@ impl<'p> Memory<'p, '_> {
     }
 
     /// At the end of a function: what its caller can reach must not keep what was freed.
-    pub(super) fn check_left_behind(
-        &mut self,
-        value: &'p Expr<'p>,
-        range: Range,
-        state: &State,
-    ) {
+    pub(super) fn check_left_behind(&mut self, value: &'p Expr<'p>, range: Range, state: &State) {
         if self.mode != Mode::Snippet || has_word(self.name, &CLEANERS) {
             return;
         }
@@ -155,7 +160,12 @@ impl<'p> Memory<'p, '_> {
                 && !owner_is_gone
                 && value.place().as_deref() != Some(place)
             {
-                found = Some((place.to_owned(), object.freed_at));
+                let first = found
+                    .as_ref()
+                    .is_none_or(|(_, at): &(String, Range)| object.freed_at.start < at.start);
+                if first {
+                    found = Some((place.to_owned(), object.freed_at));
+                }
             }
         }
         if let Some((place, at)) = found {

@@ -639,10 +639,7 @@ impl<'p> Memory<'p, '_> {
             _ => {}
         }
         let ExprKind::Name(name) = &callee.kind else { return None };
-        let written = self.program.functions.iter().find(|function| function.name == *name);
-        let returns = written
-            .map(|function| &function.returns)
-            .or_else(|| self.program.prototypes.get(name))?;
+        let returns = self.scope.returned(name).or_else(|| self.program.prototypes.get(name))?;
         if returns.pointers > 0 || returns.is_reference {
             None
         } else if returns.name.contains("unique_ptr<") {
@@ -663,8 +660,7 @@ impl<'p> Memory<'p, '_> {
         };
         match &expr.kind {
             ExprKind::Name(name) => {
-                fleeting(name)
-                    && self.scope.get(name).is_some_and(|ty| !ty.dimensions.is_empty())
+                fleeting(name) && self.scope.get(name).is_some_and(|ty| !ty.dimensions.is_empty())
             }
             ExprKind::AddressOf(inner) => {
                 let mut inner = inner.peeled();

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, rc::Rc};
 
 use super::{
     bound::{Reach, Sum},
+    cells::Cells,
     number::{HIGHEST, LOWEST, Number},
 };
 use crate::ir::Range;
@@ -78,8 +79,7 @@ impl Object {
 /// One point of the program.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
-    /// Shared until one side changes: most states are looked at and thrown away.
-    cells: Rc<BTreeMap<Rc<str>, Rc<Cell>>>,
+    cells: Cells,
     /// Those of which more is known than that they are there.
     objects: Rc<BTreeMap<u32, Object>>,
 }
@@ -105,7 +105,6 @@ impl State {
         self.cells
             .iter()
             .filter(move |(place, _)| any && place.contains('.') && !place.contains(['(', '>']))
-            .map(|(place, cell)| (&**place, &**cell))
     }
 
     pub(super) fn has_named_sizes(&self) -> bool {
@@ -113,26 +112,22 @@ impl State {
     }
 
     pub(super) fn get(&self, place: &str) -> Option<&Cell> {
-        self.cells.get(place).map(|cell| &**cell)
+        self.cells.get(place)
     }
 
     pub(super) fn cell(&mut self, place: &str) -> &mut Cell {
-        let cells = Rc::make_mut(&mut self.cells);
-        if !cells.contains_key(place) {
-            cells.insert(place.into(), Rc::default());
-        }
-        Rc::make_mut(cells.get_mut(place).expect("it was just put there"))
+        self.cells.entry(place)
     }
 
     /// A new value; what depended on the old one is gone.
     pub(super) fn set(&mut self, place: &str, cell: Cell) {
         self.forget(place);
-        Rc::make_mut(&mut self.cells).insert(place.into(), Rc::new(cell));
+        self.cells.insert(place, cell);
     }
 
     /// Drops everything that is named by way of a place: its fields, elements, what it points to, its length.
     pub(super) fn forget(&mut self, place: &str) {
-        self.drop_keys(|key| {
+        self.cells.drop_places(|key| {
             // Most places have nothing to do with this one.
             mentions(key, place)
                 && (key == place
@@ -146,25 +141,24 @@ impl State {
     /// One place holds at least what another does, until either changes.
     pub(super) fn order(&mut self, greater: &str, lesser: &str) {
         let key = format!("{greater}>={lesser}");
-        if !self.cells.contains_key(key.as_str()) {
-            Rc::make_mut(&mut self.cells).insert(key.into(), Rc::default());
+        if self.cells.get(&key).is_none() {
+            self.cells.insert(&key, Cell::default());
         }
     }
 
     pub(super) fn is_at_least(&self, greater: &str, lesser: &str) -> bool {
-        self.cells.contains_key(format!("{greater}>={lesser}").as_str())
+        self.cells.get(&format!("{greater}>={lesser}")).is_some()
     }
 
     /// Drops the parts of a place, but not the place.
     pub(super) fn forget_parts(&mut self, place: &str) {
-        self.drop_keys(|key| mentions(key, place) && (is_part(key, place) || is_length(key, place)));
+        self.cells.drop_places(|key| {
+            mentions(key, place) && (is_part(key, place) || is_length(key, place))
+        });
     }
 
     pub(super) fn join(&mut self, other: Self) {
-        let mut kept = Vec::new();
-        if !Rc::ptr_eq(&self.cells, &other.cells) {
-            kept = self.join_cells(&other);
-        }
+        let kept = self.join_cells(&other);
         // Where the pointer is null, it says nothing of the object.
         let kept: Vec<(u32, Object)> = kept
             .into_iter()
@@ -222,22 +216,7 @@ impl State {
     /// Also says which objects stay where one side has a null pointer, and whether they are ours.
     fn join_cells(&mut self, other: &Self) -> Vec<(u32, bool)> {
         let mut kept = Vec::new();
-        let cells = Rc::make_mut(&mut self.cells);
-        cells.retain(|place, cell| {
-            let Some(theirs) = other.cells.get(place) else {
-                // The other side knows nothing of it.
-                let kept = one_sided(cell);
-                let stays =
-                    kept.null == Null::Maybe || kept.object.is_some() || kept.number.checked;
-                if stays {
-                    *cell = Rc::new(kept);
-                }
-                return stays;
-            };
-            if Rc::ptr_eq(cell, theirs) {
-                return true;
-            }
-            let cell = Rc::make_mut(cell);
+        let both = |cell: &mut Cell, theirs: &Cell| {
             let ours_is_null = cell.null == Null::Yes;
             let (null, at) = join_null(cell, theirs);
             cell.null = null;
@@ -257,44 +236,41 @@ impl State {
                 };
                 kept.extend(cell.object.map(|id| (id, !ours_is_null)));
             }
-            true
-        });
-        for (place, theirs) in other.cells.iter() {
-            if !cells.contains_key(place) {
-                let cell = one_sided(theirs);
-                if cell.null == Null::Maybe || cell.object.is_some() || cell.number.checked {
-                    cells.insert(Rc::clone(place), Rc::new(cell));
-                }
-            }
-        }
+        };
+        // The other side knows nothing of it.
+        let one = |cell: &Cell| {
+            let cell = one_sided(cell);
+            let stays = cell.null == Null::Maybe || cell.object.is_some() || cell.number.checked;
+            stays.then_some(cell)
+        };
+        self.cells.join(&other.cells, both, one);
         kept
-    }
-
-    fn drop_keys(&mut self, gone: impl Fn(&str) -> bool) {
-        if self.cells.keys().any(|key| gone(key)) {
-            Rc::make_mut(&mut self.cells).retain(|key, _| !gone(key));
-        }
     }
 
     /// Gives up limits that moved between the entry of a loop and the end of its body.
     pub(super) fn widen(&mut self, entry: &Self) {
-        for (place, cell) in Rc::make_mut(&mut self.cells) {
-            let Some(before) = entry.cells.get(place) else { continue };
-            let (rises, falls) =
-                (cell.number.high > before.number.high, cell.number.low < before.number.low);
-            if rises {
-                Rc::make_mut(cell).number.high = HIGHEST;
-            }
-            if falls {
-                Rc::make_mut(cell).number.low = LOWEST;
-            }
-            if cell.reach != before.reach {
-                Rc::make_mut(cell).reach = None;
-            }
-            if cell.number.bound != before.number.bound {
-                Rc::make_mut(cell).number.bound = None;
-            }
-        }
+        self.cells.update(&entry.cells, |cell, before| {
+            let rises = cell.number.high > before.number.high;
+            let falls = cell.number.low < before.number.low;
+            let moves = cell.reach != before.reach;
+            let drifts = cell.number.bound != before.number.bound;
+            (rises || falls || moves || drifts).then(|| {
+                let mut cell = cell.clone();
+                if rises {
+                    cell.number.high = HIGHEST;
+                }
+                if falls {
+                    cell.number.low = LOWEST;
+                }
+                if moves {
+                    cell.reach = None;
+                }
+                if drifts {
+                    cell.number.bound = None;
+                }
+                cell
+            })
+        });
     }
 }
 

@@ -10,6 +10,8 @@ pub(super) struct Scope<'p> {
     globals: BTreeMap<&'p str, Type<'p>>,
     /// Those of the function at hand.
     locals: BTreeMap<&'p str, Type<'p>>,
+    /// What the functions of the file return.
+    returns: BTreeMap<&'p str, &'p Type<'p>>,
 }
 
 impl<'p> Scope<'p> {
@@ -23,6 +25,14 @@ impl<'p> Scope<'p> {
 
     pub(super) fn add_global(&mut self, name: &'p str, ty: Type<'p>) {
         self.globals.insert(name, ty);
+    }
+
+    pub(super) fn add_function(&mut self, name: &'p str, returns: &'p Type<'p>) {
+        self.returns.entry(name).or_insert(returns);
+    }
+
+    pub(super) fn returned(&self, name: &str) -> Option<&'p Type<'p>> {
+        self.returns.get(name).copied()
     }
 
     pub(super) fn add(&mut self, name: &'p str, ty: Type<'p>) {
@@ -101,12 +111,9 @@ pub(super) fn type_of<'p>(
             ExprKind::Name("atol" | "strtol" | "strtoll" | "atoll") => {
                 Some(Type { name: Cow::Borrowed("long"), ..Type::default() })
             }
-            ExprKind::Name(name) => program
-                .functions
-                .iter()
-                .find(|function| !function.top_level && function.name == *name)
-                .map(|function| function.returns.clone())
-                .or_else(|| program.prototypes.get(name).cloned()),
+            ExprKind::Name(name) => {
+                scope.returned(name).or_else(|| program.prototypes.get(name)).cloned()
+            }
             _ => None,
         },
         _ => None,
