@@ -105,7 +105,7 @@ impl Oracle {
                 not_analysed: Some(format!("no rules for {language} yet")),
             };
         };
-        let positions = Positions::new(code, language == Language::Python);
+        let positions = Positions::new(code, language);
         let program = match lower::lower(positions.text(), language) {
             Ok(program) => program,
             Err(why) => {

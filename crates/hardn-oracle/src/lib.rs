@@ -8,6 +8,7 @@ mod engine;
 mod engines;
 mod error;
 mod flow;
+mod head;
 mod ir;
 mod lower;
 mod memory;

@@ -1,10 +1,13 @@
-//! From byte ranges to lines and columns, and the removal of common indentation.
+//! From byte ranges to lines and columns, and what is done to snippets so that they parse.
 
 use std::borrow::Cow;
 
-use hardn_types::Span;
+use hardn_types::{Language, Span};
 
-use crate::ir::Range;
+use crate::{
+    head::{MISSING_TYPE, missing_type},
+    ir::Range,
+};
 
 /// Code ready to be parsed, and the way back to the places of the original.
 pub(crate) struct Positions<'a> {
@@ -13,13 +16,26 @@ pub(crate) struct Positions<'a> {
     lines: Vec<u32>,
     /// Characters taken from the front of each line; empty where none were.
     removed: Vec<u32>,
+    /// Where characters were added: the byte offset and how many.
+    added: Option<(u32, u32)>,
 }
 
 impl<'a> Positions<'a> {
-    /// `dedent`: a snippet may be indented as a whole, which Python's grammar does not take.
-    pub(crate) fn new(code: &'a str, dedent: bool) -> Self {
-        let (text, removed) =
-            if dedent { without_indent(code) } else { (Cow::Borrowed(code), Vec::new()) };
+    /// A snippet may be indented as a whole, which Python's grammar does not take, and a function may lack the type
+    /// it returns, without which C's grammar sees no function.
+    pub(crate) fn new(code: &'a str, language: Language) -> Self {
+        let (mut text, mut removed) = (Cow::Borrowed(code), Vec::new());
+        let mut added = None;
+        match language {
+            Language::Python => (text, removed) = without_indent(code),
+            Language::C | Language::Cpp => {
+                if let Some(at) = missing_type(code) {
+                    text.to_mut().insert_str(at, MISSING_TYPE);
+                    added = Some((at as u32, MISSING_TYPE.len() as u32));
+                }
+            }
+            _ => {}
+        }
         let mut lines = vec![0];
         lines.extend(
             text.bytes()
@@ -27,7 +43,7 @@ impl<'a> Positions<'a> {
                 .filter(|(_, byte)| *byte == b'\n')
                 .map(|(at, _)| at as u32 + 1),
         );
-        Self { text, lines, removed }
+        Self { text, lines, removed, added }
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -45,7 +61,12 @@ impl<'a> Positions<'a> {
         let start = self.lines[line] as usize;
         let before =
             self.text.get(start..offset as usize).map_or(0, |text| text.chars().count() as u32);
-        (line as u32 + 1, before + 1 + self.removed.get(line).copied().unwrap_or(0))
+        let added = match self.added {
+            // On the same line, after what was added or inside it.
+            Some((at, n)) if offset > at && at as usize >= start => n.min(offset - at),
+            _ => 0,
+        };
+        (line as u32 + 1, before + 1 - added + self.removed.get(line).copied().unwrap_or(0))
     }
 }
 
@@ -79,10 +100,20 @@ mod tests {
     #[test]
     fn columns_count_code_points_of_the_original() {
         let code = "    def f(x):\n        é = 'ü'; g(x)\n";
-        let positions = Positions::new(code, true);
+        let positions = Positions::new(code, Language::Python);
         let at = positions.text().find("g(x)").unwrap() as u32;
         let span = positions.span(Range { start: at, end: at + 4 });
         assert_eq!((span.line, span.column, span.end_line, span.end_column), (2, 18, 2, 22));
         assert!(positions.text().starts_with("def f"));
+    }
+
+    #[test]
+    fn a_type_that_was_added_moves_nothing() {
+        let positions = Positions::new("/* ü */ f(int x) { g(x); }\n/* */ h();", Language::C);
+        for (wanted, line, column) in [("f(", 1, 9), ("g(", 1, 20), ("h(", 2, 7)] {
+            let at = positions.text().find(wanted).unwrap() as u32;
+            let span = positions.span(Range { start: at, end: at + 1 });
+            assert_eq!((span.line, span.column), (line, column), "{wanted}");
+        }
     }
 }

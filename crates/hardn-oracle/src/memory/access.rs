@@ -2,7 +2,8 @@
 
 use super::{
     Memory,
-    eval::describe,
+    bound::Reach,
+    eval::{collect_places, describe},
     number::{External, HIGHEST, LOWEST, Number},
     state::{Cell, Freed, Null, State},
     types,
@@ -20,7 +21,7 @@ impl<'p> Memory<'p, '_> {
         if self.ty(expr).is_some_and(|ty| !ty.dimensions.is_empty()) {
             return;
         }
-        self.use_pointer(expr, cell, state);
+        self.use_pointer(expr, cell, true, state);
         if matches!(cell.null, Null::Maybe | Null::Yes) && !is_literal(expr) {
             let what = describe(expr);
             self.alert(
@@ -31,16 +32,30 @@ impl<'p> Memory<'p, '_> {
             );
         }
         if let Some(place) = expr.peeled().place()
-            && state.get(&place).is_some()
+            && let Some(null) = state.get(&place).map(|cell| cell.null)
         {
-            state.cell(&place).null = Null::No;
+            let cell = state.cell(&place);
+            cell.null = Null::No;
+            if null == Null::Unknown {
+                cell.used_at = Some(expr.range);
+            }
         }
     }
 
-    /// A pointer's value is used: it must not have been freed.
-    pub(super) fn use_pointer(&mut self, expr: &'p Expr<'p>, cell: &Cell, state: &mut State) {
-        let Some(object) = cell.object.and_then(|id| state.objects.get_mut(&id)) else { return };
-        if object.freed == Freed::No || cell.null == Null::Yes {
+    /// A pointer's value is used: it must not have been freed. Where that is told by a function's name alone, only
+    /// following the pointer counts.
+    pub(super) fn use_pointer(
+        &mut self,
+        expr: &'p Expr<'p>,
+        cell: &Cell,
+        follows: bool,
+        state: &State,
+    ) {
+        let Some(object) = state.object(cell.object) else { return };
+        if object.freed == Freed::No
+            || cell.null == Null::Yes
+            || object.ended_by.is_some() && !follows
+        {
             return;
         }
         let at = object.freed_at;
@@ -58,6 +73,7 @@ impl<'p> Memory<'p, '_> {
         &mut self,
         access: &'p Expr<'p>,
         base: &'p Expr<'p>,
+        pointer: &Cell,
         at: &Number,
         is_write: bool,
         state: &mut State,
@@ -69,8 +85,17 @@ impl<'p> Memory<'p, '_> {
         let ty = self.ty(base);
         let length = self.elements(base, state);
         let object = base.peeled().place().and_then(|place| state.get(&place)?.object);
-        let allocated =
-            object.and_then(|id| state.objects.get(&id)).is_some_and(|o| o.size_text.is_some());
+        let size_text = state.object(object).and_then(|object| object.size_text.as_deref());
+        let allocated = size_text.is_some();
+        // Allocated for as much as the index says, and more.
+        let made_for = match (&access.kind, size_text) {
+            (ExprKind::Subscript { index, .. }, Some(text)) => {
+                let mut places = Vec::new();
+                collect_places(index, &mut places);
+                !places.is_empty() && places.iter().all(|place| text.contains(place.as_str()))
+            }
+            _ => false,
+        };
         let fixed_here =
             base.root().is_some_and(|root| !self.params.contains(root)) && length.is_some();
         let outside = at.external == External::Yes;
@@ -94,9 +119,19 @@ impl<'p> Memory<'p, '_> {
                 }
             }
         };
-        let below = at.high < 0
+        let from_start = ty.as_ref().is_some_and(|ty| !ty.dimensions.is_empty())
+            || pointer.reach == Some(Reach::START);
+        let below = (at.high < 0 && from_start)
             || (outside && at.low == LOWEST && !at.checked)
-            || (at.low < 0 && at.low != LOWEST && outside);
+            || (at.low < 0 && at.low != LOWEST && outside)
+            // The upper end alone was thought of.
+            || (at.external == External::Read
+                && at.low == LOWEST
+                && !at.checked
+                && at.is_bounded()
+                && ![127, 32767].contains(&at.high));
+        let above = above && !(made_for && at.level.is_none());
+        let below = below && !self.is_unsigned_index(access);
         if !(above || below) {
             return;
         }
@@ -112,6 +147,15 @@ impl<'p> Memory<'p, '_> {
         self.alert(check, access.range, format!("the index {why} `{what}`"), Vec::new());
     }
 
+    fn is_unsigned_index(&self, access: &Expr<'p>) -> bool {
+        match &access.kind {
+            ExprKind::Subscript { index, .. } if !matches!(index.kind, ExprKind::Int(_)) => {
+                self.ty(index).is_some_and(|ty| ty.is_unsigned())
+            }
+            _ => false,
+        }
+    }
+
     /// Elements of what an expression holds, where that is known.
     pub(super) fn elements(&mut self, base: &'p Expr<'p>, state: &mut State) -> Option<i64> {
         let ty = self.ty(base);
@@ -119,11 +163,8 @@ impl<'p> Memory<'p, '_> {
             let is_field = matches!(base.peeled().kind, ExprKind::Attribute { .. });
             return (length > 1 || !is_field).then_some(length);
         }
-        let id = base
-            .peeled()
-            .place()
-            .and_then(|place| state.get(&place).and_then(|cell| cell.object))?;
-        let bytes = state.objects.get(&id)?.bytes?;
+        let object = state.get(&base.peeled().place()?)?.object;
+        let bytes = state.object(object)?.bytes?;
         let stride = types::stride_of(ty.as_ref()?, self.program)?;
         bytes.checked_div(stride)
     }

@@ -2,8 +2,10 @@
 
 use super::{
     Memory,
+    bound::{Reach, Sum},
     eval::{describe, text_of},
     number::{External, HIGHEST, Number},
+    release,
     state::{Cell, Null, Object, State},
     types,
 };
@@ -20,6 +22,9 @@ struct Room {
     text: Option<String>,
     /// A parameter, a field of one, or an array: its size does not grow with what is copied.
     is_given: bool,
+    /// What it holds in units of so many bytes, by name.
+    sizes: Vec<Sum>,
+    unit: Option<i64>,
     name: String,
 }
 
@@ -53,10 +58,13 @@ impl<'p> Memory<'p, '_> {
                 let (size, size_expr) = (cells.get(at)?.number.clone(), arg(at)?);
                 self.check_allocation(&size, size_expr, state);
                 self.check_limit(&size, size_expr.range);
+                let (sizes, unit) = self.sized(size_expr, state);
                 let object = Object {
                     bytes: size.constant(),
                     size_text: Some(text_of(size_expr)),
                     no_end: Self::is_bare_length(size_expr, cells.get(at)?).then_some(expr.range),
+                    sizes,
+                    unit,
                     ..Object::default()
                 };
                 let id = self.new_object(state, object);
@@ -65,7 +73,8 @@ impl<'p> Memory<'p, '_> {
                     "malloc" | "kmalloc" | "kzalloc" | "vmalloc" | "realloc" | "krealloc"
                 );
                 let null = if fails { Null::Maybe } else { Null::No };
-                Some(Cell { null, null_at: expr.range, object: Some(id), ..Cell::default() })
+                let reach = Some(Reach::START);
+                Some(Cell { null, null_at: expr.range, object: Some(id), reach, ..Cell::default() })
             }
             "calloc" | "kcalloc" => {
                 let bytes =
@@ -74,12 +83,16 @@ impl<'p> Memory<'p, '_> {
                 for cell in cells.iter().take(2) {
                     self.check_size(&cell.number);
                 }
-                let object = Object { bytes, size_text: Some(text_of(expr)), ..Object::default() };
+                let sizes = self.sums(arg(0)?, state);
+                let unit = cells.get(1)?.number.constant();
+                let size_text = Some(text_of(expr));
+                let object = Object { bytes, size_text, sizes, unit, ..Object::default() };
                 let id = self.new_object(state, object);
                 Some(Cell {
                     null: Null::Maybe,
                     null_at: expr.range,
                     object: Some(id),
+                    reach: Some(Reach::START),
                     ..Cell::default()
                 })
             }
@@ -188,6 +201,29 @@ impl<'p> Memory<'p, '_> {
                     }
                 }
                 None
+            }
+            _ if release::allocates_last(name, args) && !self.defined.contains(name) => {
+                let size = arg(args.len() - 1)?;
+                if !self.ty(size).is_none_or(|ty| ty.is_integer()) {
+                    return None;
+                }
+                let cell = cells.last()?;
+                self.check_allocation(&cell.number, size, state);
+                let (sizes, unit) = self.sized(size, state);
+                let object = Object {
+                    bytes: None,
+                    // Whichever argument it is: the number of elements may come first.
+                    size_text: Some(text_of(expr)),
+                    sizes,
+                    unit,
+                    ..Object::default()
+                };
+                let id = self.new_object(state, object);
+                let fails = self.mode == Mode::Snippet && release::may_give_nothing(name);
+                let null = if fails { Null::Maybe } else { Null::Unknown };
+                let reach = Some(Reach::START);
+                let null_at = expr.range;
+                Some(Cell { null, null_at, object: Some(id), reach, ..Cell::default() })
             }
             "MIN" | "min" | "std::min" => {
                 let (a, b) = (&cells.first()?.number, &cells.get(1)?.number);
@@ -305,6 +341,7 @@ impl<'p> Memory<'p, '_> {
             base = array.peeled();
         }
         let ty = self.ty(base);
+        let has_dimensions = ty.as_ref().is_some_and(|ty| !ty.dimensions.is_empty());
         let array = ty
             .as_ref()
             .filter(|ty| !ty.dimensions.is_empty())
@@ -323,7 +360,7 @@ impl<'p> Memory<'p, '_> {
         };
         let array = array.or(whole);
         let object = base.place().and_then(|place| state.get(&place).and_then(|cell| cell.object));
-        let object = object.and_then(|id| state.objects.get(&id));
+        let object = state.object(object);
         let stride = ty.as_ref().and_then(|ty| types::stride_of(ty, self.program)).unwrap_or(1);
         let bytes = array.or(object.and_then(|object| object.bytes));
         let root_is_param = base.root().is_some_and(|root| self.params.contains(root));
@@ -334,7 +371,12 @@ impl<'p> Memory<'p, '_> {
                 _ => None,
             },
             text: object.and_then(|object| object.size_text.clone()),
-            is_given: array.is_some() || root_is_param,
+            sizes: object
+                .filter(|_| offset == Some(0))
+                .map(|object| object.sizes.clone())
+                .unwrap_or_default(),
+            unit: object.and_then(|object| object.unit),
+            is_given: array.is_some() || root_is_param || has_dimensions,
             name: describe(base),
         }
     }
@@ -352,7 +394,7 @@ impl<'p> Memory<'p, '_> {
             ExprKind::Name(name) if self.locals.contains(name) || self.params.contains(name) => {
                 types::size_of(&self.ty(value)?, self.program)
             }
-            ExprKind::Name(name) if self.globals.variables.contains_key(name) => {
+            ExprKind::Name(name) if self.scope.has_global(name) => {
                 types::size_of(&self.ty(value)?, self.program)
             }
             // A field of the object that the method belongs to.
@@ -367,8 +409,8 @@ impl<'p> Memory<'p, '_> {
 
     /// Space of the open array at the end of a struct, by what was allocated for it.
     fn room_of_end(&self, owner: &'p Expr<'p>, field: &str, state: &State) -> Option<i64> {
-        let id = state.get(&owner.peeled().place()?)?.object?;
-        let bytes = state.objects.get(&id)?.bytes?;
+        let object = state.get(&owner.peeled().place()?)?.object;
+        let bytes = state.object(object)?.bytes?;
         let mut ty = self.ty(owner)?;
         ty.pointers = ty.pointers.checked_sub(1)?;
         Some(bytes - types::offset_of(&ty, field, self.program)?)
@@ -382,37 +424,45 @@ impl<'p> Memory<'p, '_> {
         length: &Number,
         length_expr: &'p Expr<'p>,
         terminator: i64,
-        _state: &mut State,
+        state: &mut State,
     ) {
-        let too_long = match room.bytes {
-            Some(bytes) => {
-                if length.high == HIGHEST {
-                    match length.level {
-                        Some(level) => length.loose_limit || level < 0,
-                        None => length.external == External::Yes,
-                    }
-                } else {
-                    length.high + terminator > bytes
-                        && (length.level.is_none() || length.low + terminator > bytes)
-                }
-            }
-            None if room.text.is_some() => {
-                // Allocated for another size.
-                let text = room.text.as_deref().unwrap_or("");
-                length.is_length
-                    && length.level.is_none()
-                    && length.external == External::Yes
-                    && !text.contains("strlen")
-                    && text.starts_with(|c: char| c.is_ascii_digit())
-                    && text != text_of(length_expr)
-            }
-            None => {
-                room.is_given
-                    && length.is_length
-                    && length.external == External::Yes
-                    && !length.is_bounded()
-            }
+        let past = !room.sizes.is_empty() && {
+            let (sums, unit) = self.sized(length_expr, state);
+            let past = |sum: &Sum| {
+                room.sizes.iter().any(|size| size.term == sum.term && sum.plus > size.plus)
+            };
+            unit.is_some() && unit == room.unit && sums.iter().any(past)
         };
+        let too_long = past
+            || match room.bytes {
+                Some(bytes) => {
+                    if length.high == HIGHEST {
+                        match length.level {
+                            Some(level) => length.loose_limit || level < 0,
+                            None => length.external == External::Yes,
+                        }
+                    } else {
+                        length.high + terminator > bytes
+                            && (length.level.is_none() || length.low + terminator > bytes)
+                    }
+                }
+                None if room.text.is_some() => {
+                    // Allocated for another size.
+                    let text = room.text.as_deref().unwrap_or("");
+                    length.is_length
+                        && length.level.is_none()
+                        && length.external == External::Yes
+                        && !text.contains("strlen")
+                        && text.starts_with(|c: char| c.is_ascii_digit())
+                        && text != text_of(length_expr)
+                }
+                None => {
+                    room.is_given
+                        && length.is_length
+                        && length.external == External::Yes
+                        && !length.is_bounded()
+                }
+            };
         let negative = length.external == External::Yes
             && !length.wide
             && length.low < 0

@@ -2,7 +2,9 @@
 
 use super::{
     Memory,
+    bound::Reach,
     number::{External, LOWEST, Number},
+    release::{self, has_word},
     state::{Cell, Freed, Null, Object, State},
     types,
 };
@@ -40,7 +42,13 @@ impl<'p> Memory<'p, '_> {
                 ..Cell::default()
             },
             ExprKind::Str(_) => Cell { null: Null::No, ..Cell::default() },
-            ExprKind::Name(name) => self.name(name, state),
+            ExprKind::Name(name) => {
+                let mut cell = self.name(name, state);
+                if self.scope.get(name).is_some_and(|ty| !ty.dimensions.is_empty()) {
+                    cell.reach.get_or_insert(Reach::START);
+                }
+                cell
+            }
             ExprKind::Attribute { base, arrow, .. } => {
                 let pointer = self.value(base, state);
                 if *arrow {
@@ -52,12 +60,17 @@ impl<'p> Memory<'p, '_> {
                 let pointer = self.value(base, state);
                 let at = self.value(index, state);
                 self.dereference(base, &pointer, state);
-                self.check_index(expr, base, &at.number, false, state);
+                if !self.check_named_index(expr, base, &pointer, (index, &at.number), false, state)
+                {
+                    self.check_index(expr, base, &pointer, &at.number, false, state);
+                }
                 self.stored(expr, state)
             }
             ExprKind::Deref(inner) => {
                 let pointer = self.value(inner, state);
                 self.dereference(inner, &pointer, state);
+                let reach = pointer.reach.as_ref();
+                self.check_reach(expr, inner, pointer.object, reach, false, state);
                 self.stored(expr, state)
             }
             ExprKind::AddressOf(inner) => self.address(inner, state),
@@ -65,7 +78,7 @@ impl<'p> Memory<'p, '_> {
             ExprKind::SizeofValue(inner) => {
                 let ty = match &inner.kind {
                     // `sizeof(name)` of a type that only the file knows.
-                    ExprKind::Name(name) if !self.scope.variables.contains_key(name) => {
+                    ExprKind::Name(name) if self.scope.get(name).is_none() => {
                         let owned =
                             || crate::ir::Type { name: (*name).into(), ..Default::default() };
                         let known = self.program.structs.contains_key(name).then(owned);
@@ -150,6 +163,8 @@ impl<'p> Memory<'p, '_> {
                     object: before.object,
                     length_of: None,
                     stack: before.stack,
+                    reach: before.reach.as_ref().and_then(|reach| reach.shifted(*by)),
+                    used_at: before.used_at,
                 };
                 after.number.counter = *by > 0;
                 after.number.wraps = None;
@@ -167,11 +182,13 @@ impl<'p> Memory<'p, '_> {
                         self.check_size(&cell.number);
                         self.check_limit(&cell.number, arg.value.range);
                         object.size_text = Some(text_of(&arg.value));
+                        object.sizes = self.sums(&arg.value, state);
                         object.bytes = cell.number.constant();
                         if Self::is_bare_length(&arg.value, &cell) {
                             object.no_end = Some(expr.range);
                         }
                     } else if arg.name == Some("element") {
+                        object.unit = cell.number.constant();
                         object.bytes = object
                             .bytes
                             .zip(cell.number.constant())
@@ -179,7 +196,8 @@ impl<'p> Memory<'p, '_> {
                     }
                 }
                 let object = self.new_object(state, object);
-                Cell { null: Null::No, object: Some(object), ..Cell::default() }
+                let reach = Some(Reach::START);
+                Cell { null: Null::No, object: Some(object), reach, ..Cell::default() }
             }
             ExprKind::Free(inner) => {
                 let cell = self.value(inner, state);
@@ -281,7 +299,8 @@ impl<'p> Memory<'p, '_> {
             ExprKind::Subscript { base, index } => {
                 let pointer = self.value(base, state);
                 self.value(index, state);
-                Cell { null: Null::No, object: pointer.object, ..Cell::default() }
+                let reach = self.moved(&pointer, index, BinaryOp::Add, state);
+                Cell { null: Null::No, object: pointer.object, reach, ..Cell::default() }
             }
             ExprKind::Deref(pointer) => self.value(pointer, state),
             _ => {
@@ -302,6 +321,8 @@ impl<'p> Memory<'p, '_> {
         if matches!(op, BinaryOp::And | BinaryOp::Or) {
             if op == BinaryOp::Or {
                 self.check_conflated(expr);
+            } else {
+                self.check_late_index(expr);
             }
             self.value(left, state);
             if let Some(mut refined) = self.refine(left, op == BinaryOp::And, state.clone()) {
@@ -328,13 +349,14 @@ impl<'p> Memory<'p, '_> {
             || self.ty(right).is_some_and(|ty| ty.is_pointer());
         if pointer {
             // Pointer arithmetic stays in the object.
-            let cell = if first.object.is_some() && self.ty(left).is_some_and(|ty| ty.is_pointer())
-            {
-                first
-            } else {
-                second
-            };
-            return Cell { null: Null::No, object: cell.object, ..Cell::default() };
+            let (cell, by) =
+                if first.object.is_some() && self.ty(left).is_some_and(|ty| ty.is_pointer()) {
+                    (first, right)
+                } else {
+                    (second, left)
+                };
+            let reach = self.moved(&cell, by, op, state);
+            return Cell { null: Null::No, object: cell.object, reach, ..Cell::default() };
         }
         if op == BinaryOp::Mod && adds(left, right) {
             // `(x % n + n) % n` is not negative.
@@ -355,7 +377,8 @@ impl<'p> Memory<'p, '_> {
             return None;
         }
         let outside = a.external.max(b.external);
-        if outside == External::No {
+        // Something is added to most of what is read, and it is checked elsewhere.
+        if outside == External::No || outside == External::Read && op != BinaryOp::Mul {
             return None;
         }
         let safe = |number: &Number| number.checked || number.level.is_some();
@@ -414,11 +437,17 @@ impl<'p> Memory<'p, '_> {
         if !(mentions_limit(left) || mentions_limit(right)) {
             return;
         }
+        let divides = divides(left) || divides(right);
         for side in [left, right] {
             let mut places = Vec::new();
             collect_places(side, &mut places);
             for place in places {
-                state.cell(&place).number.checked = true;
+                let number = &mut state.cell(&place).number;
+                number.checked = true;
+                // `a * b / b != a` tells after the fact.
+                if divides {
+                    number.wraps = None;
+                }
             }
         }
     }
@@ -437,11 +466,18 @@ impl<'p> Memory<'p, '_> {
                 let pointer = self.value(base, state);
                 let at = self.value(index, state);
                 self.dereference(base, &pointer, state);
-                self.check_index(target, base, &at.number, true, state);
+                if !self.check_named_index(target, base, &pointer, (index, &at.number), true, state)
+                {
+                    self.check_index(target, base, &pointer, &at.number, true, state);
+                }
             }
             ExprKind::Attribute { base, arrow: true, .. } | ExprKind::Deref(base) => {
                 let pointer = self.value(base, state);
                 self.dereference(base, &pointer, state);
+                if matches!(target.kind, ExprKind::Deref(_)) {
+                    let reach = pointer.reach.as_ref();
+                    self.check_reach(target, base, pointer.object, reach, true, state);
+                }
             }
             ExprKind::Attribute { base, .. } => {
                 self.value(base, state);
@@ -453,7 +489,11 @@ impl<'p> Memory<'p, '_> {
             let before =
                 place.as_deref().and_then(|place| state.get(place)).cloned().unwrap_or_default();
             if self.ty(target).is_some_and(|ty| ty.is_pointer()) {
-                cell = before;
+                let reach = match op {
+                    BinaryOp::Add | BinaryOp::Sub => self.moved(&before, value, op, state),
+                    _ => None,
+                };
+                cell = Cell { reach, ..before };
             } else {
                 let mut number = Number::combine(op, &before.number, &cell.number);
                 number.counter = matches!(op, BinaryOp::Add) && cell.number.low >= 0;
@@ -466,6 +506,7 @@ impl<'p> Memory<'p, '_> {
         }
         if let Some(ty) = self.ty(target) {
             if op.is_none() {
+                self.note_same(value, &ty, &mut cell, state);
                 self.check_conversion(value, &cell.number, &ty, state);
             }
             Self::fit(&mut cell, &ty);
@@ -474,6 +515,7 @@ impl<'p> Memory<'p, '_> {
             }
             cell.stack = ty.pointers > 0 && op.is_none() && self.is_stack_address(value);
         }
+        cell.used_at = None;
         if let Some(place) = place {
             state.set(&place, cell.clone());
             if op.is_none()
@@ -515,9 +557,45 @@ impl<'p> Memory<'p, '_> {
             None if self.is_listed(MemoryCheck::UseAfterFree, name) => Some(0),
             None => None,
         };
+        let is_macro = is_macro_name(name);
+        let ended = freed.is_none()
+            && self.mode == Mode::Snippet
+            && release::ends_argument(name, args)
+            && !self.defined.contains(name);
         for (at, (arg, cell)) in args.iter().zip(&cells).enumerate() {
-            if freed != Some(at) && name != "realloc" {
-                self.use_pointer(&arg.value, cell, state);
+            if freed != Some(at) && name != "realloc" && !ended && !is_macro {
+                self.use_pointer(&arg.value, cell, false, state);
+            }
+        }
+        if ended {
+            self.end_by_name(&args[0].value, &cells[0], name, expr.range, state);
+            return Cell::default();
+        }
+        if has_word(name, &["assert"])
+            && let Some(arg) = args.first()
+            && let Some(refined) = self.refine(&arg.value, true, state.clone())
+        {
+            *state = refined;
+        }
+        if is_macro {
+            for arg in args {
+                if let Some(place) = arg.value.peeled().place()
+                    && state.get(&place).is_some_and(|cell| cell.null == Null::Maybe)
+                {
+                    // It may be what checks.
+                    state.cell(&place).null = Null::Unknown;
+                }
+            }
+            // It may give its arguments new values.
+            for arg in args {
+                if let Some(place) = arg.value.peeled().place()
+                    && state
+                        .get(&place)
+                        .and_then(|cell| state.object(cell.object))
+                        .is_some_and(|object| object.freed != Freed::No)
+                {
+                    state.forget(&place);
+                }
             }
         }
         if let Some(at) = freed
@@ -554,8 +632,11 @@ impl<'p> Memory<'p, '_> {
             return Cell { number, ..Cell::default() };
         }
         let may_fail = self.returns_null.contains(name)
-            || (self.program.functions.iter().all(|function| function.name != name)
-                && self.is_listed(MemoryCheck::NullDereference, name));
+            || (!self.defined.contains(name)
+                // The iterator of a container is none.
+                && !(name == "find" && matches!(callee.kind, ExprKind::Attribute { .. }))
+                && (self.is_listed(MemoryCheck::NullDereference, name)
+                    || self.mode == Mode::Snippet && release::may_give_nothing(name)));
         if may_fail {
             let object = self.new_object(state, Object::default());
             return Cell {
@@ -564,6 +645,11 @@ impl<'p> Memory<'p, '_> {
                 object: Some(object),
                 ..Cell::default()
             };
+        }
+        if self.mode == Mode::Snippet && !self.defined.contains(name) && release::reads_input(name)
+        {
+            let number = Number { external: External::Read, ..Number::default() };
+            return Cell { number, ..Cell::default() };
         }
         Cell::default()
     }
@@ -611,8 +697,9 @@ impl<'p> Memory<'p, '_> {
         if cell.null == Null::Yes {
             return;
         }
-        let Some(object) = state.objects.get_mut(&id) else { return };
+        let object = state.object_mut(id);
         let (before, at) = (object.freed, object.freed_at);
+        object.ended_by = None;
         object.freed = Freed::Yes;
         object.freed_at = range;
         if before != Freed::No {
@@ -627,11 +714,19 @@ impl<'p> Memory<'p, '_> {
     }
 }
 
+/// `CLEAR`, `SAFE_FREE`: macros, by custom.
+pub(super) fn is_macro_name(name: &str) -> bool {
+    name.len() > 1
+        && name.starts_with(|c: char| c.is_ascii_uppercase())
+        && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+}
+
 pub(super) fn join_cells(known: &mut Cell, other: &Cell) {
     known.number.join(&other.number);
     if known.object != other.object {
         known.object = None;
     }
+    known.reach = Reach::joined(known.reach.as_ref(), other.reach.as_ref());
     known.null = match (known.null, other.null) {
         (a, b) if a == b => a,
         (Null::Maybe | Null::Yes, _) | (_, Null::Maybe | Null::Yes) => {
@@ -687,7 +782,12 @@ fn has_limit(expr: &Expr<'_>) -> bool {
     here || expr.children().into_iter().any(has_limit)
 }
 
-fn collect_places(expr: &Expr<'_>, out: &mut Vec<String>) {
+fn divides(expr: &Expr<'_>) -> bool {
+    matches!(expr.kind, ExprKind::Binary { op: BinaryOp::Div, .. })
+        || expr.children().into_iter().any(divides)
+}
+
+pub(super) fn collect_places(expr: &Expr<'_>, out: &mut Vec<String>) {
     if let Some(place) = expr.place() {
         out.push(place);
         return;

@@ -1,10 +1,14 @@
 //! C and C++: sizes, ranges, null and freed states, unchecked arithmetic.
 
 mod access;
+mod bound;
 mod buffer;
+mod cells;
 mod eval;
+mod late;
 mod number;
 mod refine;
+mod release;
 mod shape;
 mod state;
 mod types;
@@ -46,7 +50,6 @@ pub(crate) fn analyse<'p>(
         index,
         mode,
         report,
-        globals: Scope::default(),
         scope: Scope::default(),
         params: BTreeSet::new(),
         locals: BTreeSet::new(),
@@ -64,7 +67,10 @@ pub(crate) fn analyse<'p>(
         texts: BTreeSet::new(),
         returns: Type::default(),
         returns_integer: false,
+        changes: BTreeMap::new(),
         next_object: 0,
+        name: "",
+        defined: BTreeSet::new(),
     };
     memory.collect();
     for function in &program.functions {
@@ -77,7 +83,6 @@ struct Memory<'p, 'r> {
     index: &'p Index,
     mode: Mode,
     report: &'r mut Report,
-    globals: Scope<'p>,
     scope: Scope<'p>,
     params: BTreeSet<&'p str>,
     locals: BTreeSet<&'p str>,
@@ -106,7 +111,13 @@ struct Memory<'p, 'r> {
     texts: BTreeSet<&'p str>,
     returns: Type<'p>,
     returns_integer: bool,
+    /// How often each place of the function at hand is given a value.
+    changes: BTreeMap<String, usize>,
     next_object: u32,
+    /// The function that is looked at.
+    name: &'p str,
+    /// Functions of the file.
+    defined: BTreeSet<&'p str>,
 }
 
 impl<'p> Memory<'p, '_> {
@@ -115,11 +126,13 @@ impl<'p> Memory<'p, '_> {
             if function.top_level {
                 for stmt in &function.body {
                     if let StmtKind::Declare { name, ty, .. } = &stmt.kind {
-                        self.globals.variables.insert(name, ty.clone());
+                        self.scope.add_global(name, ty.clone());
                     }
                 }
                 continue;
             }
+            self.defined.insert(function.name);
+            self.scope.add_function(function.name, &function.returns);
             if function.returns.pointers > 0 && returns_nothing(&function.body) {
                 self.returns_null.insert(function.name);
             }
@@ -154,19 +167,22 @@ impl<'p> Memory<'p, '_> {
     }
 
     fn function(&mut self, function: &'p Function<'p>) {
-        self.scope = self.globals.clone();
+        self.scope.leave();
         self.params.clear();
         self.locals.clear();
         self.returns_integer = function.returns.is_integer() && function.returns.pointers == 0;
         self.next_object = 0;
+        self.name = function.name;
         let mut state = State::default();
         self.class = function.class;
         if let Some(fields) = function.class.and_then(|class| self.program.structs.get(class)) {
-            let fields = fields.iter().map(|(name, ty)| (*name, ty.clone()));
-            self.scope.variables.extend(fields);
+            for (name, ty) in fields {
+                self.scope.add(name, ty.clone());
+            }
         }
         self.returns = function.returns.clone();
         self.survey(function);
+        self.changes = bound::count_changes(function);
         let params = function.params.iter().enumerate();
         let mut seeds: Vec<&'p str> = params
             .filter(|(at, _)| self.text_params.contains(&(function.name, *at)))
@@ -178,7 +194,7 @@ impl<'p> Memory<'p, '_> {
             let from_outside = self.mode == Mode::Snippet
                 || self.called.contains(function.name)
                     && self.fed_params.contains(&(function.name, at));
-            self.scope.variables.insert(param.name, param.ty.clone());
+            self.scope.add(param.name, param.ty.clone());
             self.params.insert(param.name);
             if !param.ty.is_pointer() && from_outside && function.name != "main" {
                 let mut number = Number::external();
@@ -194,6 +210,7 @@ impl<'p> Memory<'p, '_> {
                 }
             }
         }
+        self.check_length_sums(function);
         walk::run(self, &function.body, state);
     }
 
@@ -233,7 +250,7 @@ impl<'p> Memory<'p, '_> {
 
     fn new_object(&mut self, state: &mut State, object: Object) -> u32 {
         self.next_object += 1;
-        state.objects.insert(self.next_object, object);
+        state.put_object(self.next_object, object);
         self.next_object
     }
 }
@@ -267,13 +284,15 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
         _range: Range,
         state: &mut State,
     ) {
-        self.scope.variables.insert(name, ty.clone());
+        self.scope.add(name, ty.clone());
         self.locals.insert(name);
         if let Some(init) = init {
             let mut cell = self.value(init, state);
+            self.note_same(init, ty, &mut cell, state);
             self.check_conversion(init, &cell.number, ty, state);
             Self::fit(&mut cell, ty);
             cell.stack = ty.pointers > 0 && self.is_stack_address(init);
+            cell.used_at = None;
             if ty.pointers > 0 || ty.name == "auto" {
                 self.check_temporary(init);
             }
@@ -307,7 +326,8 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
         let cell = self.value(expr, state);
         // In a whole program, handing a freed pointer back is wrong only where the caller follows it.
         if self.mode == Mode::Snippet {
-            self.use_pointer(expr, &cell, state);
+            self.use_pointer(expr, &cell, false, state);
+            self.check_left_behind(expr, range, state);
         }
         if self.returns.pointers > 0 && (cell.stack || self.is_stack_address(expr)) {
             self.alert(
@@ -325,6 +345,8 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
             self.check_conversion(expr, &cell.number, &returns, state);
         }
         if self.returns_integer
+            && !returns.is_unsigned()
+            && cell.number.external >= External::Field
             && let Some(at) = cell.number.wraps
         {
             self.alert(
@@ -334,7 +356,6 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
                 Vec::new(),
             );
         }
-        let _ = range;
     }
 
     fn raises(&mut self, value: Option<&'p Expr<'p>>, state: &mut State) {
@@ -362,7 +383,7 @@ impl<'p> Domain<'p> for Memory<'p, '_> {
     }
 
     fn ends(&mut self, expr: &'p Expr<'p>) -> bool {
-        never_returns(expr)
+        never_returns(expr) || release::ends_function(expr)
     }
 }
 

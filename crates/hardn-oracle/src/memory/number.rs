@@ -1,5 +1,6 @@
 //! What is known of an integer: an interval, where it came from, and whether it was compared with a limit.
 
+use super::bound::Sum;
 use crate::ir::{BinaryOp, Range};
 
 /// Stands for "no limit" below and above.
@@ -12,6 +13,8 @@ pub(super) enum External {
     /// The code at hand.
     #[default]
     No,
+    /// What was read or parsed, by the name of the function that did.
+    Read,
     /// A field of something the caller hands over.
     Field,
     /// The caller, or whoever sends the data.
@@ -40,6 +43,8 @@ pub(super) struct Number {
     pub(super) wide: bool,
     /// The length of a text.
     pub(super) is_length: bool,
+    /// At most this.
+    pub(super) bound: Option<Sum>,
 }
 
 impl Default for Number {
@@ -56,6 +61,7 @@ impl Default for Number {
             checked: false,
             wide: false,
             is_length: false,
+            bound: None,
         }
     }
 }
@@ -95,11 +101,13 @@ impl Number {
         self.loose_limit |= other.loose_limit;
         self.counter |= other.counter;
         self.minus = self.minus.min(other.minus);
-        self.wraps = self.wraps.or(other.wraps);
+        let told = |side: &Self| side.checked && side.wraps.is_none();
+        self.wraps = if told(self) || told(other) { None } else { self.wraps.or(other.wraps) };
         // A check on one way in is taken as a check: the other way is where it was not needed.
         self.checked |= other.checked;
         self.wide |= other.wide;
         self.is_length |= other.is_length;
+        self.bound = Sum::joined(self.bound.as_ref(), other.bound.as_ref());
     }
 
     /// The result of arithmetic, without a word on wrapping.
@@ -122,6 +130,11 @@ impl Number {
                     (Some(step), _) => b.level.map(|level| level - step),
                     _ => None,
                 };
+                out.bound = match (a.constant(), b.constant()) {
+                    (_, Some(step)) => a.bound.as_ref().and_then(|sum| sum.shifted(step)),
+                    (Some(step), _) => b.bound.as_ref().and_then(|sum| sum.shifted(step)),
+                    _ => None,
+                };
             }
             BinaryOp::Sub => {
                 out.low = if b.high == HIGHEST { LOWEST } else { add(a.low, -b.high, LOWEST) };
@@ -129,6 +142,7 @@ impl Number {
                 if let Some(step) = b.constant() {
                     out.level = a.level.map(|level| level + step);
                     out.minus = a.minus + step;
+                    out.bound = step.checked_neg().and_then(|by| a.bound.as_ref()?.shifted(by));
                 }
             }
             BinaryOp::Mul => {
@@ -172,6 +186,12 @@ impl Number {
                 if let Some(mask) = b.constant().or(a.constant()).filter(|mask| *mask >= 0) {
                     out.low = 0;
                     out.high = mask;
+                } else {
+                    for side in [a, b].into_iter().filter(|side| side.low >= 0) {
+                        out.low = 0;
+                        out.high = out.high.min(side.high);
+                        out.level = out.level.max(side.level);
+                    }
                 }
             }
             BinaryOp::Shr => {
@@ -241,6 +261,9 @@ impl Number {
                     if out.high == value {
                         out.high -= 1;
                     }
+                } else if out.counter {
+                    // What counts up meets its limit before it gets past it.
+                    upper(&mut out, HIGHEST, 1);
                 }
             }
             _ => {}

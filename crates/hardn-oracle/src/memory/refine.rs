@@ -2,8 +2,9 @@
 
 use super::{
     Memory,
+    eval::is_macro_name,
     number::{LOWEST, Number},
-    state::{Null, State},
+    state::{Cell, Null, State},
 };
 use crate::ir::{BinaryOp, Expr, ExprKind};
 
@@ -48,6 +49,8 @@ impl<'p> Memory<'p, '_> {
                         }
                     }
                 }
+                self.compare_reach(op, left, right, &mut state);
+                self.compare_reach(op.mirrored(), right, left, &mut state);
                 self.compare(op, left, right, &mut state)?;
                 self.compare(op.mirrored(), right, left, &mut state)?;
                 Some(state)
@@ -66,6 +69,14 @@ impl<'p> Memory<'p, '_> {
                 ) = (&callee.kind, args.first())
                 {
                     return self.refine(&arg.value, truth, state);
+                }
+                // Whatever is asked of a pointer may tell whether there is one, as `IS_ERR(p)` does.
+                for arg in args {
+                    if let Some(place) = arg.value.peeled().place()
+                        && state.get(&place).is_some_and(|cell| cell.null == Null::Maybe)
+                    {
+                        state.cell(&place).null = Null::Unknown;
+                    }
                 }
                 Some(state)
             }
@@ -120,6 +131,9 @@ impl<'p> Memory<'p, '_> {
             return Some(state);
         }
         let known = state.get(&place).map_or(Null::Unknown, |cell| cell.null);
+        if known == Null::No {
+            self.check_late_null(target, &place, &state);
+        }
         match (known, is_null) {
             (Null::No, true) | (Null::Yes, false) => return None,
             _ => {}
@@ -198,8 +212,14 @@ impl<'p> Memory<'p, '_> {
             Some(cell) => cell.number.clone(),
             None => self.quiet(subject, &mut scratch),
         };
+        // `MOST` and the like are defined elsewhere: the largest value that is allowed, if they are compared with `<=`.
+        let is_constant_elsewhere = matches!(right.peeled().kind, ExprKind::Name(name)
+            if is_macro_name(name) && limit.constant().is_none());
+        let op = if op == BinaryOp::Le && is_constant_elsewhere { BinaryOp::Lt } else { op };
         match current.compared(op, &limit) {
-            Some(number) => {
+            Some(mut number) => {
+                number.bound =
+                    self.compare_named(op, current.bound.as_ref(), right, shift, &mut scratch);
                 // The length a variable was taken from is bounded with it.
                 let length_of = state.get(&key).and_then(|cell| cell.length_of.clone());
                 if let Some(text) = length_of {
@@ -218,9 +238,13 @@ impl<'p> Memory<'p, '_> {
 
     /// A number without alerts: the place is evaluated elsewhere.
     pub(super) fn quiet(&mut self, expr: &'p Expr<'p>, state: &mut State) -> Number {
+        self.quiet_cell(expr, state).number
+    }
+
+    pub(super) fn quiet_cell(&mut self, expr: &'p Expr<'p>, state: &mut State) -> Cell {
         let before = self.report.alerts.len();
         let cell = self.value(expr, state);
         self.report.alerts.truncate(before);
-        cell.number
+        cell
     }
 }

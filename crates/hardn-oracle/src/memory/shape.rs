@@ -123,6 +123,7 @@ impl<'p> Memory<'p, '_> {
         }
         self.check_difference(expr, op, left, right, state);
         self.check_overflow_test(expr, left, right);
+        self.check_sum_limit(left, right, state);
         if matches!(op, BinaryOp::Lt | BinaryOp::Le)
             && self.loop_tests.contains(&expr.range)
             && let (Some(small), Some(large)) = (self.ty(left), self.ty(right))
@@ -190,6 +191,39 @@ impl<'p> Memory<'p, '_> {
             "the difference is never negative".to_owned(),
             Vec::new(),
         );
+    }
+
+    /// `offset + length > size` of numbers the caller chose: the sum may wrap and pass.
+    fn check_sum_limit(&mut self, left: &'p Expr<'p>, right: &'p Expr<'p>, state: &mut State) {
+        if self.mode != Mode::Snippet {
+            return;
+        }
+        for (sum, other) in [(left, right), (right, left)] {
+            let ExprKind::Binary { op: BinaryOp::Add, left: a, right: b } = &sum.peeled().kind
+            else {
+                continue;
+            };
+            let places = [a.peeled().place(), b.peeled().place(), other.peeled().place()];
+            let [Some(first), Some(second), limit] = places else { continue };
+            if limit.is_some_and(|limit| limit == first || limit == second) {
+                continue;
+            }
+            let open = |memory: &mut Self, expr: &'p Expr<'p>, state: &mut State| {
+                let number = memory.quiet(expr, state);
+                number.external == External::Yes
+                    && !number.checked
+                    && !number.is_bounded()
+                    && memory.ty(expr).is_some_and(|ty| ty.is_unsigned())
+            };
+            if open(self, a, state) && open(self, b, state) {
+                self.alert(
+                    MemoryCheck::IntegerOverflow,
+                    sum.range,
+                    "the sum may wrap and pass the comparison".to_owned(),
+                    Vec::new(),
+                );
+            }
+        }
     }
 
     /// `a + b < a`: the sum of small numbers does not wrap, and that of signed ones must not.
@@ -402,7 +436,7 @@ impl<'p> Memory<'p, '_> {
     }
 
     fn needs_end(&mut self, cell: Option<&Cell>, state: &State) {
-        let object = cell.and_then(|cell| cell.object).and_then(|id| state.objects.get(&id));
+        let object = state.object(cell.and_then(|cell| cell.object));
         if let Some(at) = object.and_then(|object| object.no_end) {
             self.alert(
                 MemoryCheck::MissingTerminator,
@@ -451,8 +485,8 @@ impl<'p> Memory<'p, '_> {
         };
         // Memory that was allocated for just this text.
         let object = state.get(&into).and_then(|cell| cell.object);
-        let sized = object
-            .and_then(|id| state.objects.get(&id))
+        let sized = state
+            .object(object)
             .and_then(|object| object.size_text.as_deref())
             .is_some_and(|text| text.contains("len("));
         if by_source && !sized {
@@ -474,7 +508,7 @@ impl<'p> Memory<'p, '_> {
         let measured = match &size.value.peeled().kind {
             ExprKind::SizeofType(ty) => Some(ty.clone()),
             ExprKind::SizeofValue(inner) => match &inner.kind {
-                ExprKind::Name(name) if !self.scope.variables.contains_key(name) => {
+                ExprKind::Name(name) if self.scope.get(name).is_none() => {
                     Some(Type { name: (*name).into(), ..Type::default() })
                 }
                 _ => self.ty(inner),
@@ -605,10 +639,7 @@ impl<'p> Memory<'p, '_> {
             _ => {}
         }
         let ExprKind::Name(name) = &callee.kind else { return None };
-        let written = self.program.functions.iter().find(|function| function.name == *name);
-        let returns = written
-            .map(|function| &function.returns)
-            .or_else(|| self.program.prototypes.get(name))?;
+        let returns = self.scope.returned(name).or_else(|| self.program.prototypes.get(name))?;
         if returns.pointers > 0 || returns.is_reference {
             None
         } else if returns.name.contains("unique_ptr<") {
@@ -625,16 +656,11 @@ impl<'p> Memory<'p, '_> {
         let expr = expr.peeled();
         let fleeting = |name: &str| {
             self.locals.contains(name)
-                && self
-                    .scope
-                    .variables
-                    .get(name)
-                    .is_some_and(|ty| !ty.is_static && !ty.is_reference)
+                && self.scope.get(name).is_some_and(|ty| !ty.is_static && !ty.is_reference)
         };
         match &expr.kind {
             ExprKind::Name(name) => {
-                fleeting(name)
-                    && self.scope.variables.get(name).is_some_and(|ty| !ty.dimensions.is_empty())
+                fleeting(name) && self.scope.get(name).is_some_and(|ty| !ty.dimensions.is_empty())
             }
             ExprKind::AddressOf(inner) => {
                 let mut inner = inner.peeled();

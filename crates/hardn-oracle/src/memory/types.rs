@@ -5,9 +5,44 @@ use std::{borrow::Cow, collections::BTreeMap};
 use crate::ir::{Expr, ExprKind, Program, Type};
 
 /// Types of variables by name.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Scope<'p> {
-    pub(super) variables: BTreeMap<&'p str, Type<'p>>,
+    globals: BTreeMap<&'p str, Type<'p>>,
+    /// Those of the function at hand.
+    locals: BTreeMap<&'p str, Type<'p>>,
+    /// What the functions of the file return.
+    returns: BTreeMap<&'p str, &'p Type<'p>>,
+}
+
+impl<'p> Scope<'p> {
+    pub(super) fn get(&self, name: &str) -> Option<&Type<'p>> {
+        self.locals.get(name).or_else(|| self.globals.get(name))
+    }
+
+    pub(super) fn has_global(&self, name: &str) -> bool {
+        self.globals.contains_key(name)
+    }
+
+    pub(super) fn add_global(&mut self, name: &'p str, ty: Type<'p>) {
+        self.globals.insert(name, ty);
+    }
+
+    pub(super) fn add_function(&mut self, name: &'p str, returns: &'p Type<'p>) {
+        self.returns.entry(name).or_insert(returns);
+    }
+
+    pub(super) fn returned(&self, name: &str) -> Option<&'p Type<'p>> {
+        self.returns.get(name).copied()
+    }
+
+    pub(super) fn add(&mut self, name: &'p str, ty: Type<'p>) {
+        self.locals.insert(name, ty);
+    }
+
+    /// Leaves the function.
+    pub(super) fn leave(&mut self) {
+        self.locals.clear();
+    }
 }
 
 /// The type of an expression, where declarations say it.
@@ -17,7 +52,7 @@ pub(super) fn type_of<'p>(
     program: &'p Program<'p>,
 ) -> Option<Type<'p>> {
     match &expr.kind {
-        ExprKind::Name(name) => scope.variables.get(name).cloned(),
+        ExprKind::Name(name) => scope.get(name).cloned(),
         ExprKind::Attribute { base, name, .. } => {
             let base = type_of(base, scope, program)?;
             let fields = fields_of(&base, program)?;
@@ -76,12 +111,9 @@ pub(super) fn type_of<'p>(
             ExprKind::Name("atol" | "strtol" | "strtoll" | "atoll") => {
                 Some(Type { name: Cow::Borrowed("long"), ..Type::default() })
             }
-            ExprKind::Name(name) => program
-                .functions
-                .iter()
-                .find(|function| !function.top_level && function.name == *name)
-                .map(|function| function.returns.clone())
-                .or_else(|| program.prototypes.get(name).cloned()),
+            ExprKind::Name(name) => {
+                scope.returned(name).or_else(|| program.prototypes.get(name)).cloned()
+            }
             _ => None,
         },
         _ => None,

@@ -141,6 +141,14 @@ pub(crate) enum MemoryCheck {
     StackAddress,
     CertificateCheck,
     ExpiredTemporary,
+    /// A pointer is compared with null after it was followed.
+    LateNullCheck,
+    /// An index is compared with its limit after it was used.
+    LateIndexCheck,
+    /// What `snprintf` returns is added up without a look at the sum.
+    LengthSum,
+    /// A field that the caller sees keeps a pointer to freed memory.
+    DanglingField,
 }
 
 /// What an operator does with a value.

@@ -62,7 +62,7 @@ impl<'a> Lowering<'a, '_> {
             && matches!(base.kind, ExprKind::Name("self"))
             && self.fields.contains(method)
         {
-            return Expr::new(super::field_of_self(method, at), at);
+            return make::own_field(method, at);
         }
         if method == "new" && is_class(&base) {
             return Expr::new(ExprKind::Construct { callee: Box::new(base), args }, at);
