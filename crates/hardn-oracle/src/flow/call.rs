@@ -465,6 +465,7 @@ impl<'p> Flow<'p, '_> {
                     if context
                         && !excused
                         && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
+                        && !self.is_tested(model.unless_test.as_ref(), call.range)
                         && model.when.iter().all(|condition| self.holds(condition, &call))
                     {
                         self.alert_here(*rule, call.range);

@@ -5,10 +5,10 @@ use hardn_types::Language;
 use super::{
     Flow,
     call::Call,
-    value::{Constant, Value},
+    value::{Constant, HOLE, Value},
 };
 use crate::{
-    ir::{Arg, Expr, ExprKind, Stmt},
+    ir::{Arg, Expr, ExprKind, Range, Stmt, StmtKind},
     rules::Condition,
 };
 
@@ -42,8 +42,13 @@ impl<'p> Flow<'p, '_> {
             Some(Constant::Int(number)) => Some(number),
             _ => None,
         };
-        let is_constant =
-            !value.is_tainted() && (value.constant.is_some() || value.full_text().is_some());
+        // `new byte[] {1, 2}`
+        let listed = || {
+            let text = value.text.as_deref().filter(|_| self.is_typed() && value.sequence);
+            text.is_some_and(|text| !text.is_empty() && !text.contains(HOLE))
+        };
+        let is_constant = !value.is_tainted()
+            && (value.constant.is_some() || value.full_text().is_some() || listed());
         condition
             .is
             .as_ref()
@@ -70,6 +75,40 @@ impl<'p> Flow<'p, '_> {
                         && (mentioned_in_block(expr, pattern) || is_key(expr, pattern)))
             })
     }
+}
+
+impl Flow<'_, '_> {
+    /// Whether a condition around this place in the function at hand names something like this.
+    pub(super) fn is_tested(&self, name: Option<&crate::rules::Pattern>, place: Range) -> bool {
+        name.is_some_and(|name| {
+            let function = self.program.functions.get(self.frame.number);
+            function.is_some_and(|function| tested(&function.body, name, place))
+        })
+    }
+}
+
+fn tested(body: &[Stmt<'_>], name: &crate::rules::Pattern, place: Range) -> bool {
+    let Some(stmt) =
+        body.iter().find(|stmt| stmt.range.start <= place.start && place.end <= stmt.range.end)
+    else {
+        return false;
+    };
+    if let StmtKind::If { test, .. } = &stmt.kind
+        && names(test, name)
+    {
+        return true;
+    }
+    stmt.blocks().into_iter().any(|block| tested(block, name, place))
+}
+
+/// Whether a name, a called function or a text like this stands in an expression.
+fn names(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+    let here = match &expr.kind {
+        ExprKind::Name(text) | ExprKind::Attribute { name: text, .. } => pattern.0.is_match(text),
+        ExprKind::Str(text) => pattern.0.is_match(text),
+        _ => false,
+    };
+    here || expr.children().into_iter().any(|child| names(child, pattern))
 }
 
 /// Whether a name like this stands anywhere in an expression, but for what a call only measures or conceals.

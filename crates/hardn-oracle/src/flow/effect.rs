@@ -6,7 +6,7 @@ use super::{
     Flow,
     call::Call,
     state::State,
-    text,
+    text, types,
     value::{Atom, HOLE_TEXT, Origin, Trace, Value, concat},
 };
 use crate::{
@@ -96,7 +96,18 @@ impl<'p> Flow<'p, '_> {
             None => *result = value,
             Some(into) => {
                 for (target, before) in call.select(into) {
-                    let Some(place) = filled_place(target) else { continue };
+                    let Some(place) =
+                        filled_place(target).or_else(|| self.chained_place(target, before, state))
+                    else {
+                        continue;
+                    };
+                    // A writer made here, or what a chain gives, stands for a variable that holds more.
+                    let before = match &target.peeled().kind {
+                        ExprKind::Construct { .. } | ExprKind::Call { .. } => {
+                            state.get(&place).unwrap_or(before)
+                        }
+                        _ => before,
+                    };
                     let mut new = value.clone();
                     if propagator.adds && (before.sequence || propagator.items) {
                         new = before.derived();
@@ -115,6 +126,25 @@ impl<'p> Flow<'p, '_> {
                 }
             }
         }
+    }
+
+    /// The variable that `text.append(a).append(b)` goes back to: calls that give an object of its class give that object.
+    fn chained_place(
+        &self,
+        expr: &Expr<'p>,
+        value: &Value<'p>,
+        state: &State<'p>,
+    ) -> Option<String> {
+        let class = types::without_flags(value.path.as_deref().filter(|_| self.is_typed())?);
+        let mut base = expr.peeled();
+        while let ExprKind::Call { callee, .. } = &base.kind
+            && let ExprKind::Attribute { base: inner, .. } = &callee.kind
+        {
+            base = inner.peeled();
+        }
+        let place = base.place()?;
+        let known = state.get(&place)?.path.as_deref()?;
+        (types::without_flags(known) == class).then_some(place)
     }
 
     pub(super) fn apply_source(

@@ -80,7 +80,12 @@ impl<'p> Flow<'p, '_> {
                     if at > 0 {
                         words.push(' ');
                     }
-                    words.push_str(part.text.as_deref().unwrap_or(HOLE_TEXT));
+                    match part.constant {
+                        Some(Constant::Int(number)) if self.is_typed() => {
+                            words.push_str(&number.to_string());
+                        }
+                        _ => words.push_str(part.text.as_deref().unwrap_or(HOLE_TEXT)),
+                    }
                     if self.is_typed() && value.path.is_none() {
                         value.path.clone_from(&part.path);
                     }

@@ -523,6 +523,7 @@ impl<'p> Flow<'p, '_> {
                     || lists(model, value)
                     || model.mentions.as_ref().is_some_and(|pattern| mentions(expr, pattern)))
                 && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
+                && !self.is_tested(model.unless_test.as_ref(), expr.range)
                 && !model
                     .outside
                     .as_ref()

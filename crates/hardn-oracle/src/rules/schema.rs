@@ -671,6 +671,9 @@ pub(crate) struct CallModel {
     /// The function must not call anything of these names.
     #[serde(default)]
     pub(crate) unless_calls: Vec<String>,
+    /// Not where a condition around it names something like this: a switch that somebody has to turn.
+    #[serde(default)]
+    pub(crate) unless_test: Option<Pattern>,
 }
 
 /// A text constant that goes where it should not.
@@ -719,6 +722,9 @@ pub(crate) struct AttributeModel {
     /// The function must not call anything of these names.
     #[serde(default)]
     pub(crate) unless_calls: Vec<String>,
+    /// Not where a condition around it names something like this: a switch that somebody has to turn.
+    #[serde(default)]
+    pub(crate) unless_test: Option<Pattern>,
     /// A name like this stands in the value.
     #[serde(default)]
     pub(crate) mentions: Option<Pattern>,
