@@ -902,7 +902,8 @@ impl<'a> Lowering<'a> {
             "regex" => {
                 let text =
                     Expr::new(ExprKind::Str(Cow::Borrowed(self.source.text(node))), range(node));
-                self.regexp(node, text, self.source.field(node, "pattern"))
+                let flags = self.source.field(node, "flags");
+                self.regexp(node, text, self.source.field(node, "pattern"), flags)
             }
             "object" => self.object(node),
             "array" => ExprKind::List(self.exprs(node)),
@@ -1158,14 +1159,25 @@ impl<'a> Lowering<'a> {
                     let pattern = text.clone();
                     let at = value.range;
                     let text = std::mem::replace(value, Expr::new(ExprKind::Null, at));
-                    let kind = self.regexp(node, text, &pattern);
+                    let mut kind = self.regexp(node, text, &pattern, "");
+                    if let ExprKind::Construct { args, .. } = &mut kind
+                        && self.loses_escape(node)
+                    {
+                        push_weakness("escape".to_owned(), at, args);
+                    }
                     *value = Expr::new(kind, at);
                 }
             }
-            ExprKind::Attribute { name: "replace" | "replaceAll", .. } => {
+            ExprKind::Attribute { name: "replace" | "replaceAll" | "join", .. } => {
                 let mut words = regexp::of_chain(&self.chain(node));
                 if Self::is_repeated(node) {
                     words = words.replace("multi-character", "");
+                }
+                if self.unwraps(node) {
+                    words = words.replace("first-only", "");
+                }
+                if self.quotes_json(node) {
+                    words = words.replace("backslash", "");
                 }
                 if self.leaves_quotes(node) {
                     words.push_str(" attribute");
@@ -1225,26 +1237,52 @@ impl<'a> Lowering<'a> {
     }
 
     /// An expression, and what is weak about it.
-    fn regexp(&self, node: Node<'_>, text: Expr<'a>, pattern: &str) -> ExprKind<'a> {
+    fn regexp(
+        &self,
+        node: Node<'_>,
+        text: Expr<'a>,
+        pattern: &str,
+        flags: &str,
+    ) -> ExprKind<'a> {
         let at = text.range;
         let mut args = vec![Arg { name: None, value: text }];
-        push_weakness(regexp::of_pattern(pattern, self.is_replaced(node)), at, &mut args);
+        push_weakness(regexp::of_pattern(pattern, flags, self.is_replaced(node)), at, &mut args);
         ExprKind::Construct { callee: Box::new(Expr::new(ExprKind::Name("RegExp"), at)), args }
     }
 
     fn add_weakness(&self, node: Node<'_>, args: &mut Vec<Arg<'a>>) {
-        let Some(Expr { kind: ExprKind::Str(text), .. }) = args.first().map(|arg| &arg.value)
-        else {
-            return;
+        let mut words = match args.first().map(|arg| &arg.value.kind) {
+            Some(ExprKind::Str(text)) => {
+                let flags = match args.get(1).map(|arg| &arg.value.kind) {
+                    Some(ExprKind::Str(flags)) => flags.as_ref(),
+                    _ => "",
+                };
+                regexp::of_pattern(text, flags, self.is_replaced(node))
+            }
+            _ => String::new(),
         };
-        let mut words = regexp::of_pattern(text, self.is_replaced(node));
-        let raw = node.child_by_field_name("arguments").and_then(|list| list.named_child(0));
-        if raw.is_some_and(|raw| {
-            raw.kind() == "string" && regexp::lost_escape(quoted(self.source.text(raw)))
-        }) {
+        if self.loses_escape(node) {
             words.push_str(" escape");
         }
         push_weakness(words, range(node), args);
+    }
+
+    /// Whether a text that makes an expression holds a backslash that is lost before.
+    fn loses_escape(&self, call: Node<'_>) -> bool {
+        let first = call.child_by_field_name("arguments").and_then(|list| list.named_child(0));
+        let mut parts: Vec<Node<'_>> = first.into_iter().collect();
+        let mut budget = 30;
+        while let Some(part) = parts.pop() {
+            budget -= 1;
+            match part.kind() {
+                _ if budget == 0 => return false,
+                "string" if regexp::lost_escape(quoted(self.source.text(part))) => return true,
+                "binary_expression" | "parenthesized_expression" => parts.extend(named(part)),
+                "identifier" => parts.extend(self.assigned_before(part)),
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Whether an expression says what to replace.
@@ -1267,18 +1305,81 @@ impl<'a> Lowering<'a> {
             if let Some(step) = self.step(node, callee) {
                 steps.push(step);
             }
-            current = callee.child_by_field_name("object");
+            current = callee.child_by_field_name("object").map(|object| match object.kind() {
+                "identifier" => self.assigned_before(object).unwrap_or(object),
+                _ => object,
+            });
         }
         steps.reverse();
         steps
     }
 
+    /// What a variable was given by one of the statements right before.
+    fn assigned_before<'t>(&self, name: Node<'t>) -> Option<Node<'t>> {
+        let text = self.source.text(name);
+        let mut statement = name;
+        while !matches!(statement.parent()?.kind(), "statement_block" | "program") {
+            statement = statement.parent()?;
+        }
+        for _ in 0..4 {
+            statement = statement.prev_named_sibling()?;
+            let assignment = match statement.kind() {
+                "expression_statement" => statement.named_child(0)?,
+                "lexical_declaration" | "variable_declaration" => statement.named_child(0)?,
+                _ => return None,
+            };
+            let (left, right) = match assignment.kind() {
+                "assignment_expression" => ("left", "right"),
+                "variable_declarator" => ("name", "value"),
+                _ => continue,
+            };
+            if self.source.field(assignment, left) == text {
+                return assignment.child_by_field_name(right);
+            }
+        }
+        None
+    }
+
+    /// The call that a variable holds, or the expression itself.
+    fn held<'t>(&self, node: Node<'t>) -> Node<'t> {
+        match node.kind() {
+            "identifier" => self.assigned_before(node).unwrap_or(node),
+            _ => node,
+        }
+    }
+
+    /// The first of `x.replace('[', '').replace(']', '')`: what is around a text is taken off.
+    fn unwraps(&self, call: Node<'_>) -> bool {
+        let step = |call: Node<'_>| {
+            call.child_by_field_name("function").and_then(|callee| self.step(call, callee))
+        };
+        let outer = call.parent().and_then(|callee| callee.parent()).and_then(step);
+        let (Some(inner), Some(outer)) = (step(call), outer) else { return false };
+        regexp::is_pair(&inner, &outer)
+    }
+
     fn step(&self, call: Node<'_>, callee: Node<'_>) -> Option<regexp::Step<'a>> {
         let name = self.source.field(callee, "property");
+        let args = named(call.child_by_field_name("arguments")?);
+        if name == "join" {
+            // `x.split(a).join(b)` puts one for the other, everywhere.
+            let split = callee.child_by_field_name("object")?;
+            let way = split.child_by_field_name("function")?;
+            let what = split.child_by_field_name("arguments")?.named_child(0)?;
+            let by = args.first().filter(|by| by.kind() == "string")?;
+            if self.source.field(way, "property") != "split" || what.kind() != "string" {
+                return None;
+            }
+            return Some(regexp::Step {
+                pattern: quoted(self.source.text(what)),
+                is_regex: false,
+                global: true,
+                by: Some(literal::unescape(quoted(self.source.text(*by)), false).into_owned()),
+            });
+        }
         if !matches!(name, "replace" | "replaceAll") {
             return None;
         }
-        let args = named(call.child_by_field_name("arguments")?);
         let by = args.get(1).filter(|by| by.kind() == "string");
         let by = by.map(|by| literal::unescape(quoted(self.source.text(*by)), false).into_owned());
         let what = args.first()?;
@@ -1314,17 +1415,33 @@ impl<'a> Lowering<'a> {
         false
     }
 
+    /// `JSON.stringify(x).replace(..)`: backslashes are escaped already.
+    fn quotes_json(&self, call: Node<'_>) -> bool {
+        let mut current = call;
+        while let Some(object) = current
+            .child_by_field_name("function")
+            .and_then(|callee| callee.child_by_field_name("object"))
+        {
+            current = object;
+        }
+        current.parent().is_some_and(|callee| self.source.text(callee) == "JSON.stringify")
+    }
+
     /// `'="' + x.replace(/[<>]/g, ..) + '"'`: the quotes around an attribute's value are not replaced.
     fn leaves_quotes(&self, call: Node<'_>) -> bool {
-        let Some(parent) = call.parent().filter(|parent| parent.kind() == "binary_expression")
-        else {
-            return false;
+        let Some(parent) = call.parent() else { return false };
+        let quote = match parent.kind() {
+            "binary_expression" => parent
+                .child_by_field_name("left")
+                .filter(|left| *left != call)
+                .and_then(|left| quoted_end(self.source.text(left).trim_end())),
+            "template_substitution" => parent
+                .parent()
+                .and_then(|whole| self.source.code.get(whole.start_byte() + 1..parent.start_byte()))
+                .and_then(opened_quote),
+            _ => None,
         };
-        let Some(left) = parent.child_by_field_name("left").filter(|left| *left != call) else {
-            return false;
-        };
-        let before = self.source.text(left).trim_end();
-        let Some(quote) = quoted_end(before) else { return false };
+        let Some(quote) = quote else { return false };
         let steps = self.chain(call);
         steps.iter().any(|step| step.pattern.contains(['<', '>', '&']))
             && !steps.iter().any(|step| step.pattern.contains(quote))
@@ -1442,7 +1559,45 @@ impl<'a> Lowering<'a> {
                 _ => None,
             };
         // Where the suffix would start, were it there at all.
-        if equal && matches!(right.kind, ExprKind::Binary { op: BinaryOp::Sub, .. }) {
+        let place = |field: &str| node.child_by_field_name(field).map(|side| self.held(side));
+        let from_end = |side: Node<'_>| {
+            side.kind() == "binary_expression" && self.source.field(side, "operator") == "-"
+        };
+        if equal
+            && place("right").is_some_and(from_end)
+            && node.child_by_field_name("left").is_some_and(|left| left.kind() == "identifier")
+            && let Some(search) = place("left")
+            && let Some(way) = search.child_by_field_name("function")
+            && matches!(self.source.field(way, "property"), "indexOf" | "lastIndexOf")
+        {
+            let name = self.source.field(node, "left");
+            let mut whole = node;
+            while let Some(parent) = whole.parent().filter(|parent| parent.kind() != "program") {
+                whole = parent;
+                if parent.kind() == "statement_block" {
+                    break;
+                }
+            }
+            let text = self.source.text(whole);
+            let asked = [">", "!== -1", "!= -1", "=== -1", "== -1", "<"];
+            let checked = asked.iter().any(|check| {
+                text.contains(&format!("{name} {check}")) || text.contains(&format!("{name}{check}"))
+            });
+            if !checked && self.source.text(whole).contains(".length") {
+                let mut test = self.expr(search);
+                test.range = at;
+                return match with_name(test, "indexOf", "indexOfSuffix")
+                    .or_else(|test| with_name(test, "lastIndexOf", "indexOfSuffix"))
+                {
+                    Ok(test) => negated(test, op == BinaryOp::Ne, at),
+                    Err(_) => plain(op, left, right, at),
+                };
+            }
+        }
+        if equal
+            && (matches!(right.kind, ExprKind::Binary { op: BinaryOp::Sub, .. })
+                || place("right").is_some_and(from_end))
+        {
             let mut whole = node;
             while let Some(parent) = whole.parent().filter(|parent| {
                 matches!(parent.kind(), "binary_expression" | "parenthesized_expression")
@@ -1450,7 +1605,8 @@ impl<'a> Lowering<'a> {
                 whole = parent;
             }
             let text = self.source.text(whole);
-            if self.source.text(node).contains(".length")
+            let sides = place("right").map_or("", |side| self.source.text(side));
+            if (self.source.text(node).contains(".length") || sides.contains(".length"))
                 && !["-1", ">= 0", ">=0", "> 0", ".length >", ".length <"]
                     .iter()
                     .any(|check| text.contains(check))
@@ -1543,7 +1699,11 @@ fn push_weakness(words: String, at: Range, args: &mut Vec<Arg<'_>>) {
 
 /// The quote that opens an attribute's value at the end of a text literal: `'href="'`.
 fn quoted_end(literal: &str) -> Option<char> {
-    let inner = literal.strip_suffix(['"', '\'', '`'])?;
+    opened_quote(literal.strip_suffix(['"', '\'', '`'])?)
+}
+
+/// The quote that opens an attribute's value at the end of a text.
+fn opened_quote(inner: &str) -> Option<char> {
     let quote = inner.chars().next_back().filter(|c| matches!(c, '"' | '\''))?;
     let before = inner[..inner.len() - 1].trim_end_matches('\\');
     before.ends_with('=').then_some(quote)
