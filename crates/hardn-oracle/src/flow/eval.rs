@@ -117,10 +117,11 @@ impl<'p> Flow<'p, '_> {
             ExprKind::Binary { op, left, right } => self.binary(expr, *op, left, right, state),
             ExprKind::Not(inner) => {
                 let value = self.eval_value(inner, state);
-                Value {
-                    constant: value.truth().map(|truth| Constant::Bool(!truth)),
-                    ..Value::default()
+                let constant = value.truth().map(|truth| Constant::Bool(!truth));
+                if self.has_objects() {
+                    return Value { constant, ..self.as_number(value.derived()) };
                 }
+                Value { constant, ..Value::default() }
             }
             ExprKind::Minus(inner) | ExprKind::SizeofValue(inner) | ExprKind::Free(inner) => {
                 self.eval_value(inner, state);
@@ -663,6 +664,13 @@ impl<'p> Flow<'p, '_> {
                 value.absorb(second);
                 value.change(|atom| atom.built = true);
                 value
+            }
+            BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod | BinaryOp::Shl | BinaryOp::BitAnd
+                if self.has_objects() =>
+            {
+                let mut value = first.derived();
+                value.absorb(second);
+                self.as_number(value)
             }
             BinaryOp::Mul if first.text.is_some() || second.text.is_some() => Value::default(),
             BinaryOp::BitOr => {

@@ -514,7 +514,7 @@ impl<'p> Flow<'p, '_> {
 
     /// A number made of a value: only rules about numbers still count its taint.
     pub(super) fn as_number(&self, mut value: Value<'p>) -> Value<'p> {
-        let numbers = if self.is_typed() { self.index.numbers } else { 0 };
+        let numbers = if self.is_typed() || self.has_objects() { self.index.numbers } else { 0 };
         if numbers == 0 {
             return value.without_atoms();
         }
