@@ -99,7 +99,10 @@ impl<'p> Flow<'p, '_> {
                         && let Some(handler) = self.object_handler(name)
                     {
                         let given = self.given_to(handler, params.len(), item, None);
+                        let answers = handler.answers.then_some(self.closures + 1);
+                        let outer = std::mem::replace(&mut self.answering, answers);
                         self.closure(params, body, &given, state);
+                        self.answering = outer;
                         continue;
                     }
                     let mut part = self.eval_value(item, state);

@@ -460,6 +460,9 @@ impl<'p> Flow<'p, '_> {
 
     /// Remembers which constants a function of the file is called with.
     pub(super) fn note_constants(&mut self, number: usize, call: &Call<'p>) {
+        if self.has_objects() {
+            self.note_requests(number, call);
+        }
         if !self.is_typed() {
             return;
         }
@@ -484,6 +487,31 @@ impl<'p> Flow<'p, '_> {
         }
         let known = self.given.entry(number).or_default();
         if any && known.len() < MAX_GIVEN {
+            known.push(values);
+        }
+    }
+
+    /// Remembers that a function of the file is handed what a framework gives, such as a request.
+    fn note_requests(&mut self, number: usize, call: &Call<'p>) {
+        let params = &self.program.functions[number].params;
+        let framework = |path: &str| {
+            ["http.", "dom.", "vue.", "sio.", "ws.", "next."].iter().any(|root| path.starts_with(root))
+                && !path.contains('(')
+                && path.matches('.').count() == 1
+        };
+        let values: Vec<Option<Value<'p>>> = call
+            .args
+            .iter()
+            .zip(params)
+            .map(|((_, _, value), param)| {
+                let known = param.ty.name.is_empty()
+                    && !value.is_tainted()
+                    && value.path.as_deref().is_some_and(framework);
+                known.then(|| Value::default().with_path(value.path.as_deref().unwrap_or("")))
+            })
+            .collect();
+        let known = self.given.entry(number).or_default();
+        if values.iter().any(Option::is_some) && known.is_empty() {
             known.push(values);
         }
     }
