@@ -346,7 +346,8 @@ impl<'p> Flow<'p, '_> {
             || self.program.classes.contains_key(name)
             || name == "this"
             || matches!(name, "self" | "cls")
-            || self.frame.number == 0
+            // A snippet of JavaScript is often the inside of a function.
+            || (self.frame.number == 0 && !self.has_objects())
             || name.starts_with("__")
             // Constants and classes by convention.
             || name.chars().next().is_some_and(|c| c.is_uppercase() || c == '_')
