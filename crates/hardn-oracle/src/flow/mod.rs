@@ -72,6 +72,7 @@ pub(crate) fn analyse<'p>(
         resolved: Value::default(),
         closure_end: None,
         handled: BTreeMap::new(),
+        specialised: BTreeSet::new(),
         given: BTreeMap::new(),
         repr_bits: index.cleaned_by("repr"),
     };
@@ -141,6 +142,8 @@ struct Flow<'p, 'r> {
     closure_end: Option<State<'p>>,
     /// Functions that were registered as handlers, and what each of their parameters is.
     handled: BTreeMap<usize, &'p Handler>,
+    /// Functions that were run with what a framework gives.
+    specialised: BTreeSet<usize>,
     /// Constants that functions of the file are called with.
     given: BTreeMap<usize, Vec<Vec<Option<Value<'p>>>>>,
     /// Rules that a value shown by `repr` cannot hurt.

@@ -319,9 +319,15 @@ impl<'p> Flow<'p, '_> {
             }
             _ => {}
         }
-        for (rule, patterns, sink) in &index.assigned {
+        for (rule, patterns, mark, sink) in &index.assigned {
             if paths.iter().any(|path| patterns.iter().any(|pattern| pattern.matches(path))) {
                 let demand = self.demand(*rule, sink);
+                if *mark != 0 {
+                    let mut marked = value.clone();
+                    marked.retain(|atom| atom.marks & mark != 0);
+                    self.check_sink(demand, sink, source, &marked);
+                    continue;
+                }
                 self.check_sink(demand, sink, source, value);
             }
         }
@@ -402,8 +408,8 @@ impl<'p> Flow<'p, '_> {
         if index.assigned.is_empty() || !value.is_tainted() {
             return;
         }
-        for (rule, patterns, sink) in &index.assigned {
-            if patterns.iter().any(|pattern| pattern.matches(key)) {
+        for (rule, patterns, mark, sink) in &index.assigned {
+            if *mark == 0 && patterns.iter().any(|pattern| pattern.matches(key)) {
                 let demand = self.demand(*rule, sink);
                 self.check_sink(demand, sink, source, value);
             }

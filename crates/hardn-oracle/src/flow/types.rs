@@ -8,7 +8,7 @@ use super::{
     effect::filled_place,
     sink::Demand,
     state::State,
-    summary::Summary,
+    summary::{Progress, Summary},
     value::{Constant, Origin, Value},
 };
 use crate::{
@@ -491,7 +491,7 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
-    /// Remembers that a function of the file is handed what a framework gives, such as a request.
+    /// A function of the file that is handed what a framework gives, such as a request, is run with it.
     fn note_requests(&mut self, number: usize, call: &Call<'p>) {
         let params = &self.program.functions[number].params;
         let framework = |path: &str| {
@@ -510,9 +510,10 @@ impl<'p> Flow<'p, '_> {
                 known.then(|| Value::default().with_path(value.path.as_deref().unwrap_or("")))
             })
             .collect();
-        let known = self.given.entry(number).or_default();
-        if values.iter().any(Option::is_some) && known.is_empty() {
-            known.push(values);
+        let fresh = matches!(self.summaries[number], Progress::New | Progress::Done(_));
+        if fresh && values.iter().any(Option::is_some) && self.specialised.insert(number) {
+            self.summaries[number] = Progress::Running;
+            self.function_with(number, Some(&values));
         }
     }
 

@@ -92,7 +92,7 @@ pub(crate) struct Index {
     /// Sinks for returned values.
     pub(crate) returned: Vec<(usize, Sink)>,
     /// Sinks for values that are assigned to a name or attribute.
-    pub(crate) assigned: Vec<(usize, Vec<PathPattern>, Sink)>,
+    pub(crate) assigned: Vec<(usize, Vec<PathPattern>, u32, Sink)>,
     /// Sinks that are operators.
     pub(crate) operations: Vec<(usize, Sink)>,
     /// Texts whose absence makes a value clean of these rules.
@@ -234,12 +234,12 @@ impl Index {
             if sink.operation.is_some() {
                 self.operations.push((number, sink.clone()));
             }
-            if !sink.assigned.is_empty() {
-                let patterns = sink.assigned.iter().map(|text| PathPattern::new(text)).collect();
-                self.assigned.push((number, patterns, sink.clone()));
-            }
             let except = sink.except.iter().map(|text| PathPattern::new(text)).collect();
             let mark = sink.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
+            if !sink.assigned.is_empty() {
+                let patterns = sink.assigned.iter().map(|text| PathPattern::new(text)).collect();
+                self.assigned.push((number, patterns, mark, sink.clone()));
+            }
             if sink.written {
                 self.written.push((number, mark, sink.clone()));
             }
