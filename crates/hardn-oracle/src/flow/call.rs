@@ -151,7 +151,9 @@ impl<'p> Flow<'p, '_> {
                 }
                 // A function is meant, too, by the variable that holds it.
                 let function = match &arg.value.peeled().kind {
-                    ExprKind::Name(held) if by_receiver && (handler.is_some() || inputs.is_tainted()) => {
+                    ExprKind::Name(held)
+                        if by_receiver && (handler.is_some() || inputs.is_tainted()) =>
+                    {
                         state.get(held).and_then(|value| value.function)
                     }
                     _ => Some(arg.value.peeled()),
@@ -439,12 +441,12 @@ impl<'p> Flow<'p, '_> {
                         result.clean(*bits);
                     }
                 }
-                Hit::Guard { bits, guard, mark }
+                Hit::Guard { bits, guard, mark, gives }
                     if guard.holds == Some(Holds::Always)
                         && guard.mode.is_none_or(|mode| mode == self.mode)
                         && guard.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
-                    self.clean_subjects(&call, guard, *bits, *mark, state);
+                    self.clean_subjects(&call, guard, *bits, (*mark, *gives), state);
                 }
                 Hit::Sink { rule, sink, except, mark } => {
                     let excepted = call

@@ -501,9 +501,7 @@ impl<'p> Flow<'p, '_> {
         if chooses != 0 && position.is_tainted() {
             let mut position = position.derived();
             let picked = self.index.picked;
-            position.retain(|atom| {
-                atom.clean & chooses != chooses && (picked == 0 || !atom.built)
-            });
+            position.retain(|atom| atom.clean & chooses != chooses && (picked == 0 || !atom.built));
             position.change(|atom| {
                 atom.clean |= !chooses;
                 atom.marks |= picked;

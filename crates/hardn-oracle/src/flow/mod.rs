@@ -185,7 +185,8 @@ impl<'p> Flow<'p, '_> {
         for (at, param) in function.params.iter().enumerate() {
             let entry = self.is_entry(function, Some(param));
             let mut value = self.param_value(function, at, entry);
-            if let Some(path) = self.handled.get(&number).and_then(|handler| handler.params.get(at)) {
+            if let Some(path) = self.handled.get(&number).and_then(|handler| handler.params.get(at))
+            {
                 value =
                     self.remote_param(path, param.range).unwrap_or_else(|| Value::of_path(path));
             }

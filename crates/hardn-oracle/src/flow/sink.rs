@@ -9,7 +9,7 @@ use super::{
     state::State,
     summary::ParamSink,
     text,
-    value::{Atom, Constant, HOLE_TEXT, Origin, Trace, Value},
+    value::{Atom, Constant, HOLE, HOLE_TEXT, Origin, Trace, Value},
 };
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Range},
@@ -154,9 +154,18 @@ impl<'p> Flow<'p, '_> {
     pub(super) fn taint_reaches(&mut self, demand: Demand, range: Range, value: &Value<'p>) {
         let bit = 1u128.checked_shl(demand.rule as u32).unwrap_or(0);
         let mut worst: Option<&Atom> = None;
+        let harmless = self.index.harmless_marks.get(&demand.rule).copied();
+        let starts_unknown = value.text.as_deref().is_some_and(|text| text.starts_with(HOLE));
         for atom in value.atoms() {
             if atom.clean & bit != 0 {
                 continue;
+            }
+            if let Some((behind, all)) = harmless {
+                let first = starts_unknown && atom.leading;
+                let behind_text = atom.marks & behind != 0 && atom.built && !first;
+                if behind_text || atom.marks & all == all {
+                    continue;
+                }
             }
             if let Origin::Parameter(param) = atom.origin {
                 self.frame.summary.sinks.push(ParamSink {

@@ -495,7 +495,9 @@ impl<'p> Flow<'p, '_> {
     fn note_requests(&mut self, number: usize, call: &Call<'p>) {
         let params = &self.program.functions[number].params;
         let framework = |path: &str| {
-            ["http.", "dom.", "vue.", "sio.", "ws.", "next."].iter().any(|root| path.starts_with(root))
+            ["http.", "dom.", "vue.", "sio.", "ws.", "next."]
+                .iter()
+                .any(|root| path.starts_with(root))
                 && !path.contains('(')
                 && path.matches('.').count() == 1
         };

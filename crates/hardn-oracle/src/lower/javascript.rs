@@ -1268,13 +1268,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// An expression, and what is weak about it.
-    fn regexp(
-        &self,
-        node: Node<'_>,
-        text: Expr<'a>,
-        pattern: &str,
-        flags: &str,
-    ) -> ExprKind<'a> {
+    fn regexp(&self, node: Node<'_>, text: Expr<'a>, pattern: &str, flags: &str) -> ExprKind<'a> {
         let at = text.range;
         let mut args = vec![Arg { name: None, value: text }];
         push_weakness(regexp::of_pattern(pattern, flags, self.is_replaced(node)), at, &mut args);
@@ -1561,7 +1555,8 @@ impl<'a> Lowering<'a> {
         }
         // A check for a key that leads to the prototype of all objects.
         if equal {
-            let key = |expr: &Expr<'_>| matches!(&expr.kind, ExprKind::Str(text) if text == "__proto__");
+            let key =
+                |expr: &Expr<'_>| matches!(&expr.kind, ExprKind::Str(text) if text == "__proto__");
             if key(&left) != key(&right) {
                 let callee = Box::new(Expr::new(ExprKind::Name("key_is"), at));
                 let args = if key(&left) { [right, left] } else { [left, right] };
@@ -1612,7 +1607,8 @@ impl<'a> Lowering<'a> {
             let text = self.source.text(whole);
             let asked = [">", "!== -1", "!= -1", "=== -1", "== -1", "<"];
             let checked = asked.iter().any(|check| {
-                text.contains(&format!("{name} {check}")) || text.contains(&format!("{name}{check}"))
+                text.contains(&format!("{name} {check}"))
+                    || text.contains(&format!("{name}{check}"))
             });
             if !checked && self.source.text(whole).contains(".length") {
                 let mut test = self.expr(search);

@@ -20,7 +20,17 @@ static TAG: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"(?is)<\(?script.*</?\\?/?\(?script|<!--.*--(!\?)?>").ok());
 /// The texts that tell how much of a document an expression for tags finds.
 const TAGS: [(&str, &[&str]); 3] = [
-    ("<script>foo</script>", &["<script src=\"foo\">foo</script>", "<script>foo</script >", "<script>foo</script foo=\"bar\">", "<script>foo\nbar</script>", "<SCRIPT>foo</SCRIPT>", "<script>foo</script\t\n bar>"]),
+    (
+        "<script>foo</script>",
+        &[
+            "<script src=\"foo\">foo</script>",
+            "<script>foo</script >",
+            "<script>foo</script foo=\"bar\">",
+            "<script>foo\nbar</script>",
+            "<SCRIPT>foo</SCRIPT>",
+            "<script>foo</script\t\n bar>",
+        ],
+    ),
     ("<!-- foo -->", &["<!-- foo --!>", "<!-- foo\nbar -->"]),
     ("<script>", &["<SCRIPT>", "<script src=\"foo\">"]),
 ];

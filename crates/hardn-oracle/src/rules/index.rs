@@ -42,6 +42,7 @@ pub(crate) enum Hit {
         bits: u128,
         guard: Guard,
         mark: u32,
+        gives: u32,
     },
     Handler(Handler),
     Propagator {
@@ -107,6 +108,8 @@ pub(crate) struct Index {
     pub(crate) bounded: u128,
     /// Rules that mind which element was picked.
     pub(crate) chooses: u128,
+    /// Per rule, the mark that is enough behind known text, and those that are enough together.
+    pub(crate) harmless_marks: HashMap<usize, (u32, u32)>,
     /// The mark of such an element.
     pub(crate) picked: u32,
     /// Names that say what is kept under them, and the rules that do not mind.
@@ -152,6 +155,7 @@ impl Index {
             bounded: 0,
             chooses: 0,
             picked: 0,
+            harmless_marks: HashMap::new(),
             named: Vec::new(),
             written: Vec::new(),
             compared: Vec::new(),
@@ -198,6 +202,11 @@ impl Index {
         let file = &rule.file;
         if file.numbers {
             self.numbers |= bits;
+        }
+        if let Some((first, rest)) = file.harmless_marks.split_first() {
+            let first = mark_bit(first, marks);
+            let all = rest.iter().fold(first, |all, name| all | mark_bit(name, marks));
+            self.harmless_marks.insert(number, (first, all));
         }
         for source in &file.sources {
             if source.chooses {
@@ -273,7 +282,8 @@ impl Index {
             }
             self.add_settings(&guard.set, bits, false);
             let mark = guard.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
-            self.add_hit(&guard.call, Hit::Guard { bits, guard: guard.clone(), mark });
+            let gives = guard.gives.as_ref().map_or(0, |name| mark_bit(name, marks));
+            self.add_hit(&guard.call, Hit::Guard { bits, guard: guard.clone(), mark, gives });
         }
         for propagator in &file.propagators {
             let mark = propagator.mark.as_ref().map_or(0, |name| mark_bit(name, marks));
