@@ -371,6 +371,21 @@ impl<'p> Flow<'p, '_> {
                 args.iter().map(|arg| self.eval_value(&arg.value, state)).collect();
             return self.closure(params, body, &inputs, state);
         }
+        if self.has_objects()
+            && let ExprKind::Closure { params, body } = &callee.peeled().kind
+        {
+            // What is not tainted is better known by its name.
+            let inputs: Vec<Value<'p>> = args
+                .iter()
+                .map(|arg| self.eval_value(&arg.value, state))
+                .zip(params)
+                .map(|(value, param)| match value.is_tainted() || value.function.is_some() {
+                    true => value,
+                    false => Value::of_path(param.path()),
+                })
+                .collect();
+            return self.closure(params, body, &inputs, state);
+        }
         let call = self.prepare(expr, callee, args, state);
         let hits = call.hits.clone();
         if self.has_objects()
@@ -386,12 +401,12 @@ impl<'p> Flow<'p, '_> {
         let own = self
             .callee(callee, args.len(), receiver.as_deref())
             .filter(|(number, _)| self.fits_receiver(*number, &call, &hits));
-        let summary =
-            own.and_then(|(number, method)| self.summary(number).map(|summary| (summary, method)));
-
         if let Some((number, _)) = own {
             self.note_constants(number, &call);
         }
+        let summary =
+            own.and_then(|(number, method)| self.summary(number).map(|summary| (summary, method)));
+
         let local = match &callee.kind {
             ExprKind::Name(name) => state.get(name).and_then(|value| value.function),
             _ => Some(callee.peeled()),
@@ -443,12 +458,12 @@ impl<'p> Flow<'p, '_> {
                         result.clean(*bits);
                     }
                 }
-                Hit::Guard { bits, guard, mark }
+                Hit::Guard { bits, guard, mark, gives }
                     if guard.holds == Some(Holds::Always)
                         && guard.mode.is_none_or(|mode| mode == self.mode)
                         && guard.when.iter().all(|condition| self.holds(condition, &call)) =>
                 {
-                    self.clean_subjects(&call, guard, *bits, *mark, state);
+                    self.clean_subjects(&call, guard, *bits, (*mark, *gives), state);
                 }
                 Hit::Sink { rule, sink, except, mark } => {
                     if !call.paths.iter().any(|path| except.is_match(path)) {

@@ -69,7 +69,8 @@ impl<'p> Flow<'p, '_> {
                 });
                 value.absorb(&part);
             }
-            if self.has_objects() && !value.is_tainted() {
+            // A path that holds nothing from outside is a text.
+            if self.has_objects() && value.atoms().iter().all(|atom| atom.own) {
                 let texts: Vec<&str> =
                     parts.iter().map(|part| part.text.as_deref().unwrap_or(HOLE_TEXT)).collect();
                 value.text = Some(texts.join("/").into());

@@ -110,7 +110,10 @@ impl<'p> Flow<'p, '_> {
                         && let Some(handler) = self.object_handler(name)
                     {
                         let given = self.given_to(handler, params.len(), item, None);
+                        let answers = handler.answers.then_some(self.closures + 1);
+                        let outer = std::mem::replace(&mut self.answering, answers);
                         self.closure(params, body, &given, state);
+                        self.answering = outer;
                         continue;
                     }
                     let mut part = self.eval_value(item, state);
@@ -128,10 +131,11 @@ impl<'p> Flow<'p, '_> {
             ExprKind::Binary { op, left, right } => self.binary(expr, *op, left, right, state),
             ExprKind::Not(inner) => {
                 let value = self.eval_value(inner, state);
-                Value {
-                    constant: value.truth().map(|truth| Constant::Bool(!truth)),
-                    ..Value::default()
+                let constant = value.truth().map(|truth| Constant::Bool(!truth));
+                if self.has_objects() {
+                    return Value { constant, ..self.as_number(value.derived()) };
                 }
+                Value { constant, ..Value::default() }
             }
             ExprKind::Minus(inner) | ExprKind::SizeofValue(inner) | ExprKind::Free(inner) => {
                 self.eval_value(inner, state);
@@ -362,7 +366,8 @@ impl<'p> Flow<'p, '_> {
             || self.program.classes.contains_key(name)
             || name == "this"
             || matches!(name, "self" | "cls")
-            || self.frame.number == 0
+            // A snippet of JavaScript is often the inside of a function.
+            || (self.frame.number == 0 && !self.has_objects())
             || name.starts_with("__")
             // Constants and classes by convention.
             || name.chars().next().is_some_and(|c| c.is_uppercase() || c == '_')
@@ -720,6 +725,13 @@ impl<'p> Flow<'p, '_> {
                 value.absorb(second);
                 value.change(|atom| atom.built = true);
                 value
+            }
+            BinaryOp::Mul | BinaryOp::Div | BinaryOp::Mod | BinaryOp::Shl | BinaryOp::BitAnd
+                if self.has_objects() =>
+            {
+                let mut value = first.derived();
+                value.absorb(second);
+                self.as_number(value)
             }
             BinaryOp::Mul if first.text.is_some() || second.text.is_some() => Value::default(),
             BinaryOp::BitOr => {

@@ -278,13 +278,13 @@ impl<'p> Flow<'p, '_> {
             return;
         }
         for hit in &call.hits {
-            let Hit::Guard { bits, guard, mark } = hit else { continue };
+            let Hit::Guard { bits, guard, mark, gives } = hit else { continue };
             let outcome = if truth { Holds::True } else { Holds::False };
             if guard.holds.unwrap_or(Holds::True) == outcome
                 && guard.mode.is_none_or(|mode| mode == self.mode)
                 && guard.when.iter().all(|condition| self.holds(condition, &call))
             {
-                self.clean_subjects(&call, guard, *bits, *mark, state);
+                self.clean_subjects(&call, guard, *bits, (*mark, *gives), state);
             }
         }
         let receiver = call.receiver.as_ref().and_then(|(_, value)| value.path.clone());
@@ -305,11 +305,11 @@ impl<'p> Flow<'p, '_> {
         let ExprKind::Call { callee, args } = &expr.kind else { return };
         let call = self.prepare(expr, callee, args, state);
         for hit in &call.hits {
-            if let Hit::Guard { bits, guard, mark } = hit
+            if let Hit::Guard { bits, guard, mark, gives } = hit
                 && guard.holds == Some(Holds::Equal)
                 && guard.when.iter().all(|condition| self.holds(condition, &call))
             {
-                self.clean_subjects(&call, guard, *bits, *mark, state);
+                self.clean_subjects(&call, guard, *bits, (*mark, *gives), state);
             }
         }
     }
@@ -369,7 +369,7 @@ impl<'p> Flow<'p, '_> {
         call: &Call<'p>,
         guard: &Guard,
         bits: u128,
-        mark: u32,
+        (mark, gives): (u32, u32),
         state: &mut State<'p>,
     ) {
         let receiver = Argument { receiver: true, ..Argument::default() };
@@ -381,7 +381,13 @@ impl<'p> Flow<'p, '_> {
             {
                 continue;
             }
-            self.clean_expr(expr, bits, state);
+            if gives == 0 {
+                self.clean_expr(expr, bits, state);
+            } else if let Some(place) = expr.peeled().place() {
+                let mut value = value;
+                value.change(|atom| atom.marks |= gives);
+                state.set(&place, value);
+            }
         }
     }
 

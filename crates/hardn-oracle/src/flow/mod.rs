@@ -73,6 +73,7 @@ pub(crate) fn analyse<'p>(
         resolved: Value::default(),
         closure_end: None,
         handled: BTreeMap::new(),
+        specialised: BTreeSet::new(),
         given: BTreeMap::new(),
         converted: Converted {
             repr: index.cleaned_by("repr"),
@@ -153,6 +154,8 @@ struct Flow<'p, 'r> {
     closure_end: Option<State<'p>>,
     /// Functions that were registered as handlers.
     handled: BTreeMap<usize, Handled>,
+    /// Functions that were run with what a framework gives.
+    specialised: BTreeSet<usize>,
     /// Constants that functions of the file are called with.
     given: BTreeMap<usize, Vec<Vec<Option<Value<'p>>>>>,
     /// Rules that a value put into a text can no longer hurt.

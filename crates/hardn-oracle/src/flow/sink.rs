@@ -158,9 +158,18 @@ impl<'p> Flow<'p, '_> {
     pub(super) fn taint_reaches(&mut self, demand: Demand, range: Range, value: &Value<'p>) {
         let bit = 1u128.checked_shl(demand.rule as u32).unwrap_or(0);
         let mut worst: Option<&Atom> = None;
+        let harmless = self.index.harmless_marks.get(&demand.rule).copied();
+        let starts_unknown = value.text.as_deref().is_some_and(|text| text.starts_with(HOLE));
         for atom in value.atoms() {
             if atom.clean & bit != 0 {
                 continue;
+            }
+            if let Some((behind, all)) = harmless {
+                let first = starts_unknown && atom.leading;
+                let behind_text = atom.marks & behind != 0 && atom.built && !first;
+                if behind_text || atom.marks & all == all {
+                    continue;
+                }
             }
             if let Origin::Parameter(param) = atom.origin {
                 self.frame.summary.sinks.push(ParamSink {
@@ -396,9 +405,15 @@ impl<'p> Flow<'p, '_> {
 
     fn check_paths(&mut self, paths: &[String], source: &Expr<'p>, value: &Value<'p>) {
         let index = self.index;
-        for (rule, patterns, sink) in &index.assigned {
+        for (rule, patterns, mark, sink) in &index.assigned {
             if paths.iter().any(|path| patterns.iter().any(|pattern| pattern.matches(path))) {
                 let demand = self.demand(*rule, sink);
+                if *mark != 0 {
+                    let mut marked = value.clone();
+                    marked.retain(|atom| atom.marks & mark != 0);
+                    self.check_sink(demand, sink, source, &marked);
+                    continue;
+                }
                 self.check_sink(demand, sink, source, value);
             }
         }
@@ -479,8 +494,8 @@ impl<'p> Flow<'p, '_> {
         if index.assigned.is_empty() || !value.is_tainted() {
             return;
         }
-        for (rule, patterns, sink) in &index.assigned {
-            if patterns.iter().any(|pattern| pattern.matches(key)) {
+        for (rule, patterns, mark, sink) in &index.assigned {
+            if *mark == 0 && patterns.iter().any(|pattern| pattern.matches(key)) {
                 let demand = self.demand(*rule, sink);
                 self.check_sink(demand, sink, source, value);
             }

@@ -8,7 +8,7 @@ use super::{
     effect::filled_place,
     sink::Demand,
     state::State,
-    summary::Summary,
+    summary::{Progress, Summary},
     value::{Constant, Origin, Value},
 };
 use crate::{
@@ -460,6 +460,9 @@ impl<'p> Flow<'p, '_> {
 
     /// Remembers which constants a function of the file is called with.
     pub(super) fn note_constants(&mut self, number: usize, call: &Call<'p>) {
+        if self.has_objects() {
+            self.note_requests(number, call);
+        }
         let ruby = self.language == Language::Ruby;
         let python = self.language == Language::Python;
         if !self.is_typed() && !python && !ruby {
@@ -493,6 +496,34 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
+    /// A function of the file that is handed what a framework gives, such as a request, is run with it.
+    fn note_requests(&mut self, number: usize, call: &Call<'p>) {
+        let params = &self.program.functions[number].params;
+        let framework = |path: &str| {
+            ["http.", "dom.", "vue.", "sio.", "ws.", "next."]
+                .iter()
+                .any(|root| path.starts_with(root))
+                && !path.contains('(')
+                && path.matches('.').count() == 1
+        };
+        let values: Vec<Option<Value<'p>>> = call
+            .args
+            .iter()
+            .zip(params)
+            .map(|((_, _, value), param)| {
+                let known = param.ty.name.is_empty()
+                    && !value.is_tainted()
+                    && value.path.as_deref().is_some_and(framework);
+                known.then(|| Value::default().with_path(value.path.as_deref().unwrap_or("")))
+            })
+            .collect();
+        let fresh = matches!(self.summaries[number], Progress::New | Progress::Done(_));
+        if fresh && values.iter().any(Option::is_some) && self.specialised.insert(number) {
+            self.summaries[number] = Progress::Running;
+            self.function_with(number, Some(&values));
+        }
+    }
+
     /// A text constant that is given for a parameter of a function of the file.
     fn check_given(&mut self, name: &str, text: &str, range: Range) {
         let index = self.index;
@@ -519,7 +550,7 @@ impl<'p> Flow<'p, '_> {
 
     /// A number made of a value: only rules about numbers still count its taint.
     pub(super) fn as_number(&self, mut value: Value<'p>) -> Value<'p> {
-        let numbers = if self.is_typed() { self.index.numbers } else { 0 };
+        let numbers = if self.is_typed() || self.has_objects() { self.index.numbers } else { 0 };
         if numbers == 0 {
             return value.without_atoms();
         }

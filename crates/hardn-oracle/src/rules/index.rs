@@ -1,6 +1,6 @@
 //! All models of a language under the last component of what they match, so that a call asks only for its own.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use hardn_types::{Cwe, Language};
 
@@ -42,6 +42,7 @@ pub(crate) enum Hit {
         bits: u128,
         guard: Guard,
         mark: u32,
+        gives: u32,
     },
     Handler(Handler),
     Propagator {
@@ -85,7 +86,7 @@ pub(crate) struct Index {
     /// Sinks for returned values.
     pub(crate) returned: Vec<(usize, Sink)>,
     /// Sinks for values that are assigned to a name or attribute.
-    pub(crate) assigned: Vec<(usize, Vec<PathPattern>, Sink)>,
+    pub(crate) assigned: Vec<(usize, Vec<PathPattern>, u32, Sink)>,
     /// Sinks that are operators.
     pub(crate) operations: Vec<(usize, Sink)>,
     /// Texts whose absence makes a value clean of these rules.
@@ -100,6 +101,8 @@ pub(crate) struct Index {
     pub(crate) bounded: u128,
     /// Rules that mind which element was picked.
     pub(crate) chooses: u128,
+    /// Per rule, the mark that is enough behind known text, and those that are enough together.
+    pub(crate) harmless_marks: HashMap<usize, (u32, u32)>,
     /// The mark of such an element.
     pub(crate) picked: u32,
     /// Names that say what is kept under them, and the rules that do not mind.
@@ -167,6 +170,11 @@ impl Index {
         if file.numbers {
             self.numbers |= bits;
         }
+        if let Some((first, rest)) = file.harmless_marks.split_first() {
+            let first = mark_bit(first, marks);
+            let all = rest.iter().fold(first, |all, name| all | mark_bit(name, marks));
+            self.harmless_marks.insert(number, (first, all));
+        }
         for source in &file.sources {
             if source.chooses {
                 self.chooses |= bits;
@@ -203,12 +211,12 @@ impl Index {
             if sink.operation.is_some() {
                 self.operations.push((number, sink.clone()));
             }
-            if !sink.assigned.is_empty() {
-                let patterns = sink.assigned.iter().map(|text| PathPattern::new(text)).collect();
-                self.assigned.push((number, patterns, sink.clone()));
-            }
             let except = PathMap::of(&sink.except);
             let mark = sink.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
+            if !sink.assigned.is_empty() {
+                let patterns = sink.assigned.iter().map(|text| PathPattern::new(text)).collect();
+                self.assigned.push((number, patterns, mark, sink.clone()));
+            }
             if sink.written {
                 self.written.push((number, mark, sink.clone()));
             }
@@ -247,7 +255,8 @@ impl Index {
                 self.tests_by_path.insert(text, ());
             }
             let mark = guard.requires.as_ref().map_or(0, |name| mark_bit(name, marks));
-            self.add_hit(&guard.call, Hit::Guard { bits, guard: guard.clone(), mark });
+            let gives = guard.gives.as_ref().map_or(0, |name| mark_bit(name, marks));
+            self.add_hit(&guard.call, Hit::Guard { bits, guard: guard.clone(), mark, gives });
         }
         for propagator in &file.propagators {
             let mark = propagator.mark.as_ref().map_or(0, |name| mark_bit(name, marks));

@@ -55,6 +55,9 @@ pub(crate) struct RuleFile {
     /// Numbers carry taint for this rule, too.
     #[serde(default)]
     pub(crate) numbers: bool,
+    /// Values do no harm with the first of these marks where known text comes first, or with all of them.
+    #[serde(default)]
+    pub(crate) harmless_marks: Vec<String>,
     #[serde(default)]
     pub(crate) sources: Vec<Source>,
     #[serde(default)]
@@ -587,6 +590,9 @@ pub(crate) struct Guard {
     /// Only in this mode.
     #[serde(default)]
     pub(crate) mode: Option<Mode>,
+    /// The subject is not clean, but carries this mark from now on.
+    #[serde(default)]
+    pub(crate) gives: Option<String>,
     /// Objects with such a setting are clean.
     #[serde(default)]
     pub(crate) set: Vec<Setting>,

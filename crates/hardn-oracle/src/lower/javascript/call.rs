@@ -61,6 +61,7 @@ impl<'a> Lowering<'a> {
             let value = Box::new(args.remove(0).value);
             return Expr::new(ExprKind::Assign { op: None, target, value }, range(node));
         }
+        self.failed(node, &mut args);
         match &callee.kind {
             ExprKind::Name("RegExp") => self.add_weakness(node, &mut args),
             // A text is made an expression there.
@@ -71,14 +72,25 @@ impl<'a> Lowering<'a> {
                     let pattern = text.clone();
                     let at = value.range;
                     let text = std::mem::replace(value, Expr::new(ExprKind::Null, at));
-                    let kind = self.regexp(node, text, &pattern);
+                    let mut kind = self.regexp(node, text, &pattern, "");
+                    if let ExprKind::Construct { args, .. } = &mut kind
+                        && self.loses_escape(node)
+                    {
+                        push_weakness("escape".to_owned(), at, args);
+                    }
                     *value = Expr::new(kind, at);
                 }
             }
-            ExprKind::Attribute { name: "replace" | "replaceAll", .. } => {
+            ExprKind::Attribute { name: "replace" | "replaceAll" | "join", .. } => {
                 let mut words = regexp::of_chain(&self.chain(node));
                 if Self::is_repeated(node) {
                     words = words.replace("multi-character", "");
+                }
+                if self.unwraps(node) {
+                    words = words.replace("first-only", "");
+                }
+                if self.quotes_json(node) {
+                    words = words.replace("backslash", "");
                 }
                 if self.leaves_quotes(node) {
                     words.push_str(" attribute");
@@ -138,26 +150,52 @@ impl<'a> Lowering<'a> {
     }
 
     /// An expression, and what is weak about it.
-    pub(super) fn regexp(&self, node: Node<'_>, text: Expr<'a>, pattern: &str) -> ExprKind<'a> {
+    pub(super) fn regexp(
+        &self,
+        node: Node<'_>,
+        text: Expr<'a>,
+        pattern: &str,
+        flags: &str,
+    ) -> ExprKind<'a> {
         let at = text.range;
         let mut args = vec![make::arg(text)];
-        push_weakness(regexp::of_pattern(pattern, self.is_replaced(node)), at, &mut args);
+        push_weakness(regexp::of_pattern(pattern, flags, self.is_replaced(node)), at, &mut args);
         make::constructed("RegExp", args, at).kind
     }
 
     pub(super) fn add_weakness(&self, node: Node<'_>, args: &mut Vec<Arg<'a>>) {
-        let Some(Expr { kind: ExprKind::Str(text), .. }) = args.first().map(|arg| &arg.value)
-        else {
-            return;
+        let mut words = match args.first().map(|arg| &arg.value.kind) {
+            Some(ExprKind::Str(text)) => {
+                let flags = match args.get(1).map(|arg| &arg.value.kind) {
+                    Some(ExprKind::Str(flags)) => flags.as_ref(),
+                    _ => "",
+                };
+                regexp::of_pattern(text, flags, self.is_replaced(node))
+            }
+            _ => String::new(),
         };
-        let mut words = regexp::of_pattern(text, self.is_replaced(node));
-        let raw = node.child_by_field_name("arguments").and_then(first_named);
-        if raw.is_some_and(|raw| {
-            raw.kind() == "string" && regexp::lost_escape(quoted(self.source.text(raw)))
-        }) {
+        if self.loses_escape(node) {
             words.push_str(" escape");
         }
         push_weakness(words, range(node), args);
+    }
+
+    /// Whether a text that makes an expression holds a backslash that is lost before.
+    fn loses_escape(&self, call: Node<'_>) -> bool {
+        let first = call.child_by_field_name("arguments").and_then(first_named);
+        let mut parts: Vec<Node<'_>> = first.into_iter().collect();
+        let mut budget = 30;
+        while let Some(part) = parts.pop() {
+            budget -= 1;
+            match part.kind() {
+                _ if budget == 0 => return false,
+                "string" if regexp::lost_escape(quoted(self.source.text(part))) => return true,
+                "binary_expression" | "parenthesized_expression" => parts.extend(named(part)),
+                "identifier" => parts.extend(self.assigned_before(part)),
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Whether an expression says what to replace.
@@ -180,18 +218,81 @@ impl<'a> Lowering<'a> {
             if let Some(step) = self.step(node, callee) {
                 steps.push(step);
             }
-            current = callee.child_by_field_name("object");
+            current = callee.child_by_field_name("object").map(|object| match object.kind() {
+                "identifier" => self.assigned_before(object).unwrap_or(object),
+                _ => object,
+            });
         }
         steps.reverse();
         steps
     }
 
+    /// What a variable was given by one of the statements right before.
+    fn assigned_before<'t>(&self, name: Node<'t>) -> Option<Node<'t>> {
+        let text = self.source.text(name);
+        let mut statement = name;
+        while !matches!(statement.parent()?.kind(), "statement_block" | "program") {
+            statement = statement.parent()?;
+        }
+        for _ in 0..4 {
+            statement = statement.prev_named_sibling()?;
+            let assignment = match statement.kind() {
+                "expression_statement" => statement.named_child(0)?,
+                "lexical_declaration" | "variable_declaration" => statement.named_child(0)?,
+                _ => return None,
+            };
+            let (left, right) = match assignment.kind() {
+                "assignment_expression" => ("left", "right"),
+                "variable_declarator" => ("name", "value"),
+                _ => continue,
+            };
+            if self.source.field(assignment, left) == text {
+                return assignment.child_by_field_name(right);
+            }
+        }
+        None
+    }
+
+    /// The call that a variable holds, or the expression itself.
+    pub(super) fn held<'t>(&self, node: Node<'t>) -> Node<'t> {
+        match node.kind() {
+            "identifier" => self.assigned_before(node).unwrap_or(node),
+            _ => node,
+        }
+    }
+
+    /// The first of `x.replace('[', '').replace(']', '')`: what is around a text is taken off.
+    fn unwraps(&self, call: Node<'_>) -> bool {
+        let step = |call: Node<'_>| {
+            call.child_by_field_name("function").and_then(|callee| self.step(call, callee))
+        };
+        let outer = call.parent().and_then(|callee| callee.parent()).and_then(step);
+        let (Some(inner), Some(outer)) = (step(call), outer) else { return false };
+        regexp::is_pair(&inner, &outer)
+    }
+
     fn step(&self, call: Node<'_>, callee: Node<'_>) -> Option<regexp::Step<'a>> {
         let name = self.source.field(callee, "property");
+        let args = named(call.child_by_field_name("arguments")?);
+        if name == "join" {
+            // `x.split(a).join(b)` puts one for the other, everywhere.
+            let split = callee.child_by_field_name("object")?;
+            let way = split.child_by_field_name("function")?;
+            let what = split.child_by_field_name("arguments")?.named_child(0)?;
+            let by = args.first().filter(|by| by.kind() == "string")?;
+            if self.source.field(way, "property") != "split" || what.kind() != "string" {
+                return None;
+            }
+            return Some(regexp::Step {
+                pattern: quoted(self.source.text(what)),
+                is_regex: false,
+                global: true,
+                by: Some(literal::unescape(quoted(self.source.text(*by)), false).into_owned()),
+            });
+        }
         if !matches!(name, "replace" | "replaceAll") {
             return None;
         }
-        let args = named(call.child_by_field_name("arguments")?);
         let by = args.get(1).filter(|by| by.kind() == "string");
         let by = by.map(|by| literal::unescape(quoted(self.source.text(*by)), false).into_owned());
         let what = args.first()?;
@@ -227,17 +328,33 @@ impl<'a> Lowering<'a> {
         false
     }
 
+    /// `JSON.stringify(x).replace(..)`: backslashes are escaped already.
+    fn quotes_json(&self, call: Node<'_>) -> bool {
+        let mut current = call;
+        while let Some(object) = current
+            .child_by_field_name("function")
+            .and_then(|callee| callee.child_by_field_name("object"))
+        {
+            current = object;
+        }
+        current.parent().is_some_and(|callee| self.source.text(callee) == "JSON.stringify")
+    }
+
     /// `'="' + x.replace(/[<>]/g, ..) + '"'`: the quotes around an attribute's value are not replaced.
     fn leaves_quotes(&self, call: Node<'_>) -> bool {
-        let Some(parent) = call.parent().filter(|parent| parent.kind() == "binary_expression")
-        else {
-            return false;
+        let Some(parent) = call.parent() else { return false };
+        let quote = match parent.kind() {
+            "binary_expression" => parent
+                .child_by_field_name("left")
+                .filter(|left| *left != call)
+                .and_then(|left| quoted_end(self.source.text(left).trim_end())),
+            "template_substitution" => parent
+                .parent()
+                .and_then(|whole| self.source.code.get(whole.start_byte() + 1..parent.start_byte()))
+                .and_then(opened_quote),
+            _ => None,
         };
-        let Some(left) = parent.child_by_field_name("left").filter(|left| *left != call) else {
-            return false;
-        };
-        let before = self.source.text(left).trim_end();
-        let Some(quote) = quoted_end(before) else { return false };
+        let Some(quote) = quote else { return false };
         let steps = self.chain(call);
         steps.iter().any(|step| step.pattern.contains(['<', '>', '&']))
             && !steps.iter().any(|step| step.pattern.contains(quote))
@@ -293,7 +410,11 @@ pub(super) fn push_weakness(words: String, at: Range, args: &mut Vec<Arg<'_>>) {
 
 /// The quote that opens an attribute's value at the end of a text literal: `'href="'`.
 fn quoted_end(literal: &str) -> Option<char> {
-    let inner = literal.strip_suffix(['"', '\'', '`'])?;
+    opened_quote(literal.strip_suffix(['"', '\'', '`'])?)
+}
+
+/// The quote that opens an attribute's value at the end of a text.
+fn opened_quote(inner: &str) -> Option<char> {
     let quote = inner.chars().next_back().filter(|c| matches!(c, '"' | '\''))?;
     let before = inner[..inner.len() - 1].trim_end_matches('\\');
     before.ends_with('=').then_some(quote)

@@ -36,7 +36,8 @@ impl<'a, 't> LowerExpr<'a, 't> for Lowering<'a> {
             "regex" => {
                 let text =
                     Expr::new(ExprKind::Str(Cow::Borrowed(self.source.text(node))), range(node));
-                self.regexp(node, text, self.source.field(node, "pattern"))
+                let flags = self.source.field(node, "flags");
+                self.regexp(node, text, self.source.field(node, "pattern"), flags)
             }
             "object" => self.object(node),
             "array" => ExprKind::List(self.exprs(node)),
@@ -295,7 +296,46 @@ impl<'a> Lowering<'a> {
                 _ => None,
             };
         // Where the suffix would start, were it there at all.
-        if equal && matches!(right.kind, ExprKind::Binary { op: BinaryOp::Sub, .. }) {
+        let place = |field: &str| node.child_by_field_name(field).map(|side| self.held(side));
+        let from_end = |side: Node<'_>| {
+            side.kind() == "binary_expression" && self.source.field(side, "operator") == "-"
+        };
+        if equal
+            && place("right").is_some_and(from_end)
+            && node.child_by_field_name("left").is_some_and(|left| left.kind() == "identifier")
+            && let Some(search) = place("left")
+            && let Some(way) = search.child_by_field_name("function")
+            && matches!(self.source.field(way, "property"), "indexOf" | "lastIndexOf")
+        {
+            let name = self.source.field(node, "left");
+            let mut whole = node;
+            while let Some(parent) = whole.parent().filter(|parent| parent.kind() != "program") {
+                whole = parent;
+                if parent.kind() == "statement_block" {
+                    break;
+                }
+            }
+            let text = self.source.text(whole);
+            let asked = [">", "!== -1", "!= -1", "=== -1", "== -1", "<"];
+            let checked = asked.iter().any(|check| {
+                text.contains(&format!("{name} {check}"))
+                    || text.contains(&format!("{name}{check}"))
+            });
+            if !checked && self.source.text(whole).contains(".length") {
+                let mut test = self.expr(search);
+                test.range = at;
+                return match with_name(test, "indexOf", "indexOfSuffix")
+                    .or_else(|test| with_name(test, "lastIndexOf", "indexOfSuffix"))
+                {
+                    Ok(test) => negated(test, op == BinaryOp::Ne, at),
+                    Err(_) => make::binary(op, left, right, at),
+                };
+            }
+        }
+        if equal
+            && (matches!(right.kind, ExprKind::Binary { op: BinaryOp::Sub, .. })
+                || place("right").is_some_and(from_end))
+        {
             let mut whole = node;
             while let Some(parent) = whole.parent().filter(|parent| {
                 matches!(parent.kind(), "binary_expression" | "parenthesized_expression")
@@ -303,7 +343,8 @@ impl<'a> Lowering<'a> {
                 whole = parent;
             }
             let text = self.source.text(whole);
-            if self.source.text(node).contains(".length")
+            let sides = place("right").map_or("", |side| self.source.text(side));
+            if (self.source.text(node).contains(".length") || sides.contains(".length"))
                 && !["-1", ">= 0", ">=0", "> 0", ".length >", ".length <"]
                     .iter()
                     .any(|check| text.contains(check))

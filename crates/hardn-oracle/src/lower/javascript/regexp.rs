@@ -18,6 +18,22 @@ static OPEN_DOT: LazyLock<Option<Regex>> = LazyLock::new(|| {
 });
 static TAG: LazyLock<Option<Regex>> =
     LazyLock::new(|| Regex::new(r"(?is)<\(?script.*</?\\?/?\(?script|<!--.*--(!\?)?>").ok());
+/// The texts that tell how much of a document an expression for tags finds.
+const TAGS: [(&str, &[&str]); 3] = [
+    (
+        "<script>foo</script>",
+        &[
+            "<script src=\"foo\">foo</script>",
+            "<script>foo</script >",
+            "<script>foo</script foo=\"bar\">",
+            "<script>foo\nbar</script>",
+            "<SCRIPT>foo</SCRIPT>",
+            "<script>foo</script\t\n bar>",
+        ],
+    ),
+    ("<!-- foo -->", &["<!-- foo --!>", "<!-- foo\nbar -->"]),
+    ("<script>", &["<SCRIPT>", "<script src=\"foo\">"]),
+];
 static MULTI: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"(?i)<!--|<\(?\\?/?\(?(script|iframe|object|embed|style)|<\.\*cript|<[^\[\]()]*\[\^>\]|<\.[*+]\??>|<\\?/\?|\bon\\w\+|\.on\\w|\\s\*?on|\\\.\\\.|^\.\./|<\(\?!?|script.*>").ok()
 });
@@ -30,7 +46,7 @@ fn fits(regex: &LazyLock<Option<Regex>>, text: &str) -> bool {
 }
 
 /// Weaknesses of an expression on its own. `removes` says that matches are replaced, so that where they stand is no matter.
-pub(super) fn of_pattern(pattern: &str, removes: bool) -> String {
+pub(super) fn of_pattern(pattern: &str, flags: &str, removes: bool) -> String {
     let mut out = Vec::new();
     let parts = alternatives(pattern);
     if half_anchored(&parts) {
@@ -46,10 +62,34 @@ pub(super) fn of_pattern(pattern: &str, removes: bool) -> String {
     if classes(pattern).iter().any(|class| overlong(class)) {
         out.push("range");
     }
-    if fits(&TAG, &pattern.replace("\\/", "/")) {
+    if misses_tags(pattern, flags).unwrap_or_else(|| fits(&TAG, &pattern.replace("\\/", "/"))) {
         out.push("tag");
     }
     out.join(" ")
+}
+
+/// Whether an expression that finds a tag or a comment misses other ways to write it; `None` where it cannot be tried out.
+fn misses_tags(pattern: &str, flags: &str) -> Option<bool> {
+    if !pattern.contains('<') {
+        return Some(false);
+    }
+    let options: String = flags.chars().filter(|c| matches!(c, 'i' | 's' | 'm')).collect();
+    let options = if options.is_empty() { options } else { format!("(?{options})") };
+    let inner = pattern.replace("\\/", "/").replace("[^]", "[\\s\\S]");
+    let whole = Regex::new(&format!("{options}(?:{inner})")).ok()?;
+    let found = |text: &str| {
+        whole.find_iter(text).any(|found| found.start() == 0 && found.end() == text.len())
+    };
+    // Any tag is as good as another.
+    if found("<foo>") || found("<foo>foo</foo>") {
+        return Some(false);
+    }
+    for (plain, others) in TAGS {
+        if found(plain) {
+            return Some(others.iter().any(|other| !found(other)));
+        }
+    }
+    Some(false)
 }
 
 /// The texts between top-level bars.
@@ -232,7 +272,8 @@ pub(super) fn of_chain(steps: &[Step<'_>]) -> String {
     let strips = !step.is_regex
         && step.by.as_deref() == Some("")
         && matches!(step.pattern, "#" | "." | "/" | "$" | "%");
-    if one && !step.global && !strips && step.by.is_some() {
+    let closes = before.last().is_some_and(|before| is_pair(before, step));
+    if one && !step.global && !strips && !closes && step.by.is_some() {
         out.push("first-only");
     }
     if step.is_regex
@@ -252,7 +293,6 @@ pub(super) fn of_chain(steps: &[Step<'_>]) -> String {
         out.push("multi-character");
     }
     let escapes_quote = step.global
-        && step.is_regex
         && matches!(bare.as_str(), "'" | "\"" | "`" | "$" | "\n" | "'\"" | "\"'" | "|")
         && step.by.as_deref().is_some_and(|by| by.starts_with('\\') && by != "\\n");
     let backslash = |other: &Step<'_>| {
@@ -282,11 +322,32 @@ pub(super) fn of_chain(steps: &[Step<'_>]) -> String {
             && before.iter().any(|step| {
                 step.by.as_deref().is_some_and(|by| by.starts_with('\\') && by.len() > 1)
             }))
-        || (step.pattern == "%" && step.by.as_deref() == Some("%25") && !before.is_empty());
+        || (step.pattern == "%" && step.by.as_deref() == Some("%25") && !before.is_empty())
+        || (step.pattern.starts_with('%')
+            && step.pattern.len() == 3
+            && before.iter().any(|step| step.pattern == "%25" && step.by.as_deref() == Some("%")));
     if double {
         out.push("double");
     }
+    if bare.chars().count() == 1
+        && step.by.as_deref() == Some(bare.as_str())
+        && matches!(bare.as_str(), "\"" | "'" | "\\" | "&" | "<" | ">" | "`" | "$" | "/")
+    {
+        out.push("identity");
+    }
     out.join(" ")
+}
+
+/// An opening bracket and its closing one, each taken off.
+pub(super) fn is_pair(first: &Step<'_>, second: &Step<'_>) -> bool {
+    let bare = |step: &Step<'_>| step.pattern.trim_start_matches(['\\', '^']).to_owned();
+    let empty = |step: &Step<'_>| step.by.as_deref() == Some("");
+    empty(first)
+        && empty(second)
+        && matches!(
+            (bare(first).as_str(), bare(second).trim_end_matches('$')),
+            ("[", "]") | ("(", ")") | ("{", "}") | ("<", ">") | ("\"", "\"") | ("'", "'")
+        )
 }
 
 #[cfg(test)]
@@ -308,7 +369,7 @@ mod tests {
             ("[A-Za-z_-]", false, ""),
             (r"<script.*?>.*?<\/script>", true, "tag"),
         ] {
-            assert_eq!(of_pattern(pattern, removes), expected, "{pattern}");
+            assert_eq!(of_pattern(pattern, "", removes), expected, "{pattern}");
         }
         assert!(lost_escape(r"^\d+$") && !lost_escape(r"^\\d+\n$"));
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use tree_sitter::Node;
 
-use super::{Lowering, call::push_weakness, function::is_function};
+use super::{Lowering, call::push_weakness, function::is_function, pattern::push_assign};
 use crate::{
     ir::{Arg, Case, Expr, ExprKind, Loop, Stmt, StmtKind},
     lower::{
@@ -260,7 +260,7 @@ impl<'a> Lowering<'a> {
                 let at = range(param);
                 let mut args = Vec::new();
                 if let Some(body) = node.child_by_field_name("body") {
-                    self.thrown(body, &mut args);
+                    self.thrown(body, false, &mut args);
                 }
                 self.bind(param, make::called("caught", args, at), &mut block);
             }
@@ -274,8 +274,32 @@ impl<'a> Lowering<'a> {
         StmtKind::Try { body, handlers, otherwise: Vec::new(), finally }
     }
 
-    /// Variables that are handed to calls in a block.
-    fn thrown(&mut self, block: Node<'_>, args: &mut Vec<Arg<'a>>) {
+    /// What a function that is called with an error knows of: `load(name, function (error) { .. })`,
+    /// `load(name).catch(function (e) { .. })`.
+    pub(super) fn failed(&mut self, node: Node<'_>, args: &mut [Arg<'a>]) {
+        let Some(callee) = node.child_by_field_name("function") else { return };
+        let Some(last) = args.last_mut() else { return };
+        let ExprKind::Closure { params, body } = &mut last.value.kind else { return };
+        let Some(first) = params.first() else { return };
+        let at = first.range;
+        let mut given = Vec::new();
+        if self.source.field(callee, "property") == "catch" {
+            let Some(object) = callee.child_by_field_name("object") else { return };
+            self.thrown(object, true, &mut given);
+        } else if matches!(first.name, "err" | "error") {
+            self.thrown(node, false, &mut given);
+        }
+        if given.is_empty() {
+            return;
+        }
+        let value = make::called("caught", given, at);
+        let mut bound = Vec::new();
+        push_assign(make::name(first.name, at), value, at, &mut bound);
+        body.splice(0..0, bound);
+    }
+
+    /// Variables that are handed to calls in a block, `deep`: also inside functions.
+    fn thrown(&mut self, block: Node<'_>, deep: bool, args: &mut Vec<Arg<'a>>) {
         let mut stack = vec![block];
         let mut budget = 2000;
         while let Some(node) = stack.pop() {
@@ -283,7 +307,7 @@ impl<'a> Lowering<'a> {
             if budget == 0 || args.len() >= 12 {
                 return;
             }
-            if is_function(node.kind()) {
+            if is_function(node.kind()) && !deep {
                 continue;
             }
             if node.kind() == "throw_statement"
@@ -296,7 +320,12 @@ impl<'a> Lowering<'a> {
                             && !text.starts_with("console.")
                             && !text.starts_with('$')
                             && !text.starts_with("log")
-                            && !text.contains("JSON.parse")
+                            && !["JSON.parse", "Object.", "_.", "localStorage."]
+                                .iter()
+                                .any(|known| text.starts_with(known))
+                            && ![".test", ".join", ".push", ".info", ".concat"]
+                                .iter()
+                                .any(|known| text.ends_with(known))
                     })
             {
                 for value in named(node) {
