@@ -118,7 +118,8 @@ pub(super) fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool
             if let ExprKind::Name(name) | ExprKind::Attribute { name, .. } = &callee.kind {
                 let name = name.to_lowercase();
                 let conceals = ["hash", "encrypt", "mask", "redact", "digest", "censor"];
-                if ["len", "bool", "type", "id", "isinstance"].contains(&name.as_str())
+                if ["len", "bool", "type", "id", "isinstance", "length", "isempty", "size"]
+                    .contains(&name.as_str())
                     || conceals.iter().any(|part| name.contains(part))
                 {
                     return false;

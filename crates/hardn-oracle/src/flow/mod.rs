@@ -522,7 +522,8 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
     }
 
     fn ends(&mut self, expr: &'p Expr<'p>) -> bool {
-        never_returns(expr)
+        // A logger's `fatal` of Java writes and returns.
+        never_returns(expr) && !(self.is_typed() && called_name(expr) != Some("exit"))
     }
 }
 
@@ -562,13 +563,18 @@ fn is_plain_type(name: &str) -> bool {
     )
 }
 
+/// The name of the function or method that is called.
+fn called_name<'p>(expr: &Expr<'p>) -> Option<&'p str> {
+    let ExprKind::Call { callee, .. } = &expr.peeled().kind else { return None };
+    match &callee.kind {
+        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => Some(name),
+        _ => None,
+    }
+}
+
 /// Calls that do not come back.
 pub(crate) fn never_returns(expr: &Expr<'_>) -> bool {
-    let ExprKind::Call { callee, .. } = &expr.peeled().kind else { return false };
-    let name = match &callee.kind {
-        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => *name,
-        _ => return false,
-    };
+    let Some(name) = called_name(expr) else { return false };
     matches!(
         name,
         "exit"
