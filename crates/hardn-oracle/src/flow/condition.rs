@@ -150,7 +150,7 @@ fn conceals(expr: &Expr<'_>) -> bool {
     }
     let name = name.to_lowercase();
     let parts = ["hash", "encrypt", "mask", "redact", "digest", "censor"];
-    ["len", "length", "size", "bool", "type", "id", "isinstance"].contains(&name.as_str())
+    ["len", "length", "size", "isempty", "bool", "type", "id", "isinstance"].contains(&name.as_str())
         || name.ends_with('?')
         || parts.iter().any(|part| name.contains(part))
 }

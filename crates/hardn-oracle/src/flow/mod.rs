@@ -574,6 +574,8 @@ impl<'p> Domain<'p> for Flow<'p, '_> {
     fn ends(&mut self, expr: &'p Expr<'p>) -> bool {
         match self.language {
             Language::Ruby => ruby::never_returns(expr),
+            // A logger's `fatal` of Java writes and returns.
+            Language::Java => called_name(expr) == Some("exit"),
             _ => never_returns(expr),
         }
     }
@@ -628,13 +630,18 @@ fn is_number_of_route(function: &Function<'_>, name: &str) -> bool {
     })
 }
 
+/// The name of the function or method that is called.
+fn called_name<'p>(expr: &Expr<'p>) -> Option<&'p str> {
+    let ExprKind::Call { callee, .. } = &expr.peeled().kind else { return None };
+    match &callee.kind {
+        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => Some(name),
+        _ => None,
+    }
+}
+
 /// Calls that do not come back.
 pub(crate) fn never_returns(expr: &Expr<'_>) -> bool {
-    let ExprKind::Call { callee, .. } = &expr.peeled().kind else { return false };
-    let name = match &callee.kind {
-        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => *name,
-        _ => return false,
-    };
+    let Some(name) = called_name(expr) else { return false };
     matches!(
         name,
         "exit"

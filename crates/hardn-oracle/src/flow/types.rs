@@ -13,9 +13,7 @@ use super::{
 };
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Function, Range, Stmt, StmtKind, Type},
-    rules::{
-        Body, CallModel, Hit, MemoryCheck, MethodModel, Operation, Pattern, ResultModel, Sink, glob,
-    },
+    rules::{Body, CallModel, Hit, MemoryCheck, MethodModel, Operation, ResultModel, Sink, glob},
 };
 
 /// Calls of one function whose constants are remembered.
@@ -375,18 +373,27 @@ impl<'p> Flow<'p, '_> {
         if model.decorated.is_empty() {
             return true;
         }
-        self.program.functions[self.frame.number].decorators.iter().any(|decorator| {
-            let ExprKind::Call { callee, args } = &decorator.kind else { return false };
-            let ExprKind::Name(name) = callee.kind else { return false };
+        let function = &self.program.functions[self.frame.number];
+        let known = |name: &str| model.decorated.iter().any(|known| glob(known, name));
+        let except = |name: &str| {
+            model.except_method.as_ref().is_some_and(|pattern| pattern.0.is_match(name))
+        };
+        // Some frameworks know their handlers by the types they are given or give back.
+        let mut fits = known(&function.returns.name)
+            || function.params.iter().any(|param| known(&param.ty.name));
+        for decorator in &function.decorators {
+            let ExprKind::Call { callee, args } = &decorator.kind else { continue };
+            let ExprKind::Name(name) = callee.kind else { continue };
+            if except(name) {
+                return false;
+            }
             let excepted = args.iter().filter(|arg| arg.name == Some("method")).any(|arg| {
                 let kinds = names_and_texts(&arg.value);
-                let matched = |pattern: &Pattern| {
-                    !kinds.is_empty() && kinds.iter().all(|kind| pattern.0.is_match(kind))
-                };
-                model.except_method.as_ref().is_some_and(matched)
+                !kinds.is_empty() && kinds.iter().all(|kind| except(kind))
             });
-            !excepted && model.decorated.iter().any(|known| glob(known, name))
-        })
+            fits |= !excepted && known(name);
+        }
+        fits
     }
 
     /// Methods that are wrong as they stand.
@@ -550,7 +557,7 @@ impl<'p> Flow<'p, '_> {
 
     /// A number made of a value: only rules about numbers still count its taint.
     pub(super) fn as_number(&self, mut value: Value<'p>) -> Value<'p> {
-        let numbers = if self.is_typed() || self.has_objects() { self.index.numbers } else { 0 };
+        let numbers = self.index.numbers;
         if numbers == 0 {
             return value.without_atoms();
         }
