@@ -160,7 +160,7 @@ impl Codeql {
         let path = in_repository.unwrap_or_else(|| PathBuf::from(&plain));
         let text = fs::read_to_string(&path).map_err(|error| {
             format!(
-                "the query `{}` cannot be read ({error}); name the query repository with --codeql-repository",
+                "the query `{}` cannot be read ({error}); a checkout of the query repository is looked up by `codeql.repository`",
                 path.display()
             )
         })?;
