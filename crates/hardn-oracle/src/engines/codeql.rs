@@ -239,7 +239,9 @@ impl Codeql {
         };
         for (uri, why) in run.failures {
             let numbers = uri.map_or_else(|| (0..ids.len()).collect(), |uri| numbers_of(&uri));
-            numbers.into_iter().for_each(|number| looked.fail(number, &why));
+            for number in numbers {
+                looked.fail(number, &why);
+            }
         }
         for result in run.results {
             for number in numbers_of(&result.at.uri) {

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// How long a tool may take to say its version; some start slowly.
-const ENGINE_TIME: Duration = Duration::from_secs(60);
+const ENGINE_TIME: Duration = Duration::from_mins(1);
 
 #[derive(Serialize)]
 struct Check {
