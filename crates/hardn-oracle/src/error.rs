@@ -77,6 +77,9 @@ pub enum OracleError {
     /// The report could not be written.
     #[error("cannot write the report: {0}")]
     Write(#[from] std::io::Error),
+    /// A file could not be written.
+    #[error(transparent)]
+    File(#[from] hardn_types::JsonlError),
     /// The report could not be put into JSON.
     #[error("cannot write the report as JSON: {0}")]
     Json(#[from] serde_json::Error),

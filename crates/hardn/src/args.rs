@@ -241,7 +241,7 @@ pub(crate) struct ScanArgs {
     /// Exit status 1 for suppressions that are expired, give no reason or suppress nothing
     #[arg(long)]
     pub(crate) strict_suppressions: bool,
-    /// Where results are kept between runs (default: hardn/scan in the user's cache folder)
+    /// Where results are kept between runs, at most 256 MiB (default: hardn/scan in the user's cache folder)
     #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
     pub(crate) cache: Option<PathBuf>,
     /// Analyse every file, and keep nothing

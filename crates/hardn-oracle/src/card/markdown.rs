@@ -6,7 +6,7 @@ use hardn_types::Cwe;
 
 use super::{
     Agreement, OracleCard, Score,
-    score::{PairScore, UNIT_LANGUAGES},
+    score::{FAMILY, PairScore, UNIT_LANGUAGES},
 };
 
 /// A cell with lower recall is called blind.
@@ -169,7 +169,27 @@ these tables names has not been measured.\n\n\
                 score.positives
             );
         }
+        let _ = write!(
+            text,
+            "\nClasses of the corpus that no rule is for:\n\n| language | classes |\n| --- | --- |\n"
+        );
+        for language in UNIT_LANGUAGES {
+            let rules = self.rules_of.get(language).unwrap_or(&none);
+            let missing: Vec<String> = FAMILY
+                .iter()
+                .filter(|(class, _)| !has_rule(rules, *class))
+                .map(|(class, _)| Cwe(*class).to_string())
+                .collect();
+            let missing = if missing.is_empty() { "–".to_owned() } else { missing.join(" ") };
+            let _ = writeln!(text, "| {language} | {missing} |");
+        }
     }
+}
+
+/// Whether a rule names a class or one that counts for it.
+fn has_rule(rules: &BTreeMap<Cwe, Vec<String>>, class: u16) -> bool {
+    let family = FAMILY.iter().filter(|(known, _)| *known == class);
+    family.flat_map(|(_, family)| *family).any(|cwe| rules.contains_key(&Cwe(*cwe)))
 }
 
 fn cells(agreement: &Agreement) -> Vec<(&str, &str, &Score)> {

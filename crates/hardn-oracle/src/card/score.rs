@@ -4,7 +4,7 @@
 //! - *Units* are functions: positive where an alert is expected in them, found where a finding overlaps them. Alerts and
 //!   findings outside all functions make one more unit of their file.
 //! - *Lines*: an expected line is found where a finding lies within one line of it, the first 40 of a file; findings
-//!   near no expected line are false positives, each place once.
+//!   near no expected line are false positives, each first line once.
 //! - *Pairs*: one side before a fix and one after it; told apart where only the first is flagged.
 //! - *Cells* are the files of a language with the same classes; macro F1 is the mean over those with 3 positives or more.
 
@@ -20,7 +20,7 @@ use super::{
 
 /// CWEs that count for a class.
 #[rustfmt::skip]
-const FAMILY: &[(u16, &[u16])] = &[
+pub(super) const FAMILY: &[(u16, &[u16])] = &[
     (20, &[20, 1173]), (22, &[22, 23, 35, 36, 73, 99]), (78, &[77, 78, 88]), (79, &[79, 80, 83, 116]),
     (89, &[89, 564, 943]), (94, &[94, 95, 96, 97]), (116, &[20, 80, 116, 184]), (117, &[93, 117]),
     (119, &[118, 119, 120, 121, 122, 124, 125, 126, 127, 129, 131, 787, 788, 805, 806]),
@@ -94,6 +94,12 @@ pub(super) fn group(language: &str) -> &str {
 /// First and last lines of findings.
 type Spans = Vec<(u32, u32)>;
 
+/// Both sides of pairs, by source and pair.
+type Pairs<'a> = BTreeMap<(&'a str, String), Sides<'a>>;
+
+/// By label.
+type Sides<'a> = BTreeMap<&'a str, (&'a Record, &'a Analysis)>;
+
 #[derive(Default)]
 struct Counts<'a> {
     units: BTreeMap<&'a str, Tally>,
@@ -101,7 +107,7 @@ struct Counts<'a> {
     cells: BTreeMap<(&'a str, &'a [u16]), Tally>,
     files: BTreeMap<&'a str, Tally>,
     functions: BTreeMap<&'a str, Tally>,
-    pairs: BTreeMap<(&'a str, String), BTreeMap<&'a str, (&'a Record, &'a Analysis)>>,
+    pairs: Pairs<'a>,
     not_analysed: BTreeMap<&'a str, (usize, usize)>,
 }
 
@@ -190,9 +196,9 @@ impl<'a> Counts<'a> {
         for line in expected.iter().take(LINE_CAP) {
             lines.add(true, spans.iter().any(|span| near(span, *line)));
         }
-        let places: BTreeSet<(u32, u32)> = spans.into_iter().collect();
-        let wrong = places.iter().filter(|span| !expected.iter().any(|line| near(span, *line)));
-        lines.fp += wrong.count() as u32;
+        let far = |span: &&(u32, u32)| !expected.iter().any(|line| near(span, *line));
+        let wrong: BTreeSet<u32> = spans.iter().filter(far).map(|span| span.0).collect();
+        lines.fp += wrong.len() as u32;
     }
 
     fn result(self) -> Agreement {
@@ -240,9 +246,10 @@ fn mean(values: &[f64]) -> Option<f64> {
     (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
 }
 
-type Pairs<'a> = BTreeMap<(&'a str, String), BTreeMap<&'a str, (&'a Record, &'a Analysis)>>;
+/// By source, language and class.
+type PairTable = BTreeMap<String, BTreeMap<String, BTreeMap<String, PairScore>>>;
 
-fn pairs(pairs: &Pairs<'_>) -> BTreeMap<String, BTreeMap<String, BTreeMap<String, PairScore>>> {
+fn pairs(pairs: &Pairs<'_>) -> PairTable {
     let mut rows: BTreeMap<(String, String, String), [u32; 4]> = BTreeMap::new();
     for ((source, _), sides) in pairs {
         let (Some((before, found)), Some((after, left))) = (sides.get("vul"), sides.get("sec"))
@@ -264,8 +271,7 @@ fn pairs(pairs: &Pairs<'_>) -> BTreeMap<String, BTreeMap<String, BTreeMap<String
             }
         }
     }
-    let mut table: BTreeMap<String, BTreeMap<String, BTreeMap<String, PairScore>>> =
-        BTreeMap::new();
+    let mut table = PairTable::new();
     for ((source, language, class), [n, before, after, apart]) in rows {
         let rate = |count: u32| f64::from(count) / f64::from(n);
         let score = PairScore {

@@ -143,7 +143,7 @@ mod tests {
             assert!(list.rows.iter().all(|row| !row.name.is_empty()), "{}", list.name);
         }
         let row = |class: u16| {
-            coverage.lists[0].rows.iter().find(|row| row.classes == [Cwe(class)]).unwrap()
+            coverage.lists[1].rows.iter().find(|row| row.classes == [Cwe(class)]).unwrap()
         };
         assert_eq!(row(89).languages[&Language::Python].named, [Cwe(89)]);
         assert_eq!(row(862).uncovered, [Cwe(862)]);

@@ -311,7 +311,11 @@ fn convert(extensible: &str, row: &Row, folder: Language) -> Said<Vec<Model>> {
         if extensible == "typeModel" {
             return result_model(&cells, folder);
         }
-        let (callee, access) = walk(&cells[0], &cells[1], folder)?;
+        let (mut callee, mut access) = walk(&cells[0], &cells[1], folder)?;
+        if callee.called && access.is_empty() {
+            // A path that ends in `ReturnValue` is the result of a call.
+            (callee.called, access) = (false, "ReturnValue".to_owned());
+        }
         let mut rest = cells[2..].to_vec();
         if extensible != "summaryModel" {
             rest.insert(0, access);
@@ -420,7 +424,6 @@ fn sources(callee: &Callee, output: &str, kind: &str, folder: Language) -> Said<
         other => return Err(format!("sources of the kind `{other}`")),
     };
     let mut value = match place(output)?.0 {
-        Place::Nothing if callee.called => json!({"call": callee.paths}),
         Place::Nothing => json!({"value": callee.paths}),
         Place::Result if !callee.called => json!({"call": callee.paths}),
         Place::Arguments(arguments) if !callee.called => {
@@ -612,7 +615,9 @@ fn walk(root: &str, path: &str, folder: Language) -> Said<(Callee, String)> {
         match name.as_str() {
             "Member" | "Method" => {
                 if called {
-                    paths.iter_mut().for_each(|path| path.push_str("()"));
+                    for path in &mut paths {
+                        path.push_str("()");
+                    }
                     called = false;
                 }
                 paths = paths
@@ -780,6 +785,18 @@ mod tests {
             "sinkModel",
             r#"["acme", "Member[on].Argument[1].Parameter[0]", "sql-injection"]"#,
             "functions that are handed over",
+        );
+        check(
+            py,
+            "barrierModel",
+            r#"["acme", "Member[quote].ReturnValue", "sql-injection"]"#,
+            r#"sanitizers {"call":["acme.quote"]}"#,
+        );
+        check(
+            py,
+            "barrierGuardModel",
+            r#"["acme", "Member[is_name].Argument[0]", "true", "sql-injection"]"#,
+            r#"guards {"call":["acme.is_name"],"argument":"0","holds":true}"#,
         );
         check(
             js,

@@ -13,7 +13,7 @@ pub(super) const UNFINISHED: &str = "UNFINISHED";
 /// Writes `<root>/<language>/cwe-NNN-<slug>.yml` and gives its path and id.
 ///
 /// # Errors
-/// [`OracleError::Rule`] for a slug that is none or a file that exists, [`OracleError::Write`] where it cannot be written.
+/// [`OracleError::Rule`] for a slug that is none or a file that exists, [`OracleError::File`] where it cannot be written.
 pub fn new_rule(
     root: &Path,
     language: Language,
@@ -38,8 +38,7 @@ pub fn new_rule(
     if path.exists() {
         return Err(fail("it exists already; give the rule another slug"));
     }
-    write_atomic(&path, text(language, cwe, flow).as_bytes())
-        .map_err(|error| OracleError::Write(std::io::Error::other(error)))?;
+    write_atomic(&path, text(language, cwe, flow).as_bytes())?;
     // What was written must be a rule.
     RuleSet::check(&id, &text(language, cwe, flow))?;
     Ok((path, id))

@@ -80,12 +80,11 @@ impl Baseline {
     /// Writes it; a failure leaves the old file.
     ///
     /// # Errors
-    /// [`OracleError::Write`] where it cannot be written.
+    /// [`OracleError::File`] where it cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
         let mut text = serde_json::to_string_pretty(self)?;
         text.push('\n');
-        write_atomic(path, text.as_bytes())
-            .map_err(|error| OracleError::Write(std::io::Error::other(error)))
+        Ok(write_atomic(path, text.as_bytes())?)
     }
 
     /// Number of findings in it.

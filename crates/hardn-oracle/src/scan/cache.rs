@@ -58,7 +58,7 @@ impl ScanCache {
         let key = hash.finalize();
         let shard = key[0];
         let folder = self.folder.join(format!("{shard:02x}"));
-        let path = folder.join(format!("{:x}.json", key)[2..].to_owned());
+        let path = folder.join(&format!("{key:x}.json")[2..]);
         let read = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         if let Some(analysis) = read {
             self.hits.fetch_add(1, Ordering::Relaxed);

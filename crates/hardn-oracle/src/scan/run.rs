@@ -181,7 +181,6 @@ fn scan_entry(
         }
         Entry::File(path) => {
             let bytes = File::open(path).and_then(|file| {
-                // What is no regular file, such as a pipe, might never end or never begin.
                 let size = file.metadata()?.len();
                 if size > options.max_bytes {
                     return Ok(None);

@@ -6,6 +6,9 @@ use hardn_types::Cwe;
 
 use super::FileResult;
 
+/// Classes that the summary names.
+const SHOWN: usize = 8;
+
 /// What a scan came to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ScanSummary {
@@ -62,8 +65,12 @@ impl fmt::Display for ScanSummary {
             write!(f, " in {}", self.files_with_findings)?;
             let mut classes: Vec<_> = self.by_class.iter().collect();
             classes.sort_by_key(|(class, n)| (std::cmp::Reverse(**n), **class));
-            let classes: Vec<String> =
-                classes.iter().map(|(class, n)| format!("{class}: {n}")).collect();
+            let more = classes.len().saturating_sub(SHOWN);
+            let mut classes: Vec<String> =
+                classes.iter().take(SHOWN).map(|(class, n)| format!("{class}: {n}")).collect();
+            if more > 0 {
+                classes.push(format!("{more} more"));
+            }
             write!(f, " of {} file{} ({})", self.files, s(self.files), classes.join(", "))?;
         } else {
             write!(f, " in {} file{}", self.files, s(self.files))?;

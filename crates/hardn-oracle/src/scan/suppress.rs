@@ -138,7 +138,7 @@ fn suppress(result: &mut FileResult, today: &str) {
                 .map(|finding| Suppressed { finding, reason: directive.reason.clone() }),
         );
     }
-    result.suppressed.sort_by(|a, b| a.finding.span.cmp(&b.finding.span));
+    result.suppressed.sort_by_key(|gone| gone.finding.span);
 }
 
 impl Directive {

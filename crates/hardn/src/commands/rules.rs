@@ -185,7 +185,7 @@ fn coverage_table(coverage: &Coverage, markdown: bool) -> String {
     for list in &coverage.lists {
         let head = if markdown { "## " } else { "" };
         let _ = write!(text, "\n{head}{}\n{}\n\n", list.name, list.source);
-        let mut rows = vec![vec!["".to_owned(), "".to_owned()]];
+        let mut rows = vec![vec![String::new(), String::new()]];
         rows[0].extend(coverage.languages.iter().map(ToString::to_string));
         for row in &list.rows {
             let single = row.classes.len() == 1;

@@ -44,7 +44,7 @@ pub(crate) fn run(args: ScanArgs, quiet: bool) -> Outcome {
     }
     filter.apply(&mut results);
     if let Some(path) = &args.write_baseline {
-        Baseline::of(&results).write(path).context(format!("cannot write {}", path.display()))?;
+        Baseline::of(&results).write(path)?;
     }
     let stale = baseline.map_or(0, |baseline| baseline.apply(&mut results, &filter));
     let summary = ScanSummary {
