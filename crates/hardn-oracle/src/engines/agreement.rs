@@ -105,7 +105,7 @@ mod tests {
 
     use super::*;
 
-    fn said(classes: &[u16], covers: &[u16]) -> Option<Analysis> {
+    fn said(classes: &[u16], covers: &[u16]) -> Analysis {
         let findings = classes
             .iter()
             .map(|cwe| Finding {
@@ -118,20 +118,17 @@ mod tests {
             })
             .collect();
         let covers = covers.iter().map(|cwe| Cwe(*cwe)).collect();
-        Some(Analysis { language: None, findings, covers, not_analysed: None })
+        Analysis { language: None, findings, covers, not_analysed: None }
     }
 
     #[test]
     fn units_are_counted_where_both_looked() {
-        let failed = Some(Analysis::not_analysed(None, "broken"));
-        let a = vec![
-            said(&[787], &[]),
-            said(&[89], &[]),
-            said(&[], &[]),
-            said(&[787], &[]),
-            said(&[], &[]),
-        ];
-        let b = vec![said(&[125], &[119]), said(&[], &[119]), said(&[], &[119]), failed, None];
+        let failed = Analysis::not_analysed(None, "broken");
+        let a = [said(&[787], &[]), said(&[89], &[]), said(&[], &[]), said(&[787], &[])];
+        let b = [said(&[125], &[119]), said(&[], &[119]), said(&[], &[119]), failed];
+        // The second engine does not read the fifth file.
+        let a: Vec<_> = a.into_iter().chain([said(&[], &[])]).map(Some).collect();
+        let b: Vec<_> = b.into_iter().map(Some).chain([None]).collect();
         let pairs = engine_agreement(&[a, b]);
         assert_eq!(pairs.len(), 1);
         assert_eq!(pairs[0].n_files, 3);

@@ -36,8 +36,10 @@ struct FileError {
 struct Issue {
     filename: String,
     test_id: String,
-    issue_text: String,
-    issue_cwe: Option<IssueCwe>,
+    #[serde(rename = "issue_text")]
+    text: String,
+    #[serde(rename = "issue_cwe")]
+    cwe: Option<IssueCwe>,
     line_number: u32,
     col_offset: Option<u32>,
     end_col_offset: Option<u32>,
@@ -90,7 +92,7 @@ impl Adapter for Bandit {
                     end_line: None,
                     end_column: issue.end_col_offset.filter(|_| one_line).map(|end| end + 1),
                 };
-                let cwe = issue.issue_cwe.as_ref().and_then(|cwe| cwe.id).filter(|id| *id > 0);
+                let cwe = issue.cwe.as_ref().and_then(|cwe| cwe.id).filter(|id| *id > 0);
                 looked.add(
                     number,
                     Finding {
@@ -98,7 +100,7 @@ impl Adapter for Bandit {
                         rule: issue.test_id.clone(),
                         cwe: cwe.map(Cwe).into_iter().collect(),
                         span: lines.span(place, Columns::Bytes),
-                        message: issue.issue_text.clone(),
+                        message: issue.text.clone(),
                         trace: Vec::new(),
                     },
                 );

@@ -160,7 +160,7 @@ impl Codeql {
         let path = in_repository.unwrap_or_else(|| PathBuf::from(&plain));
         let text = fs::read_to_string(&path).map_err(|error| {
             format!(
-                "the query `{}` cannot be read ({error}); name the query repository with --codeql-repository",
+                "the query `{}` cannot be read ({error}); a checkout of the query repository is looked up by `codeql.repository`",
                 path.display()
             )
         })?;
@@ -239,7 +239,9 @@ impl Codeql {
         };
         for (uri, why) in run.failures {
             let numbers = uri.map_or_else(|| (0..ids.len()).collect(), |uri| numbers_of(&uri));
-            numbers.into_iter().for_each(|number| looked.fail(number, &why));
+            for number in numbers {
+                looked.fail(number, &why);
+            }
         }
         for result in run.results {
             for number in numbers_of(&result.at.uri) {

@@ -54,7 +54,7 @@ impl Adapter for Cppcheck {
                 .arg(format!(
                     "--template={MARK}{{file}}\t{{line}}\t{{column}}\t{{id}}\t{{cwe}}\t{{message}}"
                 ))
-                .args(["--template-location=", "--"])
+                .arg("--template-location=")
                 .args(&batch.files);
         })?;
         let output = output.expect(&[0])?;

@@ -35,7 +35,8 @@ struct FileReport {
 #[serde(rename_all = "camelCase")]
 struct Message {
     rule_id: Option<String>,
-    message: String,
+    #[serde(rename = "message")]
+    text: String,
     line: Option<u32>,
     column: Option<u32>,
     end_line: Option<u32>,
@@ -58,13 +59,12 @@ impl Adapter for Eslint {
 
     fn run(&self, runner: &Runner, _: &str, batch: &Batch) -> Result<Looked, ToolError> {
         let table = table::eslint();
-        let config = match &self.config {
-            Some(path) => path.canonicalize()?,
-            None => {
-                let path = batch.folder().join("eslint.config.mjs");
-                std::fs::write(&path, CONFIG)?;
-                path
-            }
+        let config = if let Some(path) = &self.config {
+            path.canonicalize()?
+        } else {
+            let path = batch.folder().join("eslint.config.mjs");
+            std::fs::write(&path, CONFIG)?;
+            path
         };
         let names: Vec<&str> = table.names().collect();
         let enabled = batch.folder().join("enabled");
@@ -93,7 +93,7 @@ impl Adapter for Eslint {
                 for message in &report.messages {
                     // Messages of no rule: a parse error, an ignored file, a rule that crashed.
                     let Some(rule) = &message.rule_id else {
-                        looked.fail(number, &message.message);
+                        looked.fail(number, &message.text);
                         continue;
                     };
                     let classes = table.classes(rule);
@@ -113,7 +113,7 @@ impl Adapter for Eslint {
                             rule: rule.clone(),
                             cwe: classes.to_vec(),
                             span: lines.span(place, Columns::Utf16),
-                            message: message.message.clone(),
+                            message: message.text.clone(),
                             trace: Vec::new(),
                         },
                     );

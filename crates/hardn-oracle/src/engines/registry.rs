@@ -77,7 +77,7 @@ impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             programs: BTreeMap::new(),
-            timeout: Duration::from_secs(1800),
+            timeout: Duration::from_mins(30),
             stop: Arc::default(),
             semgrep_configs: Vec::new(),
             eslint_config: None,

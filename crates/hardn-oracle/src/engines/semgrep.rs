@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{
     batch::Batch,
-    external::{Adapter, Looked},
+    external::{Adapter, Looked, version_in},
     place::{Columns, Lines, Place},
     process::{Runner, ToolError},
     sarif::class_in,
@@ -21,6 +21,10 @@ pub(crate) struct Semgrep {
 }
 
 const ID: &str = "semgrep";
+
+/// Without a network it waits minutes for an answer about newer versions.
+const OFFLINE: [(&str, &str); 2] =
+    [("SEMGREP_ENABLE_VERSION_CHECK", "0"), ("SEMGREP_SEND_METRICS", "off")];
 
 #[derive(Deserialize)]
 struct Report {
@@ -66,6 +70,15 @@ impl Adapter for Semgrep {
         Some(language.name())
     }
 
+    fn version(&self, runner: &Runner) -> Result<String, ToolError> {
+        let folder = tempfile::tempdir()?;
+        let output = runner.run(folder.path(), |command| {
+            command.arg("--version").envs(OFFLINE);
+        })?;
+        let output = output.expect(&[0])?;
+        version_in(&output.stdout).ok_or_else(|| output.wrong("`--version` prints no version"))
+    }
+
     fn run(&self, runner: &Runner, group: &str, batch: &Batch) -> Result<Looked, ToolError> {
         if self.configs.is_empty() {
             let what = "no rules were given; name a file or folder with --semgrep-config";
@@ -74,6 +87,7 @@ impl Adapter for Semgrep {
         let output = runner.run(batch.folder(), |command| {
             command.args(["scan", "--json", "--quiet", "--metrics", "off"]);
             command.args(["--disable-version-check", "--no-git-ignore"]);
+            command.envs(OFFLINE);
             for config in &self.configs {
                 // The tool runs in a folder of its own.
                 let path = PathBuf::from(config).canonicalize();

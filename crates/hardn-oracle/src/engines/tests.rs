@@ -33,7 +33,7 @@ impl StandIn {
         fs::write(&path, script).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         let mut settings =
-            EngineSettings { timeout: Duration::from_secs(60), ..EngineSettings::default() };
+            EngineSettings { timeout: Duration::from_mins(1), ..EngineSettings::default() };
         settings.programs.insert(id.to_owned(), path);
         Self { folder, settings, id }
     }
@@ -490,7 +490,7 @@ fn a_saved_log_is_an_engine() {
     fs::write(at("log.sarif"), log.to_string()).unwrap();
     let engine = SarifFile::open(&at("log.sarif")).unwrap();
     assert_eq!(engine.name(), "Scanner 7.1");
-    let paths = ["src/a.py", "src/b.py", "src/sub/a.py"].map(|name| at(name));
+    let paths = ["src/a.py", "src/b.py", "src/sub/a.py"].map(at);
     let mut pieces: Vec<Piece> =
         paths.iter().map(|path| Piece { path: Some(path), ..python("  x\n") }).collect();
     pieces.push(python("x\n"));

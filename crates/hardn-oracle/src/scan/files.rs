@@ -147,6 +147,8 @@ impl Exclude {
         if !globs.is_empty() {
             let folders = paths.iter().filter(|path| path.is_dir()).map(|path| here.join(path));
             for root in std::iter::once(here.clone()).chain(folders) {
+                // Roots and paths must be spelt alike: no `.` inside.
+                let root: PathBuf = root.components().collect();
                 let mut builder = GitignoreBuilder::new(&root);
                 for glob in globs {
                     builder.add_line(None, glob).map_err(|error| OracleError::Glob {

@@ -1,7 +1,8 @@
 //! `hardn doctor`: what this machine offers, what is missing, and how to get it.
 
-use std::{fmt::Write as _, process::Command};
+use std::{fmt::Write as _, process::Command, time::Duration};
 
+use hardn_oracle::{ENGINES, EngineSettings, EngineTool, external};
 use hardn_sandbox::{CFlags, Sandbox};
 use serde::Serialize;
 
@@ -11,36 +12,46 @@ use crate::{
     output,
 };
 
+/// How long a tool may take to say its version; some start slowly.
+const ENGINE_TIME: Duration = Duration::from_mins(1);
+
 #[derive(Serialize)]
 struct Check {
     name: &'static str,
     ok: bool,
+    /// Nothing of ours stops without it.
+    optional: bool,
     needed_for: &'static str,
     found: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    help: Option<&'static str>,
+    help: Option<String>,
 }
 
 pub(crate) fn run(json: bool) -> Outcome {
     let checks = checks();
+    let complete = checks.iter().all(|check| check.ok || check.optional);
     if json {
         output::put_json(&serde_json::json!({
             "hardn": env!("CARGO_PKG_VERSION"),
-            "ok": checks.iter().all(|check| check.ok),
+            "ok": complete,
             "checks": checks,
         }))?;
     } else {
         let mut text = format!("hardn {}\n", env!("CARGO_PKG_VERSION"));
         for check in &checks {
-            let mark = if check.ok { "ok  " } else { "MISS" };
+            let mark = match (check.ok, check.optional) {
+                (true, _) => "ok  ",
+                (false, true) => "--  ",
+                (false, false) => "MISS",
+            };
             let _ = writeln!(text, "{mark}  {:<18} {}", check.name, check.found);
-            if let Some(help) = check.help.filter(|_| !check.ok) {
+            if let Some(help) = check.help.as_ref().filter(|_| !check.ok) {
                 let _ = writeln!(text, "        needed for {}; {help}", check.needed_for);
             }
         }
         output::put(&text)?;
     }
-    if checks.iter().all(|check| check.ok) { Ok(()) } else { Err(Failure::silent(FOUND)) }
+    if complete { Ok(()) } else { Err(Failure::silent(FOUND)) }
 }
 
 fn checks() -> Vec<Check> {
@@ -50,9 +61,10 @@ fn checks() -> Vec<Check> {
         Check {
             name,
             ok: found.is_some(),
+            optional: false,
             needed_for,
             found: found.unwrap_or_else(|| "not found".to_owned()),
-            help: Some(tools),
+            help: Some(tools.to_owned()),
         }
     };
     let mut checks = vec![
@@ -68,19 +80,42 @@ fn checks() -> Vec<Check> {
     checks.push(Check {
         name: "cache folder",
         ok: writable,
+        optional: false,
         needed_for: "unpacking the shipped models",
         found: if writable { "can be written".to_owned() } else { "cannot be written".to_owned() },
-        help: Some("set XDG_CACHE_HOME to a folder that can be written"),
+        help: Some("set XDG_CACHE_HOME to a folder that can be written".to_owned()),
     });
     let models = crate::assets::shipped();
     checks.push(Check {
         name: "shipped models",
         ok: !models.is_empty(),
+        optional: false,
         needed_for: "hardn demo",
         found: models.join(", "),
         help: None,
     });
+    checks.extend(ENGINES.iter().map(engine));
     checks
+}
+
+/// Another analyser that `hardn scan --oracle` can ask.
+fn engine(tool: &EngineTool) -> Check {
+    let settings = EngineSettings { timeout: ENGINE_TIME, ..EngineSettings::default() };
+    let found = external(tool.id, &settings).map_err(|error| error.to_string());
+    let version =
+        found.and_then(|engine| engine.version().map(str::to_owned).map_err(str::to_owned));
+    Check {
+        name: tool.id,
+        ok: version.is_ok(),
+        optional: true,
+        needed_for: "hardn scan --oracle",
+        found: match &version {
+            Ok(version) => version.clone(),
+            Err(why) if why.starts_with("not found") => "not found".to_owned(),
+            Err(why) => why.clone(),
+        },
+        help: Some(tool.install.to_owned()),
+    }
 }
 
 /// The first line of `PROGRAM --version`.
@@ -103,7 +138,8 @@ fn sanitizers(help: &'static str) -> Check {
         Ok(run) => (false, run.outcome().stderr.lines().next().unwrap_or("do not run").to_owned()),
         Err(error) => (false, error.to_string()),
     };
-    Check { name: "sanitizers", ok, needed_for: "attack tests in C", found, help: Some(help) }
+    let help = Some(help.to_owned());
+    Check { name: "sanitizers", ok, optional: false, needed_for: "attack tests in C", found, help }
 }
 
 fn sandbox() -> Check {
@@ -114,9 +150,10 @@ fn sandbox() -> Check {
     Check {
         name: "sandbox",
         ok,
+        optional: false,
         needed_for: "running tests",
         found,
-        help: Some("a Linux kernel with Landlock (5.13 or newer) and seccomp is needed"),
+        help: Some("a Linux kernel with Landlock (5.13 or newer) and seccomp is needed".to_owned()),
     }
 }
 
@@ -143,9 +180,10 @@ fn processor() -> Check {
     Check {
         name: "processor",
         ok,
+        optional: false,
         needed_for: "the default build",
         found: format!("{threads} threads, {features}"),
-        help: Some("remove target-cpu from .cargo/config.toml and build again"),
+        help: Some("remove target-cpu from .cargo/config.toml and build again".to_owned()),
     }
 }
 

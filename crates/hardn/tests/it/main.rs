@@ -1,5 +1,6 @@
 //! The command as a user runs it.
 
+mod engines;
 mod rules;
 mod scan;
 
