@@ -2,8 +2,14 @@
 
 use tree_sitter::Node;
 
-use super::MAX_DEPTH;
-use crate::ir::{Expr, ExprKind, Function, Program, Range, Stmt};
+use super::{MAX_DEPTH, make};
+use crate::ir::{BinaryOp, Expr, ExprKind, Function, Program, Range, Stmt};
+
+/// Branches and operands that stand side by side and become nested; what comes after these is not told apart.
+pub(super) const MAX_CHAIN: usize = 50;
+
+/// Nodes of an expression that may be lowered twice.
+pub(super) const MAX_COPIED: usize = 64;
 
 /// The text that is lowered.
 pub(super) struct Source<'a> {
@@ -46,9 +52,14 @@ pub(super) trait FrontEnd<'a, 't>:
 
     /// One level further down; `None` where there are too many.
     fn deeper<T>(&mut self, inner: impl FnOnce(&mut Self) -> T) -> Option<T> {
-        *self.depth() += 1;
+        self.deeper_by(1, inner)
+    }
+
+    fn deeper_by<T>(&mut self, levels: usize, inner: impl FnOnce(&mut Self) -> T) -> Option<T> {
+        let levels = levels as u32;
+        *self.depth() += levels;
         let result = if *self.depth() <= MAX_DEPTH { Some(inner(self)) } else { None };
-        *self.depth() -= 1;
+        *self.depth() -= levels;
         result
     }
 
@@ -92,6 +103,61 @@ pub(super) trait FrontEnd<'a, 't>:
     fn expr(&mut self, node: Node<'t>) -> Expr<'a> {
         self.deeper(|lowering| lowering.lower_expr(node))
             .unwrap_or_else(|| unknown(node, Vec::new()))
+    }
+
+    /// An expression that is lowered a second time. Copies may hold what is copied again, so large ones are unknown.
+    fn copy(&mut self, node: Node<'t>) -> Expr<'a> {
+        if node.descendant_count() > MAX_COPIED {
+            unknown(node, Vec::new())
+        } else {
+            self.expr(node)
+        }
+    }
+
+    fn field_copy(&mut self, node: Node<'t>, field: &str) -> Expr<'a> {
+        match node.child_by_field_name(field) {
+            Some(child) => self.copy(child),
+            None => unknown(node, Vec::new()),
+        }
+    }
+
+    /// A chain of tests that the language writes side by side, each with the statements it stands for.
+    fn branches(
+        &mut self,
+        clauses: Vec<Node<'t>>,
+        mut branch: impl FnMut(&mut Self, Node<'t>) -> (Expr<'a>, Vec<Stmt<'a>>, Range),
+        otherwise: impl FnOnce(&mut Self) -> Vec<Stmt<'a>>,
+    ) -> Vec<Stmt<'a>> {
+        let levels = clauses.len().min(MAX_CHAIN);
+        let mut branches = Vec::new();
+        for (number, clause) in clauses.into_iter().enumerate() {
+            let level = number.min(MAX_CHAIN);
+            branches.extend(self.deeper_by(level, |lowering| branch(lowering, clause)));
+        }
+        let otherwise = self.deeper_by(levels, otherwise).unwrap_or_default();
+        make::branches(branches, otherwise)
+    }
+
+    /// Operands side by side, joined by one operator; of too many nothing is known.
+    fn joined(
+        &mut self,
+        op: BinaryOp,
+        count: usize,
+        at: Range,
+        mut operand: impl FnMut(&mut Self, usize) -> Expr<'a>,
+    ) -> Expr<'a> {
+        let nothing = || Expr::new(ExprKind::Unknown(Vec::new()), at);
+        if count > MAX_CHAIN {
+            let parts = (0..count).map(|number| operand(self, number)).collect();
+            return Expr::new(ExprKind::Unknown(parts), at);
+        }
+        self.deeper_by(count.saturating_sub(1), |lowering| {
+            (0..count)
+                .map(|number| operand(lowering, number))
+                .reduce(|left, right| make::binary(op, left, right, at))
+        })
+        .flatten()
+        .unwrap_or_else(nothing)
     }
 
     fn exprs(&mut self, node: Node<'t>) -> Vec<Expr<'a>> {

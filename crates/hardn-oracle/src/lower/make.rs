@@ -1,6 +1,7 @@
 //! Pieces of the common form that every front end makes.
 
-use crate::ir::{Arg, BinaryOp, Expr, ExprKind, Loop, Range, Stmt, StmtKind};
+use super::front_end::MAX_CHAIN;
+use crate::ir::{Arg, BinaryOp, Case, Expr, ExprKind, Loop, Range, Stmt, StmtKind};
 
 /// An argument by position.
 pub(super) fn arg(value: Expr<'_>) -> Arg<'_> {
@@ -63,6 +64,28 @@ pub(super) fn assigned<'a>(target: Expr<'a>, value: Expr<'a>, at: Range) -> Expr
 
 pub(super) fn statement(expr: Expr<'_>, range: Range) -> Stmt<'_> {
     Stmt { kind: StmtKind::Expr(expr), range }
+}
+
+/// `if`, `else if` and so on: each branch stands in the `otherwise` of the one before it. Where there are too many for
+/// that, any one of the rest is taken.
+pub(super) fn branches<'a>(
+    mut branches: Vec<(Expr<'a>, Vec<Stmt<'a>>, Range)>,
+    mut otherwise: Vec<Stmt<'a>>,
+) -> Vec<Stmt<'a>> {
+    let rest = branches.split_off(branches.len().min(MAX_CHAIN));
+    if let Some(&(_, _, range)) = rest.first() {
+        let value = Expr::new(ExprKind::Unknown(Vec::new()), range);
+        let case = |values, body| Case { values, body, falls_through: false };
+        let mut cases: Vec<Case<'a>> =
+            rest.into_iter().map(|(test, body, _)| case(vec![test], body)).collect();
+        cases.push(case(Vec::new(), otherwise));
+        otherwise = vec![Stmt { kind: StmtKind::Switch { value, cases }, range }];
+    }
+    for (test, then, range) in branches.into_iter().rev() {
+        let kind = StmtKind::If { test, then, otherwise };
+        otherwise = vec![Stmt { kind, range }];
+    }
+    otherwise
 }
 
 pub(super) fn looped(inner: Loop<'_>) -> StmtKind<'_> {

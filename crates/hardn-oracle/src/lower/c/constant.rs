@@ -3,9 +3,15 @@
 use super::Lowering;
 use crate::lower::literal;
 
+/// Longer texts are no simple constants, in bytes.
+const MAX_CONSTANT: usize = 200;
+
 impl Lowering<'_> {
     /// The value of simple constant text: a number, a known constant, or a product or sum of two of them.
     pub(super) fn constant_text(&self, text: &str) -> Option<i64> {
+        if text.len() > MAX_CONSTANT {
+            return None;
+        }
         let text =
             text.split("/*").next().unwrap_or(text).split("//").next().unwrap_or(text).trim();
         let inner = match text.strip_prefix('(').and_then(|rest| rest.strip_suffix(')')) {

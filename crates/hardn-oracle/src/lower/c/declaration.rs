@@ -155,7 +155,8 @@ impl<'a> Lowering<'a> {
             "struct_specifier" | "union_specifier" | "class_specifier" => {
                 let name = self.source.field(node, "name");
                 if let Some(body) = node.child_by_field_name("body") {
-                    let fields = self.fields(body, name);
+                    let fields =
+                        self.deeper(|lowering| lowering.fields(body, name)).unwrap_or_default();
                     let key = if name.is_empty() { self.source.text(node) } else { name };
                     if node.kind() != "union_specifier" {
                         let order = self.field_order(body);

@@ -48,7 +48,7 @@ impl<'a, 't> LowerExpr<'a, 't> for Lowering<'a> {
                 let mut parts = text.split("::").filter(|part| !part.is_empty());
                 let first = parts.next().unwrap_or("");
                 let mut expr = make::name(first, range(node));
-                for part in parts {
+                for part in parts.take(MAX_DEPTH as usize) {
                     let kind =
                         ExprKind::Attribute { base: Box::new(expr), name: part, arrow: false };
                     expr = Expr::new(kind, range(node));

@@ -6,7 +6,7 @@ use super::Lowering;
 use crate::{
     ir::{BinaryOp, Case, Expr, ExprKind, Loop, Stmt, StmtKind},
     lower::{
-        front_end::{FrontEnd, LowerStatement, first_named, named, range, unknown},
+        front_end::{FrontEnd, LowerStatement, MAX_COPIED, first_named, named, range, unknown},
         make,
         operator::binary_op,
     },
@@ -155,7 +155,11 @@ impl<'a> Lowering<'a> {
         {
             // `v, ok := m[k]`: the second says whether the key is there.
             let value = self.expr(lookup);
-            let found = self.condition(lookup);
+            let found = if lookup.descendant_count() > MAX_COPIED {
+                unknown(lookup, Vec::new())
+            } else {
+                self.condition(lookup)
+            };
             for (value, at) in [(found, 1), (value, 0)] {
                 let target = Box::new(targets.remove(at));
                 let kind = ExprKind::Assign { op, target, value: Box::new(value) };
@@ -216,37 +220,23 @@ impl<'a> Lowering<'a> {
             return StmtKind::Switch { value: self.expr(value), cases: self.cases(node) };
         }
         self.switches += 1;
-        let mut otherwise = Vec::new();
-        let mut branches = Vec::new();
-        for case in named(node) {
-            match case.kind() {
-                "default_case" => otherwise = self.case_body(case),
-                "expression_case" => {
-                    let tests: Vec<Expr<'a>> = match case.child_by_field_name("value") {
-                        Some(list) => {
-                            named(list).into_iter().map(|test| self.condition(test)).collect()
-                        }
-                        None => Vec::new(),
-                    };
-                    let test = tests
-                        .into_iter()
-                        .reduce(|left, right| {
-                            let (left, right) = (Box::new(left), Box::new(right));
-                            let kind = ExprKind::Binary { op: BinaryOp::Or, left, right };
-                            Expr::new(kind, range(case))
-                        })
-                        .unwrap_or_else(|| unknown(case, Vec::new()));
-                    branches.push((test, self.case_body(case), range(case)));
-                }
-                _ => {}
-            }
-        }
+        let (last, mut clauses): (Vec<_>, Vec<_>) =
+            named(node).into_iter().partition(|case| case.kind() == "default_case");
+        clauses.retain(|case| case.kind() == "expression_case");
+        let branches = self.branches(
+            clauses,
+            |lowering, case| {
+                let tests = case.child_by_field_name("value").map(named).unwrap_or_default();
+                let test =
+                    lowering.joined(BinaryOp::Or, tests.len(), range(case), |lowering, number| {
+                        lowering.condition(tests[number])
+                    });
+                (test, lowering.case_body(case), range(case))
+            },
+            |lowering| last.first().map_or_else(Vec::new, |last| lowering.case_body(*last)),
+        );
         self.switches -= 1;
-        for (test, then, range) in branches.into_iter().rev() {
-            let kind = StmtKind::If { test, then, otherwise: std::mem::take(&mut otherwise) };
-            otherwise = vec![Stmt { kind, range }];
-        }
-        StmtKind::Block(otherwise)
+        StmtKind::Block(branches)
     }
 
     fn cases(&mut self, node: Node<'_>) -> Vec<Case<'a>> {

@@ -103,9 +103,10 @@ impl<'a, 't> Lowering<'a, 't> {
             for child in named(list) {
                 if child.kind() == "element_value_pair" {
                     let name = Some(self.source.field(child, "key"));
-                    args.push(Arg { name, value: *self.boxed(child, "value") });
+                    let value = self.field_copy(child, "value");
+                    args.push(Arg { name, value });
                 } else {
-                    args.push(make::arg(self.expr(child)));
+                    args.push(make::arg(self.copy(child)));
                 }
             }
         }
@@ -156,13 +157,14 @@ impl<'a, 't> Lowering<'a, 't> {
         let outer_method = std::mem::replace(&mut self.in_method, false);
         let mut statements = Vec::new();
         // Fields of the classes around are fields here, too.
-        for at in 0..self.bodies.len().min(4) {
-            for field in named(self.bodies[at]) {
-                if matches!(field.kind(), "field_declaration" | "constant_declaration") {
-                    self.declaration(field, &mut statements);
-                }
+        // Classes inside their values are not asked for that again.
+        let around = std::mem::take(&mut self.bodies);
+        for field in around.iter().take(4).flat_map(|body| named(*body)) {
+            if matches!(field.kind(), "field_declaration" | "constant_declaration") {
+                self.declaration(field, &mut statements);
             }
         }
+        self.bodies = around;
         self.collect_fields(body);
         if let Some(params) = node.child_by_field_name("parameters") {
             let mut fields = Vec::new();

@@ -137,7 +137,7 @@ impl<'a> Lowering<'a> {
         let field = if node.kind() == "new_expression" { "constructor" } else { "function" };
         let mut parts = Vec::new();
         if let Some(target) = node.child_by_field_name(field) {
-            let index = self.field_expr(target, "index");
+            let index = self.field_copy(target, "index");
             let callee = Box::new(make::name("method_by_name", at));
             let args = vec![make::arg(index)];
             parts.push(Expr::new(ExprKind::Call { callee, args }, range(target)));

@@ -337,8 +337,7 @@ impl<'a> Lowering<'a> {
                             | "template_string"
                             | "object"
                     ) {
-                        let value = self.expr(value);
-                        args.push(make::arg(value));
+                        args.push(make::arg(self.copy(value)));
                     }
                 }
             }

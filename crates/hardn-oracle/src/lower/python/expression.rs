@@ -8,6 +8,7 @@ use super::Lowering;
 use crate::{
     ir::{Arg, BinaryOp, Expr, ExprKind},
     lower::{
+        MAX_DEPTH,
         front_end::{FrontEnd, LowerExpr, all_named, named, range, unknown},
         literal, make,
         operator::binary_op,
@@ -147,7 +148,7 @@ impl<'a> Lowering<'a> {
         let mut parts = named(node).into_iter();
         let Some(first) = parts.next() else { return unknown(node, Vec::new()) };
         let mut expr = self.expr(first);
-        for part in parts {
+        for part in parts.take(MAX_DEPTH as usize) {
             let kind = ExprKind::Attribute {
                 base: Box::new(expr),
                 name: self.source.text(part),
@@ -239,23 +240,17 @@ impl<'a> Lowering<'a> {
         let operators: Vec<&'a str> =
             all_named(node, "operators").into_iter().map(|op| self.source.text(op)).collect();
         // `not in` and `is not` come as one token in this grammar.
-        let mut whole: Option<Expr<'a>> = None;
-        for (pair, op) in operands.windows(2).zip(&operators) {
-            let (left, right) = (Box::new(self.expr(pair[0])), Box::new(self.expr(pair[1])));
-            let part = Expr::new(ExprKind::Binary { op: binary_op(op), left, right }, range(node));
-            whole = Some(match whole {
-                None => part,
-                Some(before) => Expr::new(
-                    ExprKind::Binary {
-                        op: BinaryOp::And,
-                        left: Box::new(before),
-                        right: Box::new(part),
-                    },
-                    range(node),
-                ),
-            });
-        }
-        whole.unwrap_or_else(|| unknown(node, Vec::new()))
+        let at = range(node);
+        let count = operators.len().min(operands.len().saturating_sub(1));
+        self.joined(BinaryOp::And, count, at, |lowering, number| {
+            // What stands between two operators is compared twice.
+            let left = match number {
+                0 => lowering.expr(operands[0]),
+                _ => lowering.copy(operands[number]),
+            };
+            let right = lowering.expr(operands[number + 1]);
+            make::binary(binary_op(operators[number]), left, right, at)
+        })
     }
 
     fn comprehension(&mut self, node: Node<'_>) -> ExprKind<'a> {

@@ -59,7 +59,10 @@ impl<'a, 't> LowerStatement<'a, 't> for Lowering<'a> {
                 None => return,
             },
             "delete_statement" => StmtKind::Delete(self.exprs(node)),
-            "if_statement" => self.if_statement(node),
+            "if_statement" => {
+                out.extend(self.if_statement(node));
+                return;
+            }
             "for_statement" => {
                 let (Some(left), Some(right)) =
                     (node.child_by_field_name("left"), node.child_by_field_name("right"))
@@ -110,26 +113,21 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn if_statement(&mut self, node: Node<'_>) -> StmtKind<'a> {
-        let clauses = all_named(node, "alternative");
-        let mut otherwise = Vec::new();
-        for clause in clauses.into_iter().rev() {
-            if clause.kind() == "else_clause" {
-                otherwise = self.field_block(clause, "body");
-            } else {
-                let kind = self.branch(clause, std::mem::take(&mut otherwise));
-                otherwise = vec![Stmt { kind, range: range(clause) }];
-            }
-        }
-        self.branch(node, otherwise)
-    }
-
-    fn branch(&mut self, node: Node<'_>, otherwise: Vec<Stmt<'a>>) -> StmtKind<'a> {
-        let test = match node.child_by_field_name("condition") {
-            Some(test) => self.expr(test),
-            None => unknown(node, Vec::new()),
-        };
-        StmtKind::If { test, then: self.field_block(node, "consequence"), otherwise }
+    fn if_statement(&mut self, node: Node<'_>) -> Vec<Stmt<'a>> {
+        let (last, mut clauses): (Vec<_>, Vec<_>) = all_named(node, "alternative")
+            .into_iter()
+            .partition(|clause| clause.kind() == "else_clause");
+        clauses.insert(0, node);
+        self.branches(
+            clauses,
+            |lowering, clause| {
+                let test = lowering.field_expr(clause, "condition");
+                (test, lowering.field_block(clause, "consequence"), range(clause))
+            },
+            |lowering| {
+                last.first().map_or_else(Vec::new, |last| lowering.field_block(*last, "body"))
+            },
+        )
     }
 
     fn try_statement(&mut self, node: Node<'_>) -> StmtKind<'a> {

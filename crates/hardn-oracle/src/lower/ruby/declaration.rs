@@ -72,7 +72,7 @@ impl<'a> Lowering<'a, '_> {
             let name = match node.kind() {
                 "identifier" => self.source.text(node),
                 "destructured_parameter" => {
-                    self.params(node, out);
+                    self.deeper(|lowering| lowering.params(node, out));
                     continue;
                 }
                 _ => self.source.field(node, "name"),

@@ -217,8 +217,8 @@ impl<'a> Lowering<'a, '_> {
         let value = self.boxed(node, "right");
         let op = match self.source.field(node, "operator").trim_end_matches('=') {
             "||" | "&&" => {
-                let left = self.boxed(node, "left");
-                let either = make::binary(BinaryOp::Or, *left, *value, range(node));
+                let left = self.field_copy(node, "left");
+                let either = make::binary(BinaryOp::Or, left, *value, range(node));
                 return ExprKind::Assign { op: None, target, value: Box::new(either) };
             }
             "<<" => {

@@ -162,19 +162,14 @@ impl<'a> Lowering<'a, '_> {
 
     /// `case value` is a switch; without a value it is a chain of tests.
     fn case(&mut self, node: Node<'_>) -> StmtKind<'a> {
-        let value = node.child_by_field_name("value").map(|value| self.expr(value));
+        let Some(value) = node.child_by_field_name("value") else {
+            return StmtKind::Block(self.tests(node));
+        };
+        let value = self.expr(value);
         let mut cases = Vec::new();
         for child in named(node) {
             let values = match child.kind() {
-                "when" => {
-                    let patterns = all_named(child, "pattern");
-                    patterns
-                        .into_iter()
-                        .filter(Node::is_named)
-                        .filter_map(|pattern| first_named(pattern))
-                        .map(|pattern| self.expr(pattern))
-                        .collect()
-                }
+                "when" => patterns(child).into_iter().map(|pattern| self.expr(pattern)).collect(),
                 "in_clause" => vec![*self.boxed(child, "pattern")],
                 "else" => Vec::new(),
                 _ => continue,
@@ -186,26 +181,29 @@ impl<'a> Lowering<'a, '_> {
             };
             cases.push(Case { values, body, falls_through: false });
         }
-        if let Some(value) = value {
-            return StmtKind::Switch { value, cases };
-        }
-        let mut otherwise = Vec::new();
-        for case in cases.into_iter().rev() {
-            let at = range(node);
-            let Some(test) = case
-                .values
-                .into_iter()
-                .reduce(|left, right| make::binary(BinaryOp::Or, left, right, at))
-            else {
-                otherwise = case.body;
-                continue;
-            };
-            let kind =
-                StmtKind::If { test, then: case.body, otherwise: std::mem::take(&mut otherwise) };
-            otherwise = vec![Stmt { kind, range: at }];
-        }
-        StmtKind::Block(otherwise)
+        StmtKind::Switch { value, cases }
     }
+
+    fn tests(&mut self, node: Node<'_>) -> Vec<Stmt<'a>> {
+        let at = range(node);
+        let clauses = |kind| named(node).into_iter().filter(move |child| child.kind() == kind);
+        self.branches(
+            clauses("when").collect(),
+            |lowering, clause| {
+                let tests = patterns(clause);
+                let test = lowering.joined(BinaryOp::Or, tests.len(), at, |lowering, number| {
+                    lowering.expr(tests[number])
+                });
+                (test, lowering.field_block(clause, "body"), at)
+            },
+            |lowering| clauses("else").next().map_or_else(Vec::new, |last| lowering.block(last)),
+        )
+    }
+}
+
+fn patterns(clause: Node<'_>) -> Vec<Node<'_>> {
+    let patterns = all_named(clause, "pattern").into_iter().filter(Node::is_named);
+    patterns.filter_map(first_named).collect()
 }
 
 /// The value of the last statement is what a method or block returns.
