@@ -109,7 +109,7 @@ impl<'p> Flow<'p, '_> {
             .filter(|handler| {
                 handler.text.as_ref().is_none_or(|pattern| {
                     matches!(args.first().map(|arg| &arg.value.kind),
-                        Some(ExprKind::Str(text)) if pattern.0.is_match(text))
+                        Some(ExprKind::Str(text)) if pattern.is_match(text))
                 })
             })
             .collect();
@@ -299,9 +299,9 @@ impl<'p> Flow<'p, '_> {
 
     /// Whether a text like this stands in the function at hand, or is imported.
     fn stands_here(&self, pattern: &crate::rules::Pattern) -> bool {
-        self.program.imports.values().any(|path| pattern.0.is_match(path))
+        self.program.imports.values().any(|path| pattern.is_match(path))
             || self.program.functions.get(self.frame.number).is_some_and(|function| {
-                pollution::texts(&function.body, &|text| pattern.0.is_match(text))
+                pollution::texts(&function.body, &|text| pattern.is_match(text))
             })
     }
 

@@ -17,12 +17,12 @@ impl Flow<'_, '_> {
             let index = self.index;
             for (rule, model) in &index.compared {
                 let is_there = |pattern: &crate::rules::Pattern| {
-                    texts.iter().any(|(text, _)| pattern.0.is_match(text))
+                    texts.iter().any(|(text, _)| pattern.is_match(text))
                 };
                 if model.lacks.iter().all(is_there) {
                     continue;
                 }
-                let last = texts.iter().rev().find(|(text, _)| model.has.0.is_match(text));
+                let last = texts.iter().rev().find(|(text, _)| model.has.is_match(text));
                 if let Some((_, range)) = last {
                     self.alert_here(*rule, *range);
                 }

@@ -34,9 +34,9 @@ impl<'p> Flow<'p, '_> {
             &value.text,
             expr.dotted(&self.program.imports),
         ) {
-            (Some(text), _) => pattern.0.is_match(text),
-            (None, Some(path)) => pattern.0.is_match(&path),
-            (None, None) => value.path.as_ref().is_some_and(|path| pattern.0.is_match(path)),
+            (Some(text), _) => pattern.is_match(text),
+            (None, Some(path)) => pattern.is_match(&path),
+            (None, None) => value.path.as_ref().is_some_and(|path| pattern.is_match(path)),
         };
         let number = match value.constant {
             Some(Constant::Int(number)) => Some(number),
@@ -64,11 +64,11 @@ impl<'p> Flow<'p, '_> {
             && condition
                 .path
                 .as_ref()
-                .is_none_or(|path| value.path.as_ref().is_some_and(|known| path.0.is_match(known)))
+                .is_none_or(|path| value.path.as_ref().is_some_and(|known| path.is_match(known)))
             && condition
                 .not_path
                 .as_ref()
-                .is_none_or(|path| !value.path.as_ref().is_some_and(|known| path.0.is_match(known)))
+                .is_none_or(|path| !value.path.as_ref().is_some_and(|known| path.is_match(known)))
             && condition.mentions.as_ref().is_none_or(|pattern| {
                 mentions(expr, pattern)
                     || (self.language == Language::Ruby
@@ -104,8 +104,8 @@ fn tested(body: &[Stmt<'_>], name: &crate::rules::Pattern, place: Range) -> bool
 /// Whether a name, a called function or a text like this stands in an expression.
 fn names(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
     let here = match &expr.kind {
-        ExprKind::Name(text) | ExprKind::Attribute { name: text, .. } => pattern.0.is_match(text),
-        ExprKind::Str(text) => pattern.0.is_match(text),
+        ExprKind::Name(text) | ExprKind::Attribute { name: text, .. } => pattern.is_match(text),
+        ExprKind::Str(text) => pattern.is_match(text),
         _ => false,
     };
     here || expr.children().into_iter().any(|child| names(child, pattern))
@@ -114,7 +114,7 @@ fn names(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
 /// Whether a name like this stands anywhere in an expression, but for what a call only measures or conceals.
 pub(super) fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
     let here = match &expr.kind {
-        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => pattern.0.is_match(name),
+        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => pattern.is_match(name),
         _ if conceals(expr) => return false,
         _ => false,
     };
@@ -128,7 +128,7 @@ fn is_key(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
     }
     let here = match &expr.kind {
         ExprKind::Subscript { index, .. } => {
-            matches!(&index.kind, ExprKind::Str(key) if pattern.0.is_match(key))
+            matches!(&index.kind, ExprKind::Str(key) if pattern.is_match(key))
         }
         _ => false,
     };
@@ -150,7 +150,8 @@ fn conceals(expr: &Expr<'_>) -> bool {
     }
     let name = name.to_lowercase();
     let parts = ["hash", "encrypt", "mask", "redact", "digest", "censor"];
-    ["len", "length", "size", "isempty", "bool", "type", "id", "isinstance"].contains(&name.as_str())
+    ["len", "length", "size", "isempty", "bool", "type", "id", "isinstance"]
+        .contains(&name.as_str())
         || name.ends_with('?')
         || parts.iter().any(|part| name.contains(part))
 }

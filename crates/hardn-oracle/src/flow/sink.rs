@@ -76,7 +76,7 @@ impl<'p> Flow<'p, '_> {
         // A value alone is a text of which nothing is known.
         let alone = self.has_objects().then_some(HOLE_TEXT);
         if let Some(pattern) = &sink.text
-            && !value.text.as_deref().or(alone).is_some_and(|text| pattern.0.is_match(text))
+            && !value.text.as_deref().or(alone).is_some_and(|text| pattern.is_match(text))
         {
             return;
         }
@@ -150,8 +150,8 @@ impl<'p> Flow<'p, '_> {
     }
 
     pub(super) fn in_context(&self, context: &crate::rules::Pattern) -> bool {
-        context.0.is_match(self.frame.name)
-            || self.frame.target.as_ref().is_some_and(|target| context.0.is_match(target))
+        context.is_match(self.frame.name)
+            || self.frame.target.as_ref().is_some_and(|target| context.is_match(target))
     }
 
     /// Alerts and summary entries for tainted data at a place that must not have it.
@@ -213,7 +213,7 @@ impl<'p> Flow<'p, '_> {
                 let name = self.frame.params.get(usize::from(at)).copied().unwrap_or("");
                 let announced = &self.index.rules[demand.rule].file.announced;
                 demand.parameters.is_some_and(|built| !built || atom.built)
-                    && !announced.as_ref().is_some_and(|names| names.0.is_match(name))
+                    && !announced.as_ref().is_some_and(|names| names.is_match(name))
             }
             _ if !self.snippet() => false,
             Origin::Parameter(_) if !self.frame.open => false,
@@ -255,7 +255,7 @@ impl<'p> Flow<'p, '_> {
             for (expr, value) in call.select(argument) {
                 let text = value.text.as_deref().unwrap_or(HOLE_TEXT);
                 if stopped(sink, call, expr, value)
-                    || sink.prefix.as_ref().is_some_and(|prefix| !prefix.0.is_match(text))
+                    || sink.prefix.as_ref().is_some_and(|prefix| !prefix.is_match(text))
                 {
                     continue;
                 }
@@ -333,10 +333,10 @@ impl<'p> Flow<'p, '_> {
             if model.field && (self.frame.class.is_none() || !self.frame.name.is_empty()) {
                 continue;
             }
-            let excepted = model.except.as_ref().is_some_and(|except| except.0.is_match(text))
-                || model.except_name.as_ref().is_some_and(|except| except.0.is_match(name));
-            let fits = model.value.as_ref().is_none_or(|pattern| pattern.0.is_match(text));
-            if !text.is_empty() && !excepted && fits && model.name.0.is_match(name) {
+            let excepted = model.except.as_ref().is_some_and(|except| except.is_match(text))
+                || model.except_name.as_ref().is_some_and(|except| except.is_match(name));
+            let fits = model.value.as_ref().is_none_or(|pattern| pattern.is_match(text));
+            if !text.is_empty() && !excepted && fits && model.name.is_match(name) {
                 self.alert_here(*rule, expr.range);
             }
         }
@@ -350,7 +350,7 @@ impl<'p> Flow<'p, '_> {
         }
         let (Some(text), index) = (part.full_text(), self.index) else { return };
         for (rule, model) in &index.tests {
-            if model.text.0.is_match(text) {
+            if model.text.is_match(text) {
                 self.alert_here(*rule, range);
             }
         }
@@ -542,7 +542,7 @@ impl<'p> Flow<'p, '_> {
                 && !model
                     .outside
                     .as_ref()
-                    .is_some_and(|names| target.root().is_some_and(|root| names.0.is_match(root)))
+                    .is_some_and(|names| target.root().is_some_and(|root| names.is_match(root)))
             {
                 self.alert_here(*rule, expr.range);
             }
@@ -572,7 +572,7 @@ impl<'p> Flow<'p, '_> {
 fn lists(model: &AttributeModel, value: &Value<'_>) -> bool {
     let (Some(has), Some(lacks)) = (&model.has, &model.lacks) else { return false };
     let text = value.text.as_deref().filter(|_| value.sequence);
-    text.is_some_and(|text| has.0.is_match(text) && !lacks.0.is_match(text))
+    text.is_some_and(|text| has.is_match(text) && !lacks.is_match(text))
 }
 
 fn ends_with_path(path: &str, wanted: &str) -> bool {

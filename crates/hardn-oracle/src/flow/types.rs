@@ -362,7 +362,7 @@ impl<'p> Flow<'p, '_> {
         for decorators in [own, around] {
             let kinds: Vec<String> = decorators.iter().flat_map(decorated_kinds).collect();
             if !kinds.is_empty() {
-                return !kinds.iter().all(|kind| pattern.0.is_match(kind));
+                return !kinds.iter().all(|kind| pattern.is_match(kind));
             }
         }
         true
@@ -375,9 +375,8 @@ impl<'p> Flow<'p, '_> {
         }
         let function = &self.program.functions[self.frame.number];
         let known = |name: &str| model.decorated.iter().any(|known| glob(known, name));
-        let except = |name: &str| {
-            model.except_method.as_ref().is_some_and(|pattern| pattern.0.is_match(name))
-        };
+        let except =
+            |name: &str| model.except_method.as_ref().is_some_and(|pattern| pattern.is_match(name));
         // Some frameworks know their handlers by the types they are given or give back.
         let mut fits = known(&function.returns.name)
             || function.params.iter().any(|param| known(&param.ty.name));
@@ -535,10 +534,10 @@ impl<'p> Flow<'p, '_> {
     fn check_given(&mut self, name: &str, text: &str, range: Range) {
         let index = self.index;
         for (rule, model) in index.literals.iter().filter(|(_, model)| model.field) {
-            let excepted = model.except.as_ref().is_some_and(|except| except.0.is_match(text))
-                || model.except_name.as_ref().is_some_and(|except| except.0.is_match(name));
-            let fits = model.value.as_ref().is_none_or(|pattern| pattern.0.is_match(text));
-            if !text.is_empty() && !excepted && fits && model.name.0.is_match(name) {
+            let excepted = model.except.as_ref().is_some_and(|except| except.is_match(text))
+                || model.except_name.as_ref().is_some_and(|except| except.is_match(name));
+            let fits = model.value.as_ref().is_none_or(|pattern| pattern.is_match(text));
+            if !text.is_empty() && !excepted && fits && model.name.is_match(name) {
                 self.alert_here(*rule, range);
             }
         }

@@ -7,10 +7,11 @@ use hardn_types::{Cwe, Language};
 use super::{
     load::Rule,
     path::{PathMap, PathPattern, glob},
+    pattern::Pattern,
     schema::{
         AttributeModel, CallModel, ComparedModel, ContainsModel, Guard, Handler, Kind,
-        LiteralModel, MemoryCheck, MethodModel, Pattern, Propagator, ResultModel, Sanitizer,
-        Setting, Sink, Source,
+        LiteralModel, MemoryCheck, MethodModel, Propagator, ResultModel, Sanitizer, Setting, Sink,
+        Source,
     },
 };
 use crate::{OracleError, Result};
@@ -333,7 +334,7 @@ impl Index {
     /// Whether a name or attribute is a source in a function of this name; with several, the harm of all.
     pub(crate) fn value_source(&self, path: &str, function: &str) -> Option<ValueSource> {
         let fits = |within: &Option<Pattern>| {
-            within.as_ref().is_none_or(|within| within.0.is_match(function))
+            within.as_ref().is_none_or(|within| within.is_match(function))
         };
         let sources = self.values.matching(path).filter(|(within, _)| fits(within));
         sources
@@ -344,7 +345,7 @@ impl Index {
     /// The rules that do not mind what is kept under a name; `None` where no rule minds it.
     pub(crate) fn named(&self, name: &str) -> Option<u128> {
         let fits = self.named.iter().filter(|(pattern, except, _)| {
-            pattern.0.is_match(name) && !except.iter().any(|known| glob(known, name))
+            pattern.is_match(name) && !except.iter().any(|known| glob(known, name))
         });
         fits.map(|(_, _, clean)| *clean).reduce(|a, b| a & b)
     }

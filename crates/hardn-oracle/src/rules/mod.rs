@@ -7,6 +7,7 @@ mod index;
 mod load;
 mod models;
 mod path;
+mod pattern;
 mod samples;
 mod schema;
 mod template;
@@ -17,10 +18,10 @@ pub(crate) use index::{Hit, Index};
 pub use load::{Rule, RuleInfo, RuleSet};
 pub use models::ModelReport;
 pub(crate) use path::glob;
+pub(crate) use pattern::Pattern;
 pub use samples::{SampleFailure, SampleReport};
 pub(crate) use schema::{
     Argument, AttributeModel, Body, CallModel, Condition, Guard, Handler, Holds, Literal,
-    MemoryCheck, MethodModel, Operation, Pattern, ResultModel, SettingOperator, Shape, Sink,
-    Source,
+    MemoryCheck, MethodModel, Operation, ResultModel, SettingOperator, Shape, Sink, Source,
 };
 pub use template::new_rule;

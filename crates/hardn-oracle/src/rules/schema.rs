@@ -1,10 +1,9 @@
 //! The shape of a rule file. Every key is described in `rules/README.md`.
 
 use hardn_types::Cwe;
-use regex::Regex;
 use serde::Deserialize;
 
-use super::models::ModelRows;
+use super::{models::ModelRows, pattern::Pattern};
 use crate::Mode;
 
 /// What kind of rule it is.
@@ -164,17 +163,6 @@ pub(crate) enum Operation {
     Index,
     /// It is cast to a narrower number.
     NarrowCast,
-}
-
-/// A regular expression, compiled when the rule is read.
-#[derive(Clone, Debug)]
-pub(crate) struct Pattern(pub(crate) Regex);
-
-impl<'de> Deserialize<'de> for Pattern {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Regex::new(&text).map(Self).map_err(serde::de::Error::custom)
-    }
 }
 
 /// Which argument of a call: `0`, `name`, `0|name|other_name`, `receiver`, `any`, `rest:2`.
