@@ -61,7 +61,8 @@ impl Reach {
     }
 }
 
-/// How often each place of a function is given a value; an address that is taken counts as changes.
+/// How often each place of a function is given a value; an address that is taken counts as changes. A text whose
+/// length is asked has an entry `strlen(text)`.
 pub(super) fn count_changes<'p>(function: &Function<'p>) -> BTreeMap<String, usize> {
     let mut changes = BTreeMap::new();
     any_stmt(&function.body, &mut |stmt| {
@@ -91,6 +92,13 @@ fn count_in(expr: &Expr<'_>, changes: &mut BTreeMap<String, usize>) {
     };
     if let Some(place) = target.and_then(|target| target.place()) {
         *changes.entry(place).or_default() += times;
+    }
+    // Texts whose length is asked are kept beside.
+    if let ExprKind::Call { callee, args } = &expr.kind
+        && let ExprKind::Name("strlen" | "strnlen" | "wcslen") = callee.kind
+        && let Some(place) = args.first().and_then(|arg| arg.value.peeled().place())
+    {
+        *changes.entry(format!("strlen({place})")).or_default() += 1;
     }
     for child in expr.children() {
         count_in(child, changes);

@@ -552,8 +552,8 @@ impl<'p> Memory<'p, '_> {
         };
         let cells: Vec<Cell> = args.iter().map(|arg| self.value(&arg.value, state)).collect();
         // Freeing comes before the check of uses, for it is none.
-        let freed = match self.frees.get(name) {
-            Some(at) => Some(*at),
+        let freed = match self.frees.get(name).copied() {
+            Some(at) => Some(at),
             None if self.is_listed(MemoryCheck::UseAfterFree, name) => Some(0),
             None => None,
         };
