@@ -63,7 +63,7 @@ impl Reach {
 
 /// How often each place of a function is given a value; an address that is taken counts as changes. A text whose
 /// length is asked has an entry `strlen(text)`.
-pub(super) fn count_changes<'p>(function: &Function<'p>) -> BTreeMap<String, usize> {
+pub(super) fn count_changes(function: &Function<'_>) -> BTreeMap<String, usize> {
     let mut changes = BTreeMap::new();
     any_stmt(&function.body, &mut |stmt| {
         if let StmtKind::Declare { name, init: Some(_), .. } = &stmt.kind {
@@ -86,8 +86,9 @@ pub(super) fn count_changes<'p>(function: &Function<'p>) -> BTreeMap<String, usi
 fn count_in(expr: &Expr<'_>, changes: &mut BTreeMap<String, usize>) {
     let (target, times) = match &expr.kind {
         ExprKind::Assign { op: None, target, .. } => (Some(target), 1),
-        ExprKind::Assign { target, .. } | ExprKind::Update { target, .. } => (Some(target), 2),
-        ExprKind::AddressOf(target) => (Some(target), 2),
+        ExprKind::Assign { target, .. }
+        | ExprKind::Update { target, .. }
+        | ExprKind::AddressOf(target) => (Some(target), 2),
         _ => (None, 0),
     };
     if let Some(place) = target.and_then(|target| target.place()) {
