@@ -160,8 +160,14 @@ impl<'p> Memory<'p, '_> {
     pub(super) fn elements(&mut self, base: &'p Expr<'p>, state: &mut State) -> Option<i64> {
         let ty = self.ty(base);
         if let Some(length) = ty.as_ref().and_then(types::length_of) {
-            let is_field = matches!(base.peeled().kind, ExprKind::Attribute { .. });
-            return (length > 1 || !is_field).then_some(length);
+            let ExprKind::Attribute { base: owner, name, .. } = &base.peeled().kind else {
+                return Some(length);
+            };
+            if length > 1 {
+                return Some(length);
+            }
+            let bytes = self.room_of_end(owner, name, state)?;
+            return bytes.checked_div(types::stride_of(ty.as_ref()?, self.program)?);
         }
         let object = state.get(&base.peeled().place()?)?.object;
         let bytes = state.object(object)?.bytes?;

@@ -61,8 +61,9 @@ impl Reach {
     }
 }
 
-/// How often each place of a function is given a value; an address that is taken counts as changes.
-pub(super) fn count_changes<'p>(function: &Function<'p>) -> BTreeMap<String, usize> {
+/// How often each place of a function is given a value; an address that is taken counts as changes. A text whose
+/// length is asked has an entry `strlen(text)`.
+pub(super) fn count_changes(function: &Function<'_>) -> BTreeMap<String, usize> {
     let mut changes = BTreeMap::new();
     any_stmt(&function.body, &mut |stmt| {
         if let StmtKind::Declare { name, init: Some(_), .. } = &stmt.kind {
@@ -85,12 +86,20 @@ pub(super) fn count_changes<'p>(function: &Function<'p>) -> BTreeMap<String, usi
 fn count_in(expr: &Expr<'_>, changes: &mut BTreeMap<String, usize>) {
     let (target, times) = match &expr.kind {
         ExprKind::Assign { op: None, target, .. } => (Some(target), 1),
-        ExprKind::Assign { target, .. } | ExprKind::Update { target, .. } => (Some(target), 2),
-        ExprKind::AddressOf(target) => (Some(target), 2),
+        ExprKind::Assign { target, .. }
+        | ExprKind::Update { target, .. }
+        | ExprKind::AddressOf(target) => (Some(target), 2),
         _ => (None, 0),
     };
     if let Some(place) = target.and_then(|target| target.place()) {
         *changes.entry(place).or_default() += times;
+    }
+    // Texts whose length is asked are kept beside.
+    if let ExprKind::Call { callee, args } = &expr.kind
+        && let ExprKind::Name("strlen" | "strnlen" | "wcslen") = callee.kind
+        && let Some(place) = args.first().and_then(|arg| arg.value.peeled().place())
+    {
+        *changes.entry(format!("strlen({place})")).or_default() += 1;
     }
     for child in expr.children() {
         count_in(child, changes);

@@ -408,12 +408,21 @@ impl<'p> Memory<'p, '_> {
     }
 
     /// Space of the open array at the end of a struct, by what was allocated for it.
-    fn room_of_end(&self, owner: &'p Expr<'p>, field: &str, state: &State) -> Option<i64> {
+    pub(super) fn room_of_end(
+        &self,
+        owner: &'p Expr<'p>,
+        field: &str,
+        state: &State,
+    ) -> Option<i64> {
         let object = state.get(&owner.peeled().place()?)?.object;
         let bytes = state.object(object)?.bytes?;
         let mut ty = self.ty(owner)?;
         ty.pointers = ty.pointers.checked_sub(1)?;
-        Some(bytes - types::offset_of(&ty, field, self.program)?)
+        // What is added to the size of the struct comes on top of the elements it has; padding is not counted on.
+        let declared = types::fields_of(&ty, self.program)?.get(field)?;
+        let declared = types::size_of(declared, self.program).unwrap_or(0);
+        let by_size = bytes - types::size_of(&ty, self.program)? + declared;
+        Some(by_size.min(bytes - types::offset_of(&ty, field, self.program)?))
     }
 
     /// `length` bytes go into a buffer; `terminator` is added to them.
@@ -528,7 +537,12 @@ impl<'p> Memory<'p, '_> {
                 // Allocated for this text: room for the end mark is needed, too.
                 Some(text) => {
                     let own = source.peeled().place().map(|place| format!("strlen({place})"));
-                    !appends && own.as_deref() == Some(text.as_str())
+                    // Nobody asked how long the text is that is appended.
+                    let unasked = appends
+                        && !text.contains("len(")
+                        && length.high == HIGHEST
+                        && own.as_ref().is_some_and(|own| !self.changes.contains_key(own));
+                    unasked || !appends && own.as_deref() == Some(text.as_str())
                 }
                 None => {
                     room.is_given && length.external == External::Yes && !length.is_bounded()

@@ -552,8 +552,8 @@ impl<'p> Memory<'p, '_> {
         };
         let cells: Vec<Cell> = args.iter().map(|arg| self.value(&arg.value, state)).collect();
         // Freeing comes before the check of uses, for it is none.
-        let freed = match self.frees.get(name) {
-            Some(at) => Some(*at),
+        let freed = match self.frees.get(name).copied() {
+            Some(at) => Some(at),
             None if self.is_listed(MemoryCheck::UseAfterFree, name) => Some(0),
             None => None,
         };
@@ -631,27 +631,29 @@ impl<'p> Memory<'p, '_> {
             }
             return Cell { number, ..Cell::default() };
         }
+        let mut read = Number::default();
+        if self.mode == Mode::Snippet && !self.defined.contains(name) && release::reads_input(name)
+        {
+            read.external = External::Read;
+        }
+        // The iterator of a container is none.
+        let is_iterator = name == "find" && matches!(callee.kind, ExprKind::Attribute { .. });
         let may_fail = self.returns_null.contains(name)
-            || (!self.defined.contains(name)
-                // The iterator of a container is none.
-                && !(name == "find" && matches!(callee.kind, ExprKind::Attribute { .. }))
+            || !self.defined.contains(name)
+                && !is_iterator
                 && (self.is_listed(MemoryCheck::NullDereference, name)
-                    || self.mode == Mode::Snippet && release::may_give_nothing(name)));
+                    || self.mode == Mode::Snippet && release::may_give_nothing(name));
         if may_fail {
             let object = self.new_object(state, Object::default());
             return Cell {
+                number: read,
                 null: Null::Maybe,
                 null_at: expr.range,
                 object: Some(object),
                 ..Cell::default()
             };
         }
-        if self.mode == Mode::Snippet && !self.defined.contains(name) && release::reads_input(name)
-        {
-            let number = Number { external: External::Read, ..Number::default() };
-            return Cell { number, ..Cell::default() };
-        }
-        Cell::default()
+        Cell { number: read, ..Cell::default() }
     }
 
     /// What a call may change is not known after it.

@@ -7,8 +7,10 @@ mod cells;
 mod eval;
 mod late;
 mod number;
+mod owner;
 mod refine;
 mod release;
+mod scan;
 mod shape;
 mod state;
 mod types;
@@ -71,6 +73,7 @@ pub(crate) fn analyse<'p>(
         next_object: 0,
         name: "",
         defined: BTreeSet::new(),
+        listed: BTreeMap::new(),
     };
     memory.collect();
     for function in &program.functions {
@@ -118,6 +121,8 @@ struct Memory<'p, 'r> {
     name: &'p str,
     /// Functions of the file.
     defined: BTreeSet<&'p str>,
+    /// What the rules' lists said of functions so far.
+    listed: BTreeMap<(MemoryCheck, &'p str), bool>,
 }
 
 impl<'p> Memory<'p, '_> {
@@ -242,9 +247,12 @@ impl<'p> Memory<'p, '_> {
     }
 
     /// Whether a rule's list of functions names this one.
-    fn is_listed(&self, check: MemoryCheck, name: &str) -> bool {
-        self.index.checks.iter().filter(|(known, _)| *known == check).any(|(_, rule)| {
-            self.index.rules[*rule].file.functions.iter().any(|pattern| glob(pattern, name))
+    fn is_listed(&mut self, check: MemoryCheck, name: &'p str) -> bool {
+        let index = self.index;
+        *self.listed.entry((check, name)).or_insert_with(|| {
+            index.checks.iter().filter(|(known, _)| *known == check).any(|(_, rule)| {
+                index.rules[*rule].file.functions.iter().any(|pattern| glob(pattern, name))
+            })
         })
     }
 
