@@ -70,17 +70,17 @@ impl Rule {
             ));
         }
         for model in &file.literals {
-            flags.push(format!("texts that go to {}", model.name.0));
+            flags.push(format!("texts that go to {}", model.name));
         }
         for model in &file.attributes {
             flags.extend(line(&model.attribute, "settings of", ""));
         }
         for model in &file.contains {
-            flags.push(format!("tests for a part like {}", model.text.0));
+            flags.push(format!("tests for a part like {}", model.text));
         }
         for model in &file.compared {
             flags
-                .push(format!("functions that compare with {}, and not with another", model.has.0));
+                .push(format!("functions that compare with {}, and not with another", model.has));
         }
         if let Some(check) = file.check {
             flags.push(format!("the built-in check {check:?}"));

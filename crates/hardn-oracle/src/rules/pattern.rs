@@ -1,6 +1,9 @@
 //! Regular expressions of rules.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use regex::Regex;
 use serde::Deserialize;
@@ -34,6 +37,12 @@ impl Pattern {
     pub(crate) fn is_match(&self, text: &str) -> bool {
         let compile = || Regex::new(&self.0.text).expect("a small expression that was checked");
         self.0.regex.get_or_init(compile).is_match(text)
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.text)
     }
 }
 
