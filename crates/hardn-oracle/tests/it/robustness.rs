@@ -73,8 +73,8 @@ fn tokens_of_samples_in_any_order() {
             .filter(|sample| sample.language == language)
             .flat_map(|sample| tokens(&sample.code))
             .collect();
-        for number in 0..200 {
-            let count = 20 + number * 2;
+        for number in 0..80 {
+            let count = 20 + number * 5;
             // Runs of a program, cut and joined.
             let mut code = String::new();
             while code.len() < count * 4 {
@@ -91,7 +91,7 @@ fn tokens_of_samples_in_any_order() {
 fn arbitrary_bytes() {
     Language::ALL.into_par_iter().for_each(|language| {
         let mut random = Random(0x2545_F491_4F6C_DD1D);
-        for length in (0..4000).step_by(101) {
+        for length in (0..4000).step_by(397) {
             let bytes: Vec<u8> = (0..length).map(|_| random.below(256) as u8).collect();
             read(&String::from_utf8_lossy(&bytes), language);
             let marks: Vec<u8> = bytes
@@ -109,7 +109,7 @@ fn nesting_without_end() {
     for language in Language::ALL {
         let (before, after) = frame(language);
         let shared = NESTED.iter().map(|nested| (nested, DEEP / 20));
-        let own = nested_of(language).iter().map(|nested| (nested, DEEP));
+        let own = nested_of(language).iter().map(|nested| (nested, DEEP / 10));
         for ((open, close), levels) in shared.chain(own) {
             // What is broken code in a language takes its parser longer.
             let levels = if open.starts_with(['(', '[']) { DEEP } else { levels };
@@ -135,7 +135,7 @@ fn nesting_without_end() {
 
 #[test]
 fn chains_without_end() {
-    let numbered = |piece: fn(usize) -> String| (0..DEEP).map(piece).collect::<String>();
+    let numbered = |piece: fn(usize) -> String| (0..DEEP / 10).map(piece).collect::<String>();
     for (language, code) in [
         (Language::Python, format!("if x:\n y()\n{}", "elif x:\n y()\n".repeat(DEEP))),
         (Language::Python, format!("match x:\n case {}b: y()\n", "a.".repeat(DEEP))),
@@ -181,7 +181,7 @@ fn long_lines() {
     Language::ALL.into_par_iter().for_each(|language| {
         let (before, after) = frame(language);
         // Many nodes take longer than many bytes.
-        for (piece, bytes) in [("a", LONG), ("1+", LONG / 100), ("f(x),", LONG / 100)] {
+        for (piece, bytes) in [("a", LONG), ("1+", LONG / 400), ("f(x),", LONG / 400)] {
             let line = piece.repeat(bytes / piece.len());
             read_as(&format!("{before}{line}1{after}"), language, &[Mode::Snippet]);
         }
