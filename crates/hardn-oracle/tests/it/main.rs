@@ -1,6 +1,7 @@
 //! The oracle from outside: small programs, broken input, and what must not change a verdict.
 
 mod properties;
+mod robustness;
 mod ruby;
 mod syntax;
 

@@ -13,12 +13,12 @@ use super::syntax::Syntax;
 /// Findings per rule, or why there are none.
 type Verdict = Result<BTreeMap<String, usize>, String>;
 
-struct Sample {
+pub(crate) struct Sample {
     /// The rule and the place in its file.
     id: String,
-    language: Language,
+    pub(crate) language: Language,
     mode: Mode,
-    code: String,
+    pub(crate) code: String,
 }
 
 /// Programs beside the samples: what they are about is that none of this matters to them.
@@ -40,7 +40,7 @@ const PROGRAMS: [(Language, Mode, &str); 3] = [
     ),
 ];
 
-static CORPUS: LazyLock<Corpus> = LazyLock::new(Corpus::read);
+pub(crate) static CORPUS: LazyLock<Corpus> = LazyLock::new(Corpus::read);
 
 /// A program that means the same, or `None` where the change says nothing.
 type Change = fn(&Syntax, &str) -> Option<String>;
@@ -160,9 +160,9 @@ fn with_lines(syntax: &Syntax, code: &str, line: impl Fn(&str) -> String) -> Str
 }
 
 /// All samples, and the names that rules ask for.
-struct Corpus {
+pub(crate) struct Corpus {
     oracle: Oracle,
-    samples: Vec<Sample>,
+    pub(crate) samples: Vec<Sample>,
     /// Per rule file, what it says of names.
     asked: BTreeMap<String, Asked>,
 }
