@@ -17,7 +17,7 @@ use crate::{
     args::{FailOn, ScanArgs, ScanFormat, ScanMode},
     assets::cache_folder,
     commands::rules,
-    failure::{Context, FOUND, Failure, Outcome},
+    failure::{FOUND, Failure, Outcome},
     oracles::Asked,
     output::{Progress, put_to, say},
     stop,
