@@ -27,6 +27,9 @@ type Said<T> = std::result::Result<T, String>;
 /// A row as written.
 type Row = Vec<Value>;
 
+/// Why rows that say "nothing here" change nothing.
+const NEUTRAL: &str = "a neutral row: faithful mode passes nothing on through calls without a rule";
+
 /// What became of model rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ModelReport {
@@ -326,7 +329,7 @@ fn convert(extensible: &str, row: &Row, folder: Language) -> Said<Vec<Model>> {
     } else {
         let n = if extensible == "summaryModel" { 9 } else { 8 };
         if extensible == "neutralModel" {
-            return Err("a neutral row: calls without a rule pass nothing on anyway".to_owned());
+            return Err(NEUTRAL.to_owned());
         }
         if cells.len() < n {
             return Err(format!("a {extensible} of {folder} does not have {} cells", cells.len()));
@@ -383,7 +386,7 @@ fn convert(extensible: &str, row: &Row, folder: Language) -> Said<Vec<Model>> {
         }
         "summaryModel" => propagators(&callee, &rest[0], &rest[1])?,
         "neutralModel" => {
-            return Err("a neutral row: calls without a rule pass nothing on anyway".to_owned());
+            return Err(NEUTRAL.to_owned());
         }
         other => return Err(format!("`{other}` rows")),
     };
