@@ -72,9 +72,9 @@ pub(crate) struct Asked {
 }
 
 impl OracleArgs {
-    /// Whether anyone but the built-in engine is asked.
+    /// Whether more is asked than the built-in engine.
     pub(crate) fn asks_others(&self) -> bool {
-        self.agreement || self.oracles.iter().any(|name| name != BUILTIN)
+        self.agreement || self.oracles != [BUILTIN]
     }
 
     fn settings(&self) -> EngineSettings {

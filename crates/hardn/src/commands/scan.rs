@@ -123,9 +123,10 @@ fn scan(
         bar.clear();
     }
     match results {
-        Err(OracleError::Interrupted) => Err(Failure::interrupted(
-            "files that were done are in the cache; run it again to go on",
-        )),
+        Err(OracleError::Interrupted) => Err(Failure::interrupted(match cache {
+            Some(_) => "files that were done are in the cache; run it again to go on",
+            None => "nothing was kept; with a cache the next run would go on here",
+        })),
         other => Ok(other?),
     }
 }
