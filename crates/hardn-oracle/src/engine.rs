@@ -2,11 +2,13 @@
 
 use std::{collections::BTreeSet, fmt, sync::OnceLock};
 
-use hardn_types::{Analysis, Finding, Judge, Language, Piece, TraceStep};
+use hardn_types::{Analysis, Cwe, Finding, Judge, Language, Piece, TraceStep};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, RuleSet, flow, lower, memory, position::Positions, report::Report};
+use crate::{
+    Result, RuleSet, flow, lower, memory, position::Positions, report::Report, rules::Index,
+};
 
 /// What counts as a source. The two are never mixed.
 #[derive(
@@ -95,32 +97,40 @@ impl Oracle {
         &self.rules
     }
 
-    /// Analyses one piece of code. Spans count lines and columns of `code` from 1, in code points.
+    /// Analyses one piece of code. Spans count lines and columns of `code` from 1, in code points. Where several rules
+    /// say the same of one place, one of them speaks.
     pub fn analyse(&self, code: &str, language: Language, mode: Mode) -> Analysis {
+        let mut analysis = self.analyse_by_rule(code, language, mode);
+        if let Some(index) = self.rules.index(language) {
+            keep_one_voice(&mut analysis.findings, index);
+        }
+        analysis
+    }
+
+    /// The same with what each single rule says.
+    pub(crate) fn analyse_by_rule(&self, code: &str, language: Language, mode: Mode) -> Analysis {
+        let not_analysed = |covers: &[Cwe], why: String| Analysis {
+            language: Some(language),
+            findings: Vec::new(),
+            covers: covers.to_vec(),
+            not_analysed: Some(why),
+        };
         let Some(index) = self.rules.index(language) else {
-            return Analysis {
-                language: Some(language),
-                findings: Vec::new(),
-                covers: Vec::new(),
-                not_analysed: Some(format!("no rules for {language} yet")),
-            };
+            return not_analysed(&[], format!("no rules for {language} yet"));
         };
         let positions = Positions::new(code, language);
         let program = match lower::lower(positions.text(), language) {
             Ok(program) => program,
-            Err(why) => {
-                return Analysis {
-                    language: Some(language),
-                    findings: Vec::new(),
-                    covers: index.covers.clone(),
-                    not_analysed: Some(why),
-                };
-            }
+            Err(why) => return not_analysed(&index.covers, why),
         };
-        let mut report = Report::default();
+        let mut report = Report::new(code.len());
         flow::analyse(&program, language, index, mode, &mut report);
         if matches!(language, Language::C | Language::Cpp) {
             memory::analyse(&program, index, mode, &mut report);
+        }
+        if report.is_exhausted() {
+            let why = "its tests and calls are nested too deeply to be followed to an end";
+            return not_analysed(&index.covers, why.to_owned());
         }
         let mut seen = BTreeSet::new();
         let mut findings: Vec<Finding> = Vec::new();
@@ -155,6 +165,33 @@ impl Oracle {
             not_analysed: None,
         }
     }
+}
+
+/// Of findings with the same place, drops those whose classes another one names as well. Rules for what callers of a
+/// library give stand back: where parameters count anyway, the rule for requests says more.
+fn keep_one_voice(findings: &mut Vec<Finding>, index: &Index) {
+    let stands_back = |id: &str| {
+        let rule = index.rules.iter().find(|rule| rule.id == id);
+        rule.is_some_and(|rule| rule.file.parameters || rule.file.library)
+    };
+    let mut kept: Vec<Finding> = Vec::with_capacity(findings.len());
+    for place in findings.chunk_by(|a, b| a.span == b.span) {
+        let mut voices: Vec<&Finding> = place.iter().collect();
+        if voices.len() > 1 {
+            voices.sort_by_key(|finding| (stands_back(&finding.rule), &finding.rule));
+        }
+        let first = kept.len();
+        for finding in voices {
+            let said = kept[first..]
+                .iter()
+                .any(|other| finding.cwe.iter().all(|cwe| other.cwe.contains(cwe)));
+            if !said {
+                kept.push(finding.clone());
+            }
+        }
+        kept[first..].sort_by(|a, b| a.rule.cmp(&b.rule));
+    }
+    *findings = kept;
 }
 
 impl Judge for Oracle {

@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use hardn_types::Language;
 
-use super::{Flow, Handled, pollution, sink::Demand, state::State, types, value::Value};
+use super::{Flow, Handled, closure::called_closure, pollution, state::State, types, value::Value};
 use crate::{
     ir::{Arg, Expr, ExprKind, Range},
     rules::{Argument, Handler, Hit, Holds, Index},
@@ -226,25 +226,6 @@ impl<'p> Flow<'p, '_> {
         Call { range: expr.range, receiver, args, paths, hits, name, options }
     }
 
-    /// An object with what was put into its fields.
-    fn with_parts(expr: &Expr<'p>, value: Value<'p>, state: &State<'p>) -> Value<'p> {
-        let Some(place) = expr.peeled().place() else { return value };
-        let prefix = format!("{place}.");
-        let mut value = value;
-        for (part, held) in state.iter() {
-            if held.is_tainted() && part.starts_with(&prefix) {
-                value.absorb(held);
-                value.sequence = true;
-            }
-        }
-        value
-    }
-
-    /// Objects with keys take the place of keyword arguments.
-    pub(super) fn has_objects(&self) -> bool {
-        matches!(self.language, Language::JavaScript | Language::TypeScript)
-    }
-
     /// Ruby: the entries of a hash in a variable that is the last argument.
     fn hash_entries(
         args: &[(Option<&'p str>, &'p Expr<'p>, Value<'p>)],
@@ -261,99 +242,12 @@ impl<'p> Flow<'p, '_> {
         entries.collect()
     }
 
-    /// The entries of an object that is an argument, one more level deep as `outer.inner`.
-    fn options(
-        &mut self,
-        arg: &'p Arg<'p>,
-        state: &mut State<'p>,
-    ) -> Vec<(String, &'p Expr<'p>, Value<'p>)> {
-        let expr = arg.value.peeled();
-        let mut out = Vec::new();
-        if let Some(place) = expr.place() {
-            let prefix = format!("{place}.");
-            let known = state.iter().chain(self.module.iter());
-            out.extend(known.filter_map(|(part, value)| {
-                let key = part.strip_prefix(&prefix)?;
-                Some((key.to_owned(), expr, value.clone()))
-            }));
-        }
-        entries(expr, "", &mut |key, value| out.push((key, value, Value::default())));
-        for (_, expr, value) in &mut out {
-            // Functions and objects are not run twice.
-            if !matches!(
-                expr.kind,
-                ExprKind::Closure { .. } | ExprKind::Dict(_) | ExprKind::Call { .. }
-            ) && value.text.is_none()
-                && value.constant.is_none()
-                && !value.is_tainted()
-                && value.path.is_none()
-            {
-                *value = self.eval_value(expr, state);
-            } else if let ExprKind::Call { callee, .. } = &expr.kind {
-                value.path =
-                    callee.dotted(&self.program.imports).map(|path| format!("{path}()").into());
-            }
-        }
-        out
-    }
-
     /// Whether a text like this stands in the function at hand, or is imported.
     fn stands_here(&self, pattern: &crate::rules::Pattern) -> bool {
         self.program.imports.values().any(|path| pattern.is_match(path))
             || self.program.functions.get(self.frame.number).is_some_and(|function| {
                 pollution::texts(&function.body, &|text| pattern.is_match(text))
             })
-    }
-
-    /// The paths of what a handler's function is called with. One that ends in `+` takes over the flags of what the
-    /// handler was given to. One parameter more than expected is an error that comes first, where types do not tell.
-    fn given_paths(
-        &self,
-        handler: &Handler,
-        n_params: usize,
-        receiver: Option<&str>,
-    ) -> Vec<Option<String>> {
-        let known = handler.params.iter().map(|path| match path.strip_suffix('+') {
-            Some(class) => {
-                let flags = receiver.and_then(|path| path.find('+').map(|at| &path[at..]));
-                Some(format!("{class}{}", flags.unwrap_or("")))
-            }
-            None => Some(path.clone()),
-        });
-        let shifted = !self.is_typed() && n_params == handler.params.len() + 1;
-        shifted.then_some(None).into_iter().chain(known).collect()
-    }
-
-    /// What a handler's function is called with.
-    pub(super) fn given_to(
-        &self,
-        handler: &Handler,
-        n_params: usize,
-        at: &Expr<'p>,
-        receiver: Option<&str>,
-    ) -> Vec<Value<'p>> {
-        let value =
-            |path: String| self.source_value(&path, at).unwrap_or_else(|| Value::of_path(&path));
-        let paths = self.given_paths(handler, n_params, receiver);
-        paths.into_iter().map(|path| path.map_or_else(Value::default, value)).collect()
-    }
-
-    /// The handler for functions under this key of an object that is an argument.
-    pub(super) fn object_handler(&self, key: &str) -> Option<&'p Handler> {
-        let mut known = self.object_handlers.iter();
-        known.find(|handler| handler.argument.names.iter().any(|name| name == key)).copied()
-    }
-
-    /// The function of this file that an expression names.
-    pub(super) fn named_function(&self, expr: &Expr<'p>) -> Option<usize> {
-        let name = match &expr.peeled().kind {
-            ExprKind::Name(name) | ExprKind::Attribute { name, .. } => *name,
-            _ => return None,
-        };
-        match self.by_name.get(name)?.as_slice() {
-            [only] => Some(*only),
-            _ => None,
-        }
     }
 
     pub(super) fn call(
@@ -532,37 +426,6 @@ impl<'p> Flow<'p, '_> {
         result
     }
 
-    /// `f.bind(this, value)` and `_.partial(f, value)`: the function is called with the value sooner or later.
-    fn bound(&mut self, call: &Call<'p>, state: &mut State<'p>) {
-        let function = match (call.name, &call.receiver, call.args.first()) {
-            ("bind", Some((function, _)), _) => *function,
-            ("partial", _, Some((_, function, _))) => *function,
-            _ => return,
-        };
-        let given: Vec<Value<'p>> =
-            call.args.iter().skip(1).map(|(_, _, value)| value.derived()).collect();
-        if !given.iter().any(Value::is_tainted) {
-            return;
-        }
-        let held = match &function.peeled().kind {
-            ExprKind::Name(held) => state.get(held).and_then(|value| value.function),
-            _ => Some(function.peeled()),
-        };
-        if let Some(ExprKind::Closure { params, body }) = held.map(|expr| &expr.kind) {
-            self.closure(params, body, &given, state);
-        } else if let Some(number) = self.named_function(function)
-            && let Some(summary) = self.summary(number)
-        {
-            for sink in &summary.sinks {
-                if let Some(value) = given.get(usize::from(sink.param))
-                    && value.is_tainted()
-                {
-                    self.taint_reaches(Demand::inside(sink), sink.range, value);
-                }
-            }
-        }
-    }
-
     /// Methods of the file are only called on values of their type, as far as types are known.
     fn fits_receiver(&self, number: usize, call: &Call<'p>, hits: &[&Hit]) -> bool {
         let Some(class) = self.program.functions[number].class else { return true };
@@ -603,12 +466,6 @@ fn constant<'p>(call: &Call<'p>) -> Option<&'p str> {
     }
 }
 
-/// Ruby: the closure that `f.call(x)` runs.
-fn called_closure<'p>(call: &Call<'p>) -> Option<&'p ExprKind<'p>> {
-    let (_, value) = call.receiver.as_ref().filter(|_| call.name == "call")?;
-    value.function.map(|expr| &expr.kind)
-}
-
 /// The last part of `A::B`.
 fn last_part(class: &str) -> &str {
     class.rsplit("::").next().unwrap_or(class)
@@ -616,17 +473,4 @@ fn last_part(class: &str) -> &str {
 
 fn receiver_value<'p>(receiver: Option<&(&'p Expr<'p>, Value<'p>)>) -> Value<'p> {
     receiver.map(|(_, value)| value.derived()).unwrap_or_default()
-}
-
-/// The entries of an object literal.
-fn entries<'p>(expr: &'p Expr<'p>, prefix: &str, add: &mut impl FnMut(String, &'p Expr<'p>)) {
-    let ExprKind::Dict(items) = &expr.kind else { return };
-    for (key, value) in items {
-        let Some(ExprKind::Str(key)) = key.as_ref().map(|key| &key.kind) else { continue };
-        let key = format!("{prefix}{key}");
-        add(key.clone(), value);
-        if prefix.is_empty() {
-            entries(value, &format!("{key}."), add);
-        }
-    }
 }

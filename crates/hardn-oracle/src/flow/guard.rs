@@ -21,6 +21,9 @@ impl<'p> Flow<'p, '_> {
         truth: bool,
         mut state: State<'p>,
     ) -> Option<State<'p>> {
+        if !self.report.step() {
+            return Some(state);
+        }
         match &test.kind {
             ExprKind::Not(inner) => return self.refine(inner, !truth, state),
             ExprKind::Through(inner) | ExprKind::Cast { value: inner, .. } => {

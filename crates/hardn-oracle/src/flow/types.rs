@@ -6,18 +6,16 @@ use super::{
     Flow,
     call::Call,
     effect::filled_place,
+    given::MAX_GIVEN,
     sink::Demand,
     state::State,
-    summary::{Progress, Summary},
+    summary::Summary,
     value::{Constant, Origin, Value},
 };
 use crate::{
     ir::{BinaryOp, Expr, ExprKind, Function, Range, Stmt, StmtKind, Type},
     rules::{Body, CallModel, Hit, MemoryCheck, MethodModel, Operation, ResultModel, Sink, glob},
 };
-
-/// Calls of one function whose constants are remembered.
-const MAX_GIVEN: usize = 4;
 
 /// How far up classes are followed.
 const MAX_SUPERS: usize = 6;
@@ -464,96 +462,6 @@ impl<'p> Flow<'p, '_> {
         }
     }
 
-    /// Remembers which constants a function of the file is called with.
-    pub(super) fn note_constants(&mut self, number: usize, call: &Call<'p>) {
-        if self.has_objects() {
-            self.note_requests(number, call);
-        }
-        let ruby = self.language == Language::Ruby;
-        let python = self.language == Language::Python;
-        if !self.is_typed() && !python && !ruby {
-            return;
-        }
-        let function = &self.program.functions[number];
-        let mut any = false;
-        let values: Vec<Option<Value<'p>>> = call
-            .args
-            .iter()
-            .take(function.params.len())
-            .map(|(_, _, value)| {
-                let known = value.constant.is_some_and(|constant| constant != Constant::Null)
-                    || !python && value.full_text().is_some()
-                    || value
-                        .path
-                        .as_deref()
-                        .is_some_and(|path| path.contains('+') || (ruby && is_constant(path)));
-                any |= known;
-                known.then(|| Value { alias: None, test: None, ..value.clone() })
-            })
-            .collect();
-        for (param, value) in function.params.iter().zip(&values) {
-            if let Some(text) = value.as_ref().and_then(Value::full_text) {
-                self.check_given(param.name, text, call.range);
-            }
-        }
-        let known = self.given.entry(number).or_default();
-        if any && known.len() < MAX_GIVEN {
-            known.push(values);
-        }
-    }
-
-    /// A function of the file that is handed what a framework gives, such as a request, is run with it.
-    fn note_requests(&mut self, number: usize, call: &Call<'p>) {
-        let params = &self.program.functions[number].params;
-        let framework = |path: &str| {
-            ["http.", "dom.", "vue.", "sio.", "ws.", "next."]
-                .iter()
-                .any(|root| path.starts_with(root))
-                && !path.contains('(')
-                && path.matches('.').count() == 1
-        };
-        let values: Vec<Option<Value<'p>>> = call
-            .args
-            .iter()
-            .zip(params)
-            .map(|((_, _, value), param)| {
-                let known = param.ty.name.is_empty()
-                    && !value.is_tainted()
-                    && value.path.as_deref().is_some_and(framework);
-                known.then(|| Value::default().with_path(value.path.as_deref().unwrap_or("")))
-            })
-            .collect();
-        let fresh = matches!(self.summaries[number], Progress::New | Progress::Done(_));
-        if fresh && values.iter().any(Option::is_some) && self.specialised.insert(number) {
-            self.summaries[number] = Progress::Running;
-            self.function_with(number, Some(&values));
-        }
-    }
-
-    /// A text constant that is given for a parameter of a function of the file.
-    fn check_given(&mut self, name: &str, text: &str, range: Range) {
-        let index = self.index;
-        for (rule, model) in index.literals.iter().filter(|(_, model)| model.field) {
-            let excepted = model.except.as_ref().is_some_and(|except| except.is_match(text))
-                || model.except_name.as_ref().is_some_and(|except| except.is_match(name));
-            let fits = model.value.as_ref().is_none_or(|pattern| pattern.is_match(text));
-            if !text.is_empty() && !excepted && fits && model.name.is_match(name) {
-                self.alert_here(*rule, range);
-            }
-        }
-    }
-
-    /// Runs functions once more with the constants they are called with: what they do with them is wrong there.
-    pub(super) fn with_constants(&mut self) {
-        for _ in 0..2 {
-            for (number, calls) in std::mem::take(&mut self.given) {
-                for constants in calls {
-                    self.function_with(number, Some(&constants));
-                }
-            }
-        }
-    }
-
     /// A number made of a value: only rules about numbers still count its taint.
     pub(super) fn as_number(&self, mut value: Value<'p>) -> Value<'p> {
         let numbers = self.index.numbers;
@@ -722,10 +630,4 @@ fn collect_results(body: &[Stmt<'_>], out: &mut Vec<bool>) {
             collect_results(block, out);
         }
     }
-}
-
-/// Whether a path ends in a constant such as `VERIFY_NONE`.
-fn is_constant(path: &str) -> bool {
-    let last = path.rsplit('.').next().unwrap_or(path);
-    last.len() > 1 && last.chars().all(|c| c.is_ascii_uppercase() || c == '_')
 }

@@ -92,7 +92,7 @@ impl<'p> Memory<'p, '_> {
             (ExprKind::Subscript { index, .. }, Some(text)) => {
                 let mut places = Vec::new();
                 collect_places(index, &mut places);
-                !places.is_empty() && places.iter().all(|place| text.contains(place.as_str()))
+                !places.is_empty() && places.iter().all(|place| has_name(text, place))
             }
             _ => false,
         };
@@ -211,4 +211,12 @@ fn is_nested(base: &Expr<'_>) -> bool {
 
 fn is_literal(expr: &Expr<'_>) -> bool {
     matches!(expr.peeled().kind, ExprKind::Null | ExprKind::Int(_))
+}
+
+/// Whether a name or a place stands in a text as a word of its own: `i` is no part of `sizeof(int)`.
+fn has_name(text: &str, place: &str) -> bool {
+    let in_word = |c: char| c.is_alphanumeric() || c == '_';
+    text.match_indices(place).any(|(at, _)| {
+        !text[..at].ends_with(in_word) && !text[at + place.len()..].starts_with(in_word)
+    })
 }

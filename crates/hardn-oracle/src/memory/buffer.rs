@@ -163,6 +163,7 @@ impl<'p> Memory<'p, '_> {
             }
             "snprintf" | "vsnprintf" | "fgets" | "strlcpy" | "strlcat" => {
                 let at = if name.starts_with("strl") { 2 } else { 1 };
+                self.needs_pointer(arg(0)?, cells.first()?, state);
                 let room = self.room(arg(0)?, state);
                 self.check_length(expr, &room, &cells.get(at)?.number, arg(at)?, 0, state);
                 Self::forget_text(arg(0)?, state);
@@ -170,6 +171,7 @@ impl<'p> Memory<'p, '_> {
                 Some(Cell { null, ..Cell::default() })
             }
             "read" | "recv" | "recvfrom" => {
+                self.needs_pointer(arg(1)?, cells.get(1)?, state);
                 let room = self.room(arg(1)?, state);
                 let length = cells.get(2)?.number.clone();
                 self.check_length(expr, &room, &length, arg(2)?, 0, state);
@@ -178,6 +180,7 @@ impl<'p> Memory<'p, '_> {
                 Some(Cell { number, ..Cell::default() })
             }
             "fread" => {
+                self.needs_pointer(arg(0)?, cells.first()?, state);
                 let room = self.room(arg(0)?, state);
                 let length =
                     Number::combine(BinaryOp::Mul, &cells.get(1)?.number, &cells.get(2)?.number);

@@ -22,6 +22,9 @@ pub(super) const EXTERNAL_NUMBERS: [&str; 14] = [
 
 impl<'p> Memory<'p, '_> {
     pub(super) fn value(&mut self, expr: &'p Expr<'p>, state: &mut State) -> Cell {
+        if !self.report.step() {
+            return Cell::default();
+        }
         match &expr.kind {
             ExprKind::Int(value) => {
                 let null = if *value == 0 { Null::Yes } else { Null::Unknown };

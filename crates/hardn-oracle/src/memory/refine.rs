@@ -15,6 +15,9 @@ impl<'p> Memory<'p, '_> {
         truth: bool,
         mut state: State,
     ) -> Option<State> {
+        if !self.report.step() {
+            return Some(state);
+        }
         match &test.kind {
             ExprKind::Not(inner) => self.refine(inner, !truth, state),
             ExprKind::Through(inner) | ExprKind::Cast { value: inner, .. } => {

@@ -79,8 +79,7 @@ impl Rule {
             flags.push(format!("tests for a part like {}", model.text));
         }
         for model in &file.compared {
-            flags
-                .push(format!("functions that compare with {}, and not with another", model.has));
+            flags.push(format!("functions that compare with {}, and not with another", model.has));
         }
         if let Some(check) = file.check {
             flags.push(format!("the built-in check {check:?}"));

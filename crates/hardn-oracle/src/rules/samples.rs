@@ -59,7 +59,7 @@ impl RuleSet {
             ] {
                 for (index, code) in samples.iter().enumerate() {
                     report.samples += 1;
-                    let analysis = oracle.analyse(code, language_of(rule, code), mode);
+                    let analysis = oracle.analyse_by_rule(code, language_of(rule, code), mode);
                     let flagged = analysis.findings.iter().any(|finding| finding.rule == rule.id);
                     let message = match (&analysis.not_analysed, flagged, kind) {
                         _ if code.contains(UNFINISHED) => {

@@ -134,6 +134,31 @@ fn nesting_without_end() {
 }
 
 #[test]
+fn tests_within_tests() {
+    // What a test says of its operands is found out anew on each level: the work is bounded, and running out of it is
+    // said.
+    for language in Language::ALL {
+        let (before, after) = frame(language);
+        let words = matches!(language, Language::Python);
+        let (and, or) = if words { (" and ", " or ") } else { (" && ", " || ") };
+        for (open, close) in [
+            ("(a < (".to_owned(), format!("{and}c){and}c)")),
+            (format!("(a{or}(b{and}"), "))".to_owned()),
+            ("(f(".to_owned(), ") ? c : d)".to_owned()),
+        ] {
+            for levels in [3, 45] {
+                let code =
+                    format!("{before}{}x{}{after}", open.repeat(levels), close.repeat(levels));
+                read(&code, language);
+            }
+        }
+    }
+    let deep = format!("x = {}a{}\n", "(a < (".repeat(45), " and c) and c)".repeat(45));
+    let analysis = Oracle::shared().analyse(&deep, Language::Python, Mode::Snippet);
+    assert!(analysis.not_analysed.is_some_and(|why| why.contains("nested too deeply")));
+}
+
+#[test]
 fn chains_without_end() {
     let numbered = |piece: fn(usize) -> String| (0..DEEP / 10).map(piece).collect::<String>();
     for (language, code) in [
