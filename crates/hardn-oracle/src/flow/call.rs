@@ -273,9 +273,9 @@ impl<'p> Flow<'p, '_> {
                 .iter()
                 .map(|arg| self.eval_value(&arg.value, state))
                 .zip(params)
-                .map(|(value, param)| match value.is_tainted() || value.function.is_some() {
-                    true => value,
-                    false => Value::of_path(param.path()),
+                .map(|(value, param)| {
+                    let known = value.is_tainted() || value.function.is_some();
+                    if known { value } else { Value::of_path(param.path()) }
                 })
                 .collect();
             return self.closure(params, body, &inputs, state);
@@ -359,10 +359,10 @@ impl<'p> Flow<'p, '_> {
                 {
                     self.clean_subjects(&call, guard, *bits, (*mark, *gives), state);
                 }
-                Hit::Sink { rule, sink, except, mark } => {
-                    if !call.paths.iter().any(|path| except.is_match(path)) {
-                        self.check_call(&call, *rule, sink, *mark);
-                    }
+                Hit::Sink { rule, sink, except, mark }
+                    if !call.paths.iter().any(|path| except.is_match(path)) =>
+                {
+                    self.check_call(&call, *rule, sink, *mark);
                 }
                 Hit::Call { rule, model } => {
                     let context =

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     ir::{Arg, Expr, ExprKind, Range, Stmt, StmtKind},
-    rules::Condition,
+    rules::{Condition, Pattern},
 };
 
 impl<'p> Flow<'p, '_> {
@@ -30,14 +30,12 @@ impl<'p> Flow<'p, '_> {
 
     /// Whether a condition holds of an argument that is there.
     fn holds_of(&self, condition: &Condition, expr: &Expr<'p>, value: &Value<'p>) -> bool {
-        let matches_text = |pattern: &crate::rules::Pattern| match (
-            &value.text,
-            expr.dotted(&self.program.imports),
-        ) {
-            (Some(text), _) => pattern.is_match(text),
-            (None, Some(path)) => pattern.is_match(&path),
-            (None, None) => value.path.as_ref().is_some_and(|path| pattern.is_match(path)),
-        };
+        let matches_text =
+            |pattern: &Pattern| match (&value.text, expr.dotted(&self.program.imports)) {
+                (Some(text), _) => pattern.is_match(text),
+                (None, Some(path)) => pattern.is_match(&path),
+                (None, None) => value.path.as_ref().is_some_and(|path| pattern.is_match(path)),
+            };
         let number = match value.constant {
             Some(Constant::Int(number)) => Some(number),
             _ => None,
@@ -70,16 +68,61 @@ impl<'p> Flow<'p, '_> {
                 .as_ref()
                 .is_none_or(|path| !value.path.as_ref().is_some_and(|known| path.is_match(known)))
             && condition.mentions.as_ref().is_none_or(|pattern| {
-                mentions(expr, pattern)
+                self.mentions(expr, pattern)
                     || (self.language == Language::Ruby
-                        && (mentioned_in_block(expr, pattern) || is_key(expr, pattern)))
+                        && (self.mentioned_in_block(expr, pattern) || self.is_key(expr, pattern)))
             })
+    }
+
+    /// Whether a name like this stands anywhere in an expression, but for what a call only measures or conceals.
+    pub(super) fn mentions(&self, expr: &Expr<'_>, pattern: &Pattern) -> bool {
+        let here = match &expr.kind {
+            ExprKind::Name(name) | ExprKind::Attribute { name, .. } => pattern.is_match(name),
+            _ if self.conceals(expr) => return false,
+            _ => false,
+        };
+        here || expr.children().into_iter().any(|child| self.mentions(child, pattern))
+    }
+
+    /// Whether an element with a key like this stands anywhere in an expression.
+    fn is_key(&self, expr: &Expr<'_>, pattern: &Pattern) -> bool {
+        if self.conceals(expr) {
+            return false;
+        }
+        let here = match &expr.kind {
+            ExprKind::Subscript { index, .. } => {
+                matches!(&index.kind, ExprKind::Str(key) if pattern.is_match(key))
+            }
+            _ => false,
+        };
+        here || expr.children().into_iter().any(|child| self.is_key(child, pattern))
+    }
+
+    /// Whether it is a call whose result tells nothing of what it is given.
+    fn conceals(&self, expr: &Expr<'_>) -> bool {
+        let ExprKind::Call { callee, args } = &expr.kind else { return false };
+        let (ExprKind::Name(name) | ExprKind::Attribute { name, .. }) = &callee.kind else {
+            return false;
+        };
+        let all = |arg: &Arg<'_>| matches_all(&arg.value, name.starts_with('g'));
+        if matches!(*name, "sub" | "sub!" | "gsub" | "gsub!") && args.first().is_some_and(all) {
+            return true;
+        }
+        let root = callee.root().filter(|root| root != name);
+        let path = root.map_or_else(|| (*name).to_owned(), |root| format!("{root}.{name}"));
+        self.index.conceals.iter().any(|pattern| pattern.is_match(&path))
+    }
+
+    /// Whether a name like this stands in a block that is handed over.
+    fn mentioned_in_block(&self, expr: &Expr<'_>, pattern: &Pattern) -> bool {
+        let ExprKind::Closure { body, .. } = &expr.kind else { return false };
+        body.iter().flat_map(Stmt::exprs).any(|part| self.mentions(part, pattern))
     }
 }
 
 impl Flow<'_, '_> {
     /// Whether a condition around this place in the function at hand names something like this.
-    pub(super) fn is_tested(&self, name: Option<&crate::rules::Pattern>, place: Range) -> bool {
+    pub(super) fn is_tested(&self, name: Option<&Pattern>, place: Range) -> bool {
         name.is_some_and(|name| {
             let function = self.program.functions.get(self.frame.number);
             function.is_some_and(|function| tested(&function.body, name, place))
@@ -87,7 +130,7 @@ impl Flow<'_, '_> {
     }
 }
 
-fn tested(body: &[Stmt<'_>], name: &crate::rules::Pattern, place: Range) -> bool {
+fn tested(body: &[Stmt<'_>], name: &Pattern, place: Range) -> bool {
     let Some(stmt) =
         body.iter().find(|stmt| stmt.range.start <= place.start && place.end <= stmt.range.end)
     else {
@@ -102,58 +145,13 @@ fn tested(body: &[Stmt<'_>], name: &crate::rules::Pattern, place: Range) -> bool
 }
 
 /// Whether a name, a called function or a text like this stands in an expression.
-fn names(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
+fn names(expr: &Expr<'_>, pattern: &Pattern) -> bool {
     let here = match &expr.kind {
         ExprKind::Name(text) | ExprKind::Attribute { name: text, .. } => pattern.is_match(text),
         ExprKind::Str(text) => pattern.is_match(text),
         _ => false,
     };
     here || expr.children().into_iter().any(|child| names(child, pattern))
-}
-
-/// Whether a name like this stands anywhere in an expression, but for what a call only measures or conceals.
-pub(super) fn mentions(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
-    let here = match &expr.kind {
-        ExprKind::Name(name) | ExprKind::Attribute { name, .. } => pattern.is_match(name),
-        _ if conceals(expr) => return false,
-        _ => false,
-    };
-    here || expr.children().into_iter().any(|child| mentions(child, pattern))
-}
-
-/// Whether an element with a key like this stands anywhere in an expression.
-fn is_key(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
-    if conceals(expr) {
-        return false;
-    }
-    let here = match &expr.kind {
-        ExprKind::Subscript { index, .. } => {
-            matches!(&index.kind, ExprKind::Str(key) if pattern.is_match(key))
-        }
-        _ => false,
-    };
-    here || expr.children().into_iter().any(|child| is_key(child, pattern))
-}
-
-/// Whether it is a call whose result tells nothing of what it is given.
-fn conceals(expr: &Expr<'_>) -> bool {
-    let ExprKind::Call { callee, args } = &expr.kind else { return false };
-    let (ExprKind::Name(name) | ExprKind::Attribute { name, .. }) = &callee.kind else {
-        return false;
-    };
-    let all = |arg: &Arg<'_>| matches_all(&arg.value, name.starts_with('g'));
-    if matches!(*name, "sub" | "sub!" | "gsub" | "gsub!") && args.first().is_some_and(all) {
-        return true;
-    }
-    if matches!(callee.root(), Some("BCrypt" | "SCrypt" | "Argon2" | "Digest")) {
-        return true;
-    }
-    let name = name.to_lowercase();
-    let parts = ["hash", "encrypt", "mask", "redact", "digest", "censor"];
-    ["len", "length", "size", "isempty", "bool", "type", "id", "isinstance"]
-        .contains(&name.as_str())
-        || name.ends_with('?')
-        || parts.iter().any(|part| name.contains(part))
 }
 
 /// Ruby: a regular expression that covers a whole text, if need be character by character.
@@ -163,10 +161,4 @@ fn matches_all(expr: &Expr<'_>, each: bool) -> bool {
         Some(ExprKind::Str(text)) => text == ".+" || text == ".*" || (each && text == "."),
         _ => false,
     }
-}
-
-/// Whether a name like this stands in a block that is handed over.
-fn mentioned_in_block(expr: &Expr<'_>, pattern: &crate::rules::Pattern) -> bool {
-    let ExprKind::Closure { body, .. } = &expr.kind else { return false };
-    body.iter().flat_map(Stmt::exprs).any(|part| mentions(part, pattern))
 }

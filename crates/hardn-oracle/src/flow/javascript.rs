@@ -64,8 +64,7 @@ impl<'p> Flow<'p, '_> {
     /// `f.bind(this, value)` and `_.partial(f, value)`: the function is called with the value sooner or later.
     pub(super) fn bound(&mut self, call: &Call<'p>, state: &mut State<'p>) {
         let function = match (call.name, &call.receiver, call.args.first()) {
-            ("bind", Some((function, _)), _) => *function,
-            ("partial", _, Some((_, function, _))) => *function,
+            ("bind", Some((function, _)), _) | ("partial", _, Some((_, function, _))) => *function,
             _ => return,
         };
         let given: Vec<Value<'p>> =

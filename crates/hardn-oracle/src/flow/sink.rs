@@ -5,7 +5,6 @@ use hardn_types::Language;
 use super::{
     Flow,
     call::Call,
-    condition::mentions,
     state::State,
     summary::ParamSink,
     text,
@@ -209,11 +208,8 @@ impl<'p> Flow<'p, '_> {
             {
                 !self.index.rules[demand.rule].file.built || atom.built
             }
-            Origin::Parameter(at) if !self.snippet() => {
-                let name = self.frame.params.get(usize::from(at)).copied().unwrap_or("");
-                let announced = &self.index.rules[demand.rule].file.announced;
+            Origin::Parameter(_) if !self.snippet() => {
                 demand.parameters.is_some_and(|built| !built || atom.built)
-                    && !announced.as_ref().is_some_and(|names| names.is_match(name))
             }
             _ if !self.snippet() => false,
             Origin::Parameter(_) if !self.frame.open => false,
@@ -472,7 +468,7 @@ impl<'p> Flow<'p, '_> {
             };
             if model.setting.operator != operator
                 || !model.pattern.matches(&path)
-                || !mentions(value, &model.setting.mentions)
+                || !self.mentions(value, &model.setting.mentions)
             {
                 continue;
             }
@@ -536,7 +532,7 @@ impl<'p> Flow<'p, '_> {
             if patterns.iter().any(|pattern| pattern.matches(&path))
                 && (model.is.iter().any(|literal| self.equals(literal, expr, value))
                     || lists(model, value)
-                    || model.mentions.as_ref().is_some_and(|pattern| mentions(expr, pattern)))
+                    || model.mentions.as_ref().is_some_and(|pattern| self.mentions(expr, pattern)))
                 && self.allowed_here(model.outside.as_ref(), &model.unless_calls)
                 && !self.is_tested(model.unless_test.as_ref(), expr.range)
                 && !model

@@ -111,6 +111,8 @@ pub(crate) struct Index {
     /// Sinks for objects that are written to, and the mark they ask for.
     pub(crate) written: Vec<(usize, u32, Sink)>,
     pub(crate) compared: Vec<(usize, ComparedModel)>,
+    /// Calls whose result tells nothing of what they are given.
+    pub(crate) conceals: Vec<Pattern>,
     clean_values: PathMap<u128>,
     typed_values: PathMap<String>,
     /// With the functions they are sources in.
@@ -168,6 +170,7 @@ impl Index {
 
     fn add(&mut self, number: usize, rule: &Rule, bits: u128, marks: &mut Vec<String>) {
         let file = &rule.file;
+        self.conceals.extend(file.conceals.clone());
         if file.numbers {
             self.numbers |= bits;
         }

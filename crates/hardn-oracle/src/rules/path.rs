@@ -7,6 +7,9 @@ use aho_corasick::AhoCorasick;
 /// Stands for one capital letter, at the start of a component.
 const CAPITAL: &str = "[A-Z]";
 
+/// Longer paths are no way to an API, and looking for patterns in them would take long.
+const LONGEST: usize = 4000;
+
 /// One component of a pattern.
 #[derive(Clone, Debug)]
 enum Part {
@@ -126,8 +129,14 @@ impl<T> PathMap<T> {
             }
             [.., Part::Glob(text)] if !pattern.everything => {
                 let text = text.strip_prefix(CAPITAL).unwrap_or(text);
-                let longest = text.split('*').max_by_key(|piece| piece.len()).unwrap_or_default();
-                self.globs.push((longest.into(), at));
+                match text
+                    .split('*')
+                    .max_by_key(|piece| piece.len())
+                    .filter(|text| !text.is_empty())
+                {
+                    Some(longest) => self.globs.push((longest.into(), at)),
+                    None => self.rest.push(at),
+                }
             }
             _ => self.rest.push(at),
         }
@@ -152,6 +161,9 @@ impl<T> PathMap<T> {
     }
 
     fn each_match(&self, path: &str, mut add: impl FnMut(usize)) {
+        if path.len() > LONGEST {
+            return;
+        }
         let mut components = split(path).rev();
         let last = components.next().unwrap_or(path);
         let named = self.by_last.get(last);

@@ -45,9 +45,10 @@ pub(crate) struct RuleFile {
     /// In faithful mode, parameters count as well: what libraries are handed. With `built`, once joined to other text.
     #[serde(default)]
     pub(crate) parameters: bool,
-    /// Names of parameters that tell the caller what they are for, such as `command`: these do not count by themselves.
+    /// Calls whose result tells nothing of what they are given, by the variable they start from and their name: no name
+    /// among their arguments is mentioned.
     #[serde(default)]
-    pub(crate) announced: Option<Pattern>,
+    pub(crate) conceals: Option<Pattern>,
     /// In faithful mode, parameters of functions that the file exports count as well.
     #[serde(default)]
     pub(crate) library: bool,

@@ -319,7 +319,8 @@ impl Asked {
                 for (key, value) in entries {
                     match key.as_str().unwrap_or("") {
                         "valid" | "invalid" | "message" | "help" | "references" => {}
-                        "name" | "except_name" | "context" | "outside" | "mentions" | "within" => {
+                        "name" | "except_name" | "context" | "outside" | "mentions" | "within"
+                        | "named" | "unless_test" => {
                             self.add(value, true);
                         }
                         "call" | "functions" | "value" | "assigned" | "attribute" | "of"

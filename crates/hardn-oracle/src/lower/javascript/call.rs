@@ -237,8 +237,9 @@ impl<'a> Lowering<'a> {
         for _ in 0..4 {
             statement = statement.prev_named_sibling()?;
             let assignment = match statement.kind() {
-                "expression_statement" => statement.named_child(0)?,
-                "lexical_declaration" | "variable_declaration" => statement.named_child(0)?,
+                "expression_statement" | "lexical_declaration" | "variable_declaration" => {
+                    statement.named_child(0)?
+                }
                 _ => return None,
             };
             let (left, right) = match assignment.kind() {
