@@ -37,7 +37,7 @@ pub(crate) enum Command {
     /// Train, evaluate before and after, and report: the main job
     Harden(HardenArgs),
     /// Look for weaknesses in code; exit status 1 where there are findings
-    Scan(ScanArgs),
+    Scan(Box<ScanArgs>),
     /// The oracle's rules
     Rules {
         #[command(subcommand)]

@@ -236,7 +236,7 @@ impl Asked {
             }
         }
         if text.is_empty() && !json {
-            text = "agreement needs two engines: --oracle builtin,semgrep\n".to_owned();
+            text.push_str("agreement needs two engines: --oracle builtin,semgrep\n");
         }
         put(&text)
     }

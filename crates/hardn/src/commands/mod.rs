@@ -29,7 +29,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Demo(args) => demo::run(args, quiet),
         Command::Harden(args) => harden::command(args, quiet),
-        Command::Scan(args) => scan::run(args, quiet),
+        Command::Scan(args) => scan::run(*args, quiet),
         Command::Rules { command } => rules::run(command, quiet),
         Command::Train(args) => train::run(args, quiet),
         Command::Complete(args) => complete::run(args),
