@@ -44,7 +44,12 @@ impl<'p> Memory<'p, '_> {
                 null_at: expr.range,
                 ..Cell::default()
             },
-            ExprKind::Str(_) => Cell { null: Null::No, ..Cell::default() },
+            ExprKind::Str(text) => {
+                let bytes = Some(text.len() as i64 + 1);
+                let object = self.new_object(state, Object { bytes, ..Object::default() });
+                let reach = Some(Reach::START);
+                Cell { null: Null::No, object: Some(object), reach, ..Cell::default() }
+            }
             ExprKind::Name(name) => {
                 let mut cell = self.name(name, state);
                 if self.scope.get(name).is_some_and(|ty| !ty.dimensions.is_empty()) {
