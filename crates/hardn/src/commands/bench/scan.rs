@@ -27,6 +27,9 @@ const TIMED: Duration = Duration::from_secs(3);
 /// Runs of each command; the median counts.
 const RUNS: usize = 3;
 
+/// Files that a folder for commands has at least, so that not only start-up is timed.
+const FILES: usize = 1000;
+
 /// A few rules for Semgrep, so that it has something to look for: mostly it starts up.
 const SEMGREP_RULES: &str = include_str!("../../../../../bench/semgrep.yml");
 
@@ -89,9 +92,9 @@ pub(super) fn scan(args: &BenchArgs) -> Outcome<Vec<Row>> {
     fs::write(&rules, SEMGREP_RULES).map_err(|error| io("the rules for Semgrep", &error))?;
     for (language, texts) in &sets {
         let set = folder.path().join(language.to_string());
-        write_set(&set, *language, texts)?;
+        let n = write_set(&set, *language, texts)?;
         for analyser in ANALYSERS.iter().filter(|analyser| analyser.languages.contains(language)) {
-            rows.push(beside(analyser, *language, texts.len(), &set, &rules)?);
+            rows.push(beside(analyser, *language, n, &set, &rules)?);
         }
     }
     Ok(rows)
@@ -200,13 +203,19 @@ fn start_up(folder: &Path) -> Outcome<Row> {
     })
 }
 
-fn write_set(folder: &Path, language: Language, texts: &[String]) -> Outcome {
+/// Writes the snippets as files, each as often as it takes, with an end of its own so that no two are equal; how many.
+fn write_set(folder: &Path, language: Language, texts: &[String]) -> Outcome<usize> {
     fs::create_dir(folder).map_err(|error| io("a folder", &error))?;
-    for (at, text) in texts.iter().enumerate() {
-        let path = folder.join(format!("f{at}.{}", language.extension()));
-        fs::write(path, text).map_err(|error| io("a file", &error))?;
+    let comment = if matches!(language, Language::Python | Language::Ruby) { "#" } else { "//" };
+    let copies = FILES.div_ceil(texts.len().max(1));
+    for copy in 0..copies {
+        for (at, text) in texts.iter().enumerate() {
+            let path = folder.join(format!("f{copy}_{at}.{}", language.extension()));
+            fs::write(path, format!("{text}\n{comment} {copy}\n"))
+                .map_err(|error| io("a file", &error))?;
+        }
     }
-    Ok(())
+    Ok(copies * texts.len())
 }
 
 /// The same folder scanned by `hardn scan` and by another command, in turns.
