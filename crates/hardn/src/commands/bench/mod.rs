@@ -53,7 +53,8 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
         let threads = rayon::current_num_threads();
         let command: Vec<String> = std::env::args().skip(1).collect();
         let text = format!(
-            "# Benchmarks\n\nMeasured by `hardn {}` on {threads} threads; `scripts/peers.sh` makes the environment of the peers. \
+            "# Benchmarks\n\nMeasured by `hardn {}` on {threads} threads; `scripts/peers.sh` makes the environment of PyTorch, \
+             `scripts/install-tools.sh --engines DIR` that of Semgrep and Bandit, `cargo install foxguard` the last. \
              Ours and the peer's turns alternate in one run; each figure is the median. Ratios below 1 are in our favour. \
              Speed depends on the machine: measure on yours.\n\n{table}",
             command.join(" ")
