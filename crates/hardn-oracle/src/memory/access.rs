@@ -74,7 +74,7 @@ impl<'p> Memory<'p, '_> {
         access: &'p Expr<'p>,
         base: &'p Expr<'p>,
         pointer: &Cell,
-        at: &Number,
+        index: &Cell,
         is_write: bool,
         state: &mut State,
     ) {
@@ -82,8 +82,12 @@ impl<'p> Memory<'p, '_> {
         if self.mode == Mode::Faithful && is_nested(base) {
             return;
         }
+        let at = &index.number;
         let ty = self.ty(base);
         let length = self.elements(base, state);
+        let place = base.peeled().place();
+        // A signed number: an unsigned one may have wrapped around.
+        let inside = place.is_some() && index.within == place && self.is_signed_index(access);
         let object = base.peeled().place().and_then(|place| state.get(&place)?.object);
         let size_text = state.object(object).and_then(|object| object.size_text.as_deref());
         let allocated = size_text.is_some();
@@ -130,7 +134,7 @@ impl<'p> Memory<'p, '_> {
                 && !at.checked
                 && at.is_bounded()
                 && ![127, 32767].contains(&at.high));
-        let above = above && !(made_for && at.level.is_none());
+        let above = above && !inside && !(made_for && at.level.is_none());
         let below = below && !self.is_unsigned_index(access);
         if !(above || below) {
             return;
@@ -145,6 +149,11 @@ impl<'p> Memory<'p, '_> {
         let what = describe(base);
         let why = if above { "may lie past the end of" } else { "may be negative for" };
         self.alert(check, access.range, format!("the index {why} `{what}`"), Vec::new());
+    }
+
+    fn is_signed_index(&self, access: &Expr<'p>) -> bool {
+        matches!(&access.kind, ExprKind::Subscript { index, .. }
+            if self.ty(index).is_some_and(|ty| ty.is_integer() && !ty.is_unsigned()))
     }
 
     fn is_unsigned_index(&self, access: &Expr<'p>) -> bool {

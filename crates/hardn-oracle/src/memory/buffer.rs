@@ -190,6 +190,15 @@ impl<'p> Memory<'p, '_> {
                 let number = Number { low: 0, high: cells[2].number.high, ..Number::external() };
                 Some(Cell { number, ..Cell::default() })
             }
+            "scanf" | "fscanf" | "sscanf" => {
+                let filled = if name == "scanf" { 1 } else { 2 };
+                for (at, cell) in cells.iter().enumerate().skip(filled) {
+                    if let Some(expr) = arg(at).filter(|expr| expr.place().is_some()) {
+                        self.needs_pointer(expr, cell, state);
+                    }
+                }
+                None
+            }
             "fclose" | "fprintf" | "fputs" | "fwrite" | "strcmp" | "strncmp" | "strdup"
             | "strchr" | "strstr" | "strrchr" | "atoi" | "puts" | "fgetc" | "strtok" => {
                 let positions: &[usize] = match name {

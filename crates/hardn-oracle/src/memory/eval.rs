@@ -70,7 +70,7 @@ impl<'p> Memory<'p, '_> {
                 self.dereference(base, &pointer, state);
                 if !self.check_named_index(expr, base, &pointer, (index, &at.number), false, state)
                 {
-                    self.check_index(expr, base, &pointer, &at.number, false, state);
+                    self.check_index(expr, base, &pointer, &at, false, state);
                 }
                 self.stored(expr, state)
             }
@@ -170,6 +170,7 @@ impl<'p> Memory<'p, '_> {
                     null_at: before.null_at,
                     object: before.object,
                     length_of: None,
+                    within: before.within.clone().filter(|_| *by < 0),
                     stack: before.stack,
                     reach: before.reach.as_ref().and_then(|reach| reach.shifted(*by)),
                     used_at: before.used_at,
@@ -376,7 +377,9 @@ impl<'p> Memory<'p, '_> {
             self.check_wrapping(&number);
             self.check_certain(expr, op, left, right, &number);
         }
-        Cell { number, ..Cell::default() }
+        let less = op == BinaryOp::Sub && second.number.low >= 1;
+        let within = first.length_of.or(first.within).filter(|_| less);
+        Cell { number, within, ..Cell::default() }
     }
 
     /// Whether arithmetic may wrap: a number from outside, compared with no limit, in 32 bits.
@@ -476,7 +479,7 @@ impl<'p> Memory<'p, '_> {
                 self.dereference(base, &pointer, state);
                 if !self.check_named_index(target, base, &pointer, (index, &at.number), true, state)
                 {
-                    self.check_index(target, base, &pointer, &at.number, true, state);
+                    self.check_index(target, base, &pointer, &at, true, state);
                 }
             }
             ExprKind::Attribute { base, arrow: true, .. } | ExprKind::Deref(base) => {

@@ -38,6 +38,8 @@ pub(super) struct Cell {
     pub(super) object: Option<u32>,
     /// It is the length of the text in this place.
     pub(super) length_of: Option<String>,
+    /// It is less than the length of the text in this place.
+    pub(super) within: Option<String>,
     /// It is the address of a variable of this function.
     pub(super) stack: bool,
     /// Where it points to in its object, as far as that has a name.
@@ -225,6 +227,9 @@ impl State {
             cell.used_at = cell.used_at.filter(|_| theirs.used_at.is_some());
             cell.reach = Reach::joined(cell.reach.as_ref(), theirs.reach.as_ref());
             cell.number.join(&theirs.number);
+            if cell.within != theirs.within {
+                cell.within = None;
+            }
             if cell.length_of != theirs.length_of {
                 cell.length_of = None;
             }

@@ -47,7 +47,6 @@ pub(crate) struct RuleFile {
     pub(crate) parameters: bool,
     /// Calls whose result tells nothing of what they are given, by the variable they start from and their name: no name
     /// among their arguments is mentioned.
-    #[serde(default)]
     pub(crate) conceals: Option<Pattern>,
     /// In faithful mode, parameters of functions that the file exports count as well.
     #[serde(default)]
@@ -84,7 +83,6 @@ pub(crate) struct RuleFile {
     pub(crate) contains: Vec<ContainsModel>,
     #[serde(default)]
     pub(crate) compared: Vec<ComparedModel>,
-    #[serde(default)]
     pub(crate) check: Option<MemoryCheck>,
     /// Rows of a model table, in the form of the rule's language.
     #[serde(default)]
@@ -106,11 +104,9 @@ fn yes() -> bool {
 
 /// Samples for faithful mode; those at the top level are for snippet mode.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Samples {
-    #[serde(default)]
     pub(crate) valid: Vec<String>,
-    #[serde(default)]
     pub(crate) invalid: Vec<String>,
 }
 
@@ -240,34 +236,24 @@ impl<'de> Deserialize<'de> for Literal {
 pub(crate) struct Condition {
     pub(crate) argument: Argument,
     /// The argument is one of these.
-    #[serde(default)]
     pub(crate) is: Option<Vec<Literal>>,
     /// The argument is none of these; holds where it is missing.
-    #[serde(default)]
     pub(crate) not: Option<Vec<Literal>>,
     /// The argument is missing (`true`) or present (`false`).
-    #[serde(default)]
     pub(crate) missing: Option<bool>,
     /// The folded text, or else the dotted path, matches.
-    #[serde(default)]
     pub(crate) matches: Option<Pattern>,
     /// The number has one of these bits.
-    #[serde(default)]
     pub(crate) bits: Option<i64>,
     /// The argument is (or is not) a constant.
-    #[serde(default)]
     pub(crate) constant: Option<bool>,
     /// The number is below this.
-    #[serde(default)]
     pub(crate) below: Option<i64>,
     /// A name like this stands somewhere in the argument.
-    #[serde(default)]
     pub(crate) mentions: Option<Pattern>,
     /// What is known of where the argument came from: its class and flags.
-    #[serde(default)]
     pub(crate) path: Option<Pattern>,
     /// The same must not match; holds where nothing is known.
-    #[serde(default)]
     pub(crate) not_path: Option<Pattern>,
     /// Missing or unknown counts as fulfilled.
     #[serde(default)]
@@ -289,10 +275,8 @@ pub(crate) struct ResultModel {
     #[serde(default, rename = "type")]
     pub(crate) path: Option<String>,
     /// A setting, kept as `+flag` at the end of the path, flags in alphabetical order.
-    #[serde(default)]
     pub(crate) flag: Option<String>,
     /// Not the result, but this argument is meant; of a receiver, in Go, the variable it starts with.
-    #[serde(default)]
     pub(crate) of: Option<Argument>,
 }
 
@@ -304,13 +288,11 @@ pub(crate) struct MethodModel {
     pub(crate) name: Vec<String>,
     /// Classes and interfaces one of which the class is or extends.
     pub(crate) of: Vec<String>,
-    #[serde(default)]
     pub(crate) body: Option<Body>,
     /// One of these is called outside all branches.
     #[serde(default)]
     pub(crate) calls: Vec<String>,
     /// Without a flag, the method itself is wrong.
-    #[serde(default)]
     pub(crate) flag: Option<String>,
 }
 
@@ -325,55 +307,39 @@ pub(crate) enum Body {
 }
 
 /// Where remote data enters.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Source {
     /// Calls whose result is tainted.
-    #[serde(default)]
     pub(crate) call: Vec<String>,
     /// Names and attributes that are tainted.
-    #[serde(default)]
     pub(crate) value: Vec<String>,
     /// Parameters of functions with such a decorator are tainted.
-    #[serde(default)]
     pub(crate) decorated: Vec<String>,
     /// Parameters of methods of these names in classes that extend one of `of` are tainted.
-    #[serde(default)]
     pub(crate) methods: Vec<String>,
-    #[serde(default)]
     pub(crate) of: Vec<String>,
     /// Types of parameters that `decorated` and `methods` leave alone.
-    #[serde(default)]
     pub(crate) except: Vec<String>,
     /// Arguments that the call fills, instead of its result.
-    #[serde(default)]
     pub(crate) fills: Option<Argument>,
     /// Not a remote source, but one of this machine: only snippet mode counts it.
-    #[serde(default)]
     pub(crate) local: bool,
     /// Only this rule minds it: a predictable number, a setting that is too old. It counts in both modes.
-    #[serde(default)]
     pub(crate) only: bool,
     /// Harmless to every rule, though it is part of something that is a source.
-    #[serde(default)]
     pub(crate) harmless: bool,
     /// What a call gives carries this mark, which sinks may ask for.
-    #[serde(default)]
     pub(crate) mark: Option<String>,
     /// An element that was picked with it counts as well.
-    #[serde(default)]
     pub(crate) chooses: bool,
     /// Variables, parameters, fields and keys of such names; `except` lists names that are none.
-    #[serde(default)]
     pub(crate) named: Option<Pattern>,
     /// Names and attributes count only in functions with such a name.
-    #[serde(default)]
     pub(crate) within: Option<Pattern>,
     /// Conditions on the call.
-    #[serde(default)]
     pub(crate) when: Vec<Condition>,
     /// Objects with such a setting become tainted.
-    #[serde(default)]
     pub(crate) set: Vec<Setting>,
 }
 
@@ -419,7 +385,6 @@ pub(crate) struct Handler {
     /// Where the functions are: arguments, or entries of an object that is an argument.
     pub(crate) argument: Argument,
     /// The first argument must be a text like this, such as the name of an event.
-    #[serde(default)]
     pub(crate) text: Option<Pattern>,
     /// The path that stands for each of their parameters, in order; rules know them by it.
     pub(crate) params: Vec<String>,
@@ -439,101 +404,70 @@ pub(crate) enum Shape {
 }
 
 /// Where tainted data does harm.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Sink {
-    #[serde(default)]
     pub(crate) call: Vec<String>,
     /// Calls that `call` would match and that are none.
-    #[serde(default)]
     pub(crate) except: Vec<String>,
-    #[serde(default)]
     pub(crate) argument: Vec<Argument>,
-    #[serde(default)]
     pub(crate) when: Vec<Condition>,
-    #[serde(default)]
     pub(crate) shape: Shape,
     /// Overrides the rule's `built`.
-    #[serde(default)]
     pub(crate) built: Option<bool>,
     /// Overrides the rule's `unknown`.
-    #[serde(default)]
     pub(crate) unknown: Option<bool>,
     /// The known parts of the text must match; unknown parts read as U+0001.
-    #[serde(default)]
     pub(crate) text: Option<Pattern>,
     /// In snippet mode, the part of a path before a slash counts too.
-    #[serde(default)]
     pub(crate) base: bool,
     /// The argument that is a printf format for `argument`.
-    #[serde(default)]
     pub(crate) format: Option<Argument>,
     /// Only taint with this mark counts, set by a propagator.
-    #[serde(default)]
     pub(crate) requires: Option<String>,
     /// Only in functions that, or whose class, has such a decorator.
-    #[serde(default)]
     pub(crate) decorated: Vec<String>,
     /// Not where an argument of the function's decorators, or else of its class's, matches.
-    #[serde(default)]
     pub(crate) except_decorated: Option<Pattern>,
     /// Operands of such operators.
-    #[serde(default)]
     pub(crate) operation: Option<Operation>,
     /// Values assigned to such a name or attribute.
-    #[serde(default)]
     pub(crate) assigned: Vec<String>,
     /// Objects one of whose elements or fields is assigned to; of parameters, only under a name that is no constant.
-    #[serde(default)]
     pub(crate) written: bool,
     /// The text must match as far as it is known; where nothing is, it reads as U+0001.
-    #[serde(default)]
     pub(crate) prefix: Option<Pattern>,
     /// Only values that were joined or added to count, in either mode.
-    #[serde(default)]
     pub(crate) joined: bool,
     /// Nothing in the file calls anything of these names.
-    #[serde(default)]
     pub(crate) unless_calls: Vec<String>,
     /// The alert stands where the data comes from.
-    #[serde(default)]
     pub(crate) at_source: bool,
     /// Only data from outside the program counts, in snippet mode too.
-    #[serde(default)]
     pub(crate) outside: bool,
     /// Arguments after one of these texts do no harm.
-    #[serde(default)]
     pub(crate) until: Vec<String>,
     /// Returned values are a sink.
-    #[serde(default)]
     pub(crate) returned: bool,
     /// Only where what a handler returns is the answer.
-    #[serde(default)]
     pub(crate) answers: bool,
     /// Only in functions declared to return one of these types.
-    #[serde(default)]
     pub(crate) returns: Vec<String>,
     /// Only in functions that a framework calls, by their decorators.
-    #[serde(default)]
     pub(crate) entry: bool,
     /// Only in functions and for variables whose name matches.
-    #[serde(default)]
     pub(crate) context: Option<Pattern>,
 }
 
 /// A call whose result is clean.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Sanitizer {
-    #[serde(default)]
     pub(crate) call: Vec<String>,
     /// The result is a number: rules about numbers still count it.
-    #[serde(default)]
     pub(crate) numbers: bool,
     /// Attributes that are clean whatever they are taken from.
-    #[serde(default)]
     pub(crate) value: Vec<String>,
-    #[serde(default)]
     pub(crate) when: Vec<Condition>,
 }
 
@@ -561,35 +495,25 @@ impl<'de> Deserialize<'de> for Holds {
 }
 
 /// A check that makes its subject clean.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(crate) struct Guard {
-    #[serde(default)]
     pub(crate) call: Vec<String>,
     /// The subject.
-    #[serde(default)]
     pub(crate) argument: Option<Argument>,
-    #[serde(default)]
     pub(crate) holds: Option<Holds>,
-    #[serde(default)]
     pub(crate) when: Vec<Condition>,
     /// The subject must carry this mark, set by a propagator.
-    #[serde(default)]
     pub(crate) requires: Option<String>,
     /// Only in this mode.
-    #[serde(default)]
     pub(crate) mode: Option<Mode>,
     /// The subject is not clean, but carries this mark from now on.
-    #[serde(default)]
     pub(crate) gives: Option<String>,
     /// Objects with such a setting are clean.
-    #[serde(default)]
     pub(crate) set: Vec<Setting>,
     /// A number found to be below another is clean.
-    #[serde(default)]
     pub(crate) bounded: bool,
     /// `"x" in subject` is false: the subject is clean.
-    #[serde(default)]
     pub(crate) contains: Vec<String>,
 }
 
@@ -599,10 +523,8 @@ pub(crate) struct Guard {
 pub(crate) struct Propagator {
     pub(crate) call: Vec<String>,
     /// From where; default: receiver and all arguments.
-    #[serde(default)]
     pub(crate) from: Option<Argument>,
     /// Into which argument; default: the result.
-    #[serde(default)]
     pub(crate) into: Option<Argument>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
@@ -619,13 +541,11 @@ pub(crate) struct Propagator {
     #[serde(default)]
     pub(crate) adds: bool,
     /// The value carries this mark from now on.
-    #[serde(default)]
     pub(crate) mark: Option<String>,
     /// The parts are joined to one text.
     #[serde(default)]
     pub(crate) joins: bool,
     /// The argument that is a printf format for the arguments after it.
-    #[serde(default)]
     pub(crate) format: Option<Argument>,
     /// Only this rule follows data through the call.
     #[serde(default)]
@@ -644,30 +564,24 @@ pub(crate) struct Propagator {
 pub(crate) struct CallModel {
     pub(crate) call: Vec<String>,
     /// Only in this mode.
-    #[serde(default)]
     pub(crate) mode: Option<Mode>,
     /// Only in functions with such a decorator.
     #[serde(default)]
     pub(crate) decorated: Vec<String>,
     /// Not where a `method` that the decorator names matches.
-    #[serde(default)]
     pub(crate) except_method: Option<Pattern>,
     #[serde(default)]
     pub(crate) when: Vec<Condition>,
     /// Harmless if a text like this stands in the same function, or is imported.
-    #[serde(default)]
     pub(crate) unless: Option<Pattern>,
     /// The function, or the variable the result goes to, must be named like this.
-    #[serde(default)]
     pub(crate) context: Option<Pattern>,
     /// The function, or the variable the result goes to, must not be named like this.
-    #[serde(default)]
     pub(crate) outside: Option<Pattern>,
     /// The function must not call anything of these names.
     #[serde(default)]
     pub(crate) unless_calls: Vec<String>,
     /// Not where a condition around it names something like this: a switch that somebody has to turn.
-    #[serde(default)]
     pub(crate) unless_test: Option<Pattern>,
 }
 
@@ -678,13 +592,10 @@ pub(crate) struct LiteralModel {
     /// The variable, keyword, key or parameter it goes to or is compared with.
     pub(crate) name: Pattern,
     /// The text must look like this.
-    #[serde(default)]
     pub(crate) value: Option<Pattern>,
     /// Texts that are harmless.
-    #[serde(default)]
     pub(crate) except: Option<Pattern>,
     /// Names that are harmless.
-    #[serde(default)]
     pub(crate) except_name: Option<Pattern>,
     /// Only fields of classes, and parameters of functions of the file.
     #[serde(default)]
@@ -707,20 +618,15 @@ pub(crate) struct AttributeModel {
     #[serde(default)]
     pub(crate) is: Vec<Literal>,
     /// The texts of a list hold one like this, and none like `lacks`.
-    #[serde(default)]
     pub(crate) has: Option<Pattern>,
-    #[serde(default)]
     pub(crate) lacks: Option<Pattern>,
     /// The function, or the variable, must not be named like this.
-    #[serde(default)]
     pub(crate) outside: Option<Pattern>,
     /// The function must not call anything of these names.
     #[serde(default)]
     pub(crate) unless_calls: Vec<String>,
     /// Not where a condition around it names something like this: a switch that somebody has to turn.
-    #[serde(default)]
     pub(crate) unless_test: Option<Pattern>,
     /// A name like this stands in the value.
-    #[serde(default)]
     pub(crate) mentions: Option<Pattern>,
 }
