@@ -5,7 +5,7 @@ use regex::Regex;
 
 use super::{
     batch::Batch,
-    external::{Adapter, Looked},
+    external::{Adapter, Looked, c_or_cpp},
     place::{Columns, Lines, Place},
     process::{Runner, ToolError},
     table,
@@ -30,11 +30,7 @@ impl Adapter for ClangTidy {
     }
 
     fn group(&self, language: Language) -> Option<&'static str> {
-        match language {
-            Language::C => Some("c"),
-            Language::Cpp => Some("c++"),
-            _ => None,
-        }
+        c_or_cpp(language)
     }
 
     fn batch_size(&self) -> usize {

@@ -11,7 +11,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use hardn_types::{Cwe, Finding, Language, TraceStep};
+use hardn_types::{Cwe, Language, TraceStep};
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -262,17 +262,7 @@ impl Codeql {
                         message: message.clone(),
                     })
                     .collect();
-                looked.add(
-                    number,
-                    Finding {
-                        engine: ID.to_owned(),
-                        rule: result.rule.clone(),
-                        cwe: result.cwe.clone(),
-                        span,
-                        message: result.message.clone(),
-                        trace,
-                    },
-                );
+                looked.add(number, result.finding(ID, span, trace));
             }
         }
     }

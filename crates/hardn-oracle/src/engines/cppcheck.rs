@@ -6,7 +6,7 @@ use hardn_types::{Cwe, Finding, Language};
 
 use super::{
     batch::Batch,
-    external::{Adapter, Looked},
+    external::{Adapter, Looked, c_or_cpp},
     place::{Columns, Lines, Place},
     process::{Runner, ToolError},
 };
@@ -38,11 +38,7 @@ impl Adapter for Cppcheck {
     }
 
     fn group(&self, language: Language) -> Option<&'static str> {
-        match language {
-            Language::C => Some("c"),
-            Language::Cpp => Some("c++"),
-            _ => None,
-        }
+        c_or_cpp(language)
     }
 
     fn run(&self, runner: &Runner, group: &str, batch: &Batch) -> Result<Looked, ToolError> {

@@ -222,6 +222,15 @@ fn chunks<'n>(numbers: &'n [usize], pieces: &[Piece], size: usize) -> Vec<&'n [u
     chunks
 }
 
+/// The group of a compiler's front end for C and C++, by the name it has there.
+pub(crate) fn c_or_cpp(language: Language) -> Option<&'static str> {
+    match language {
+        Language::C => Some("c"),
+        Language::Cpp => Some("c++"),
+        _ => None,
+    }
+}
+
 /// The first thing in a text that looks like a version: numbers with dots.
 pub(crate) fn version_in(text: &str) -> Option<String> {
     text.split(|c: char| c.is_whitespace() || c == ',')

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::OnceLock};
 
-use hardn_types::{Cwe, Finding, Language};
+use hardn_types::{Cwe, Language};
 
 use super::{
     batch::Batch,
@@ -49,17 +49,7 @@ impl Adapter for Flawfinder {
             for &number in batch.pieces_of(&result.at.uri) {
                 let span = Lines::new(batch.pieces[number].code)
                     .span(result.at.place, Columns::CodePoints);
-                looked.add(
-                    number,
-                    Finding {
-                        engine: ID.to_owned(),
-                        rule: result.rule.clone(),
-                        cwe: result.cwe.clone(),
-                        span,
-                        message: result.message.clone(),
-                        trace: Vec::new(),
-                    },
-                );
+                looked.add(number, result.finding(ID, span, Vec::new()));
             }
         }
         Ok(looked)

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hardn_types::Cwe;
+use hardn_types::{Cwe, Finding, Span, TraceStep};
 use serde_json::Value;
 
 use super::place::{Columns, Place};
@@ -32,6 +32,20 @@ pub(crate) struct SarifResult {
     pub(crate) at: SarifPlace,
     pub(crate) columns: Columns,
     pub(crate) trace: Vec<(SarifPlace, String)>,
+}
+
+impl SarifResult {
+    /// The same as a finding of an engine.
+    pub(crate) fn finding(&self, engine: &str, span: Span, trace: Vec<TraceStep>) -> Finding {
+        Finding {
+            engine: engine.to_owned(),
+            rule: self.rule.clone(),
+            cwe: self.cwe.clone(),
+            span,
+            message: self.message.clone(),
+            trace,
+        }
+    }
 }
 
 /// A file and a place in it.

@@ -12,11 +12,11 @@ use crate::{ir::ExprKind, rules::Hit};
 
 impl<'p> Flow<'p, '_> {
     /// The result of a call nobody explains.
-    pub(super) fn assumed_result(&mut self, call: &Call<'p>, hits: &[&Hit]) -> Value<'p> {
+    pub(super) fn assumed_result(&mut self, call: &Call<'p>) -> Value<'p> {
         if self.language == Language::Ruby {
-            return self.ruby_result(call, !hits.is_empty());
+            return self.ruby_result(call, !call.hits.is_empty());
         }
-        if self.has_objects() && self.snippet() && hits.is_empty() {
+        if self.has_objects() && self.snippet() && call.hits.is_empty() {
             // Nothing says what comes back.
             let mut value = self.unknown(call.range, &format!("the result of `{}`", call.name));
             if let Some((_, receiver)) = &call.receiver {
@@ -28,7 +28,7 @@ impl<'p> Flow<'p, '_> {
             return Value::default();
         }
         // A sink that takes calls of any name says nothing of this one.
-        let unnamed = hits.iter().all(
+        let unnamed = call.hits.iter().all(
             |hit| matches!(hit, Hit::Sink { sink, .. } if sink.call.iter().any(|name| name == "**")),
         );
         if let Some((_, receiver)) = &call.receiver {
@@ -80,7 +80,7 @@ impl<'p> Flow<'p, '_> {
                 return value;
             }
         }
-        let explained = !hits.is_empty()
+        let explained = !call.hits.is_empty()
             || call.paths.first().is_some_and(|path| {
                 let root = path.split(['.', '(', '[']).next().unwrap_or("");
                 self.program.imports.values().any(|import| import.split('.').next() == Some(root))

@@ -281,7 +281,6 @@ impl<'p> Flow<'p, '_> {
             return self.closure(params, body, &inputs, state);
         }
         let call = self.prepare(expr, callee, args, state);
-        let hits = call.hits.clone();
         if self.has_objects()
             && call.paths.iter().any(|path| path == "promise.Resolve")
             && let Some((_, _, value)) = call.args.first()
@@ -294,7 +293,7 @@ impl<'p> Flow<'p, '_> {
         let receiver = call.receiver.as_ref().and_then(|(_, value)| value.path.clone());
         let own = self
             .callee(callee, args.len(), receiver.as_deref())
-            .filter(|(number, _)| self.fits_receiver(*number, &call, &hits));
+            .filter(|(number, _)| self.fits_receiver(*number, &call));
         if let Some((number, _)) = own {
             self.note_constants(number, &call);
         }
@@ -327,15 +326,15 @@ impl<'p> Flow<'p, '_> {
             None if literal => Self::all_parts(&call),
             Some((summary, method)) => self.apply_summary(&call, summary, *method),
             None if own.is_some() => Self::all_parts(&call),
-            None => self.assumed_result(&call, &hits),
+            None => self.assumed_result(&call),
         };
-        for hit in &hits {
+        for hit in &call.hits {
             self.propagate(&call, hit, own.is_some(), &mut result, state);
         }
         // A class method of the file is not the one of the same name that rules know.
         let redefined =
             self.language == Language::Ruby && own.is_some() && constant(&call).is_some();
-        for hit in &hits {
+        for hit in &call.hits {
             match hit {
                 Hit::Sink { .. } if redefined => {}
                 Hit::Source { source, clean, mark }
@@ -407,7 +406,7 @@ impl<'p> Flow<'p, '_> {
                 _ => {}
             }
         }
-        self.apply_results(&call, &hits, &mut result, state);
+        self.apply_results(&call, &mut result, state);
         // What the receiver is says more than what it is called here.
         let by_receiver = self.has_objects() || self.language == Language::Go;
         let known = if by_receiver { call.paths.last() } else { call.paths.first() };
@@ -427,7 +426,7 @@ impl<'p> Flow<'p, '_> {
     }
 
     /// Methods of the file are only called on values of their type, as far as types are known.
-    fn fits_receiver(&self, number: usize, call: &Call<'p>, hits: &[&Hit]) -> bool {
+    fn fits_receiver(&self, number: usize, call: &Call<'p>) -> bool {
         let Some(class) = self.program.functions[number].class else { return true };
         if self.language == Language::Ruby {
             return match constant(call) {
@@ -442,7 +441,7 @@ impl<'p> Flow<'p, '_> {
         match path {
             Some("self") => self.frame.class == Some(class),
             Some(path) if self.program.structs.contains_key(path) => path == class,
-            _ => hits.is_empty(),
+            _ => call.hits.is_empty(),
         }
     }
 

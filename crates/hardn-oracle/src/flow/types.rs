@@ -115,11 +115,10 @@ impl<'p> Flow<'p, '_> {
     pub(super) fn apply_results(
         &mut self,
         call: &Call<'p>,
-        hits: &[&Hit],
         result: &mut Value<'p>,
         state: &mut State<'p>,
     ) {
-        for hit in hits {
+        for hit in &call.hits {
             let Hit::Result(model) = hit else { continue };
             if !model.when.iter().all(|condition| self.holds(condition, call)) {
                 continue;
