@@ -1,4 +1,4 @@
-//! Weights on disk: safetensors and old pickles, whole or in shards.
+//! Weights on disk: safetensors and old pickles, whole or in shards, and GGUF.
 //!
 //! [`Weights`] is the one way in: whatever the files are, it knows the tensors' names and shapes from the headers
 //! and copies a tensor out of the mapped file when it is asked for.
@@ -10,6 +10,7 @@
 )]
 
 mod adapter;
+pub(crate) mod gguf;
 mod index;
 mod load;
 mod map;

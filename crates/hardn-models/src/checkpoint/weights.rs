@@ -5,10 +5,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, quantized::QTensor};
 use memmap2::Mmap;
 
-use super::{index::Index, map::map, pickle, safetensors, stored::Stored, tensor_error};
+use super::{
+    gguf::{self, Part},
+    index::Index,
+    map::map,
+    pickle, safetensors,
+    stored::Stored,
+    tensor_error,
+};
 use crate::{ModelError, Result};
 
 /// The tensors of a checkpoint: names, shapes, and each one read when it is asked for.
@@ -17,14 +24,30 @@ pub(crate) struct Weights {
     main: PathBuf,
     files: Vec<(PathBuf, Mmap)>,
     /// By name: the file's number and the place in it.
-    tensors: BTreeMap<String, (usize, Stored)>,
+    tensors: BTreeMap<String, (usize, Entry)>,
     /// First components of the names, for [`Self::resolve`].
     prefixes: BTreeSet<String>,
 }
 
+/// A tensor in one of the kinds of files.
+enum Entry {
+    Stored(Stored),
+    Gguf(Part),
+}
+
+impl Entry {
+    fn shape(&self) -> &[usize] {
+        match self {
+            Self::Stored(stored) => &stored.shape,
+            Self::Gguf(part) => &part.shape,
+        }
+    }
+}
+
 impl Weights {
-    /// Opens the weights in `dir`: `model.safetensors`, its index with the shards, or `pytorch_model.bin`, or the
-    /// index of that; the first of these that is there. Only headers are read.
+    /// Opens the weights in `dir`: `model.safetensors`, its index with the shards, `pytorch_model.bin`, the index of
+    /// that, or a lone GGUF file; the first of these that is there. `dir` may be a GGUF file as well. Only headers
+    /// are read. Tensors of a GGUF file have published names and shapes.
     ///
     /// # Errors
     /// No weights, or files that are cut, malformed, missing, or hold a tensor twice.
@@ -39,8 +62,11 @@ impl Weights {
                 return Self::open_shards(&Index::read(&index)?);
             }
         }
+        if let Some(path) = gguf::find(dir) {
+            return Self::open_file(&path);
+        }
         let message = "is missing; weights are `model.safetensors` or `pytorch_model.bin`, whole or in shards with \
-                       an index";
+                       an index, or one GGUF file";
         Err(ModelError::read(&dir.join("model.safetensors"), message))
     }
 
@@ -80,9 +106,9 @@ impl Weights {
 
     fn add(&mut self, path: &Path) -> Result<()> {
         let file = map(path)?;
-        let tensors = read(path, &file).map_err(|message| ModelError::read(path, message))?;
+        let tensors = read(path, &file)?;
         let number = self.files.len();
-        for (name, stored) in tensors {
+        for (name, entry) in tensors {
             if let Some((first, _)) = self.tensors.get(&name) {
                 let first = self.files[*first].0.display();
                 return Err(tensor_error(path, &name, format!("occurs twice, also in {first}")));
@@ -90,7 +116,7 @@ impl Weights {
             if let Some((prefix, _)) = name.split_once('.') {
                 self.prefixes.insert(prefix.to_owned());
             }
-            self.tensors.insert(name, (number, stored));
+            self.tensors.insert(name, (number, entry));
         }
         self.files.push((path.to_owned(), file));
         Ok(())
@@ -103,12 +129,15 @@ impl Weights {
 
     /// The shape of a tensor, or `None` if there is none of that name.
     pub(crate) fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|(_, stored)| &stored.shape[..])
+        self.tensors.get(name).map(|(_, entry)| entry.shape())
     }
 
-    /// The type a tensor is stored in; `None` if there is no such tensor or candle has no such type.
+    /// The type a tensor is stored in; `None` if there is no such tensor, it is quantised, or candle has no such type.
     pub(crate) fn dtype(&self, name: &str) -> Option<DType> {
-        self.tensors.get(name).and_then(|(_, stored)| stored.candle_dtype())
+        match &self.tensors.get(name)?.1 {
+            Entry::Stored(stored) => stored.candle_dtype(),
+            Entry::Gguf(part) => part.candle_dtype(),
+        }
     }
 
     /// The file that holds a tensor; the index or only file if there is none of that name.
@@ -121,11 +150,35 @@ impl Weights {
     /// # Errors
     /// No such tensor, one that is not of floats, or one with values that are not finite numbers.
     pub(crate) fn load(&self, name: &str, dtype: DType, device: &Device) -> Result<Tensor> {
-        let Some((i, stored)) = self.tensors.get(name) else {
+        let (path, file, entry) = self.entry(name)?;
+        let loaded = match entry {
+            Entry::Stored(stored) => stored.load(file, dtype, device),
+            Entry::Gguf(part) => part.load(file, dtype, device),
+        };
+        loaded.map_err(|message| tensor_error(path, name, message))
+    }
+
+    /// Copies a quantised weight out of its file, as it is: rows in published order, `[out, in]` also where the
+    /// published weight is transposed. `None` where it is not quantised; then [`Self::load`] has it.
+    ///
+    /// # Errors
+    /// No such tensor, or a type that cannot be read.
+    pub(crate) fn quantised(&self, name: &str) -> Result<Option<QTensor>> {
+        let (path, file, entry) = self.entry(name)?;
+        match entry {
+            Entry::Stored(_) => Ok(None),
+            Entry::Gguf(part) => {
+                part.quantised(file).map_err(|message| tensor_error(path, name, message))
+            }
+        }
+    }
+
+    fn entry(&self, name: &str) -> Result<(&Path, &[u8], &Entry)> {
+        let Some((i, entry)) = self.tensors.get(name) else {
             return Err(tensor_error(&self.main, name, "is missing"));
         };
         let (path, file) = &self.files[*i];
-        stored.load(file, dtype, device).map_err(|message| tensor_error(path, name, message))
+        Ok((path, file, entry))
     }
 
     /// The name a tensor is stored under: `name` itself, or with the first component dropped or another one before
@@ -146,15 +199,20 @@ impl Weights {
     }
 }
 
-fn read(path: &Path, file: &[u8]) -> Result<BTreeMap<String, Stored>, String> {
+fn read(path: &Path, file: &[u8]) -> Result<Vec<(String, Entry)>> {
     if file.starts_with(b"version https://git-lfs") {
-        return Err(
-            "is a pointer of git-lfs, not the file; fetch it with `git lfs pull`".to_owned()
-        );
+        let message = "is a pointer of git-lfs, not the file; fetch it with `git lfs pull`";
+        return Err(ModelError::read(path, message));
     }
-    let extension = path.extension().and_then(|extension| extension.to_str());
-    match extension {
-        Some("bin" | "pt" | "pth") => pickle::read(file),
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let stored = match extension.to_ascii_lowercase().as_str() {
+        "gguf" => {
+            let tensors = gguf::tensors(path, file)?.into_iter();
+            return Ok(tensors.map(|(name, part)| (name, Entry::Gguf(part))).collect());
+        }
+        "bin" | "pt" | "pth" => pickle::read(file),
         _ => safetensors::read(file),
-    }
+    };
+    let stored = stored.map_err(|message| ModelError::read(path, message))?;
+    Ok(stored.into_iter().map(|(name, stored)| (name, Entry::Stored(stored))).collect())
 }
