@@ -59,6 +59,7 @@ pub struct Model {
     layers: Vec<Layer>,
     norm: Var,
     head: Linear,
+    rope: Arc<Rope>,
     shape: AttentionShape,
     adapter: Option<LoraConfig>,
 }
@@ -177,14 +178,19 @@ impl Model {
         let weight =
             if config.tie_word_embeddings { embed.clone() } else { take("lm_head.weight")? };
         let head = Linear { name: "lm_head".to_owned(), weight, bias: None, lora: None };
+        let rope = Arc::new(Rope::new(&config));
         let shape = AttentionShape {
             heads: config.num_attention_heads,
             kv_heads: config.num_key_value_heads,
-            head_dim: config.head_dim,
-            rope: Arc::new(Rope::new(&config)),
+            key_dim: config.head_dim,
+            value_dim: config.head_dim,
+            scale: 1.0 / (config.head_dim as f32).sqrt(),
+            rope: Some(rope.clone()),
+            window: None,
+            prefix: 0,
         };
         let (device, fused) = (device.clone(), device.is_cpu());
-        Ok(Self { config, device, fused, embed, layers, norm, head, shape, adapter: None })
+        Ok(Self { config, device, fused, embed, layers, norm, head, rope, shape, adapter: None })
     }
 
     /// The configuration.
@@ -397,7 +403,7 @@ impl Model {
     }
 
     pub(crate) fn rope(&self) -> &Arc<Rope> {
-        &self.shape.rope
+        &self.rope
     }
 
     fn pass(&self, options: &ForwardOptions) -> Pass {

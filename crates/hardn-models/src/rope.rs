@@ -2,11 +2,15 @@
 
 use crate::{LlamaConfig, RopeScaling};
 
-/// Cosines and sines of every position. A head's dimension `i` is paired with `i + head_dim / 2`.
+/// Cosines and sines of every position, and which dimensions of a head they turn.
 #[derive(Debug)]
 pub(crate) struct Rope {
-    /// `head_dim / 2`
+    /// First rotated dimension of a head.
+    pub(crate) first: usize,
+    /// Rotated pairs.
     pub(crate) half: usize,
+    /// Pairs are `(2i, 2i + 1)` instead of `(i, i + half)`, counted from `first`.
+    pub(crate) interleaved: bool,
     /// `[max_position_embeddings, half]`
     pub(crate) cos: Vec<f32>,
     /// `[max_position_embeddings, half]`
@@ -19,7 +23,7 @@ impl Rope {
         let angles = (0..config.max_position_embeddings)
             .flat_map(|position| frequencies.iter().map(move |f| position as f32 * f));
         let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
-        Self { half: config.head_dim / 2, cos, sin }
+        Self { first: 0, half: config.head_dim / 2, interleaved: false, cos, sin }
     }
 
     /// Cosines and sines of one position.
@@ -30,19 +34,33 @@ impl Rope {
 
     /// Rotates one head's vector to `position`, in place.
     pub(crate) fn rotate(&self, position: usize, head: &mut [f32]) {
-        let (cos, sin) = self.at(position);
-        let (first, second) = head.split_at_mut(self.half);
-        for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-            (*a, *b) = (*a * cos - *b * sin, *b * cos + *a * sin);
-        }
+        self.turn(position, head, |(a, b), (cos, sin)| (a * cos - b * sin, b * cos + a * sin));
     }
 
     /// The inverse of [`Self::rotate`], which is also its derivative's transpose.
     pub(crate) fn rotate_back(&self, position: usize, head: &mut [f32]) {
+        self.turn(position, head, |(a, b), (cos, sin)| (a * cos + b * sin, b * cos - a * sin));
+    }
+
+    #[inline]
+    fn turn(
+        &self,
+        position: usize,
+        head: &mut [f32],
+        turned: impl Fn((f32, f32), (f32, f32)) -> (f32, f32),
+    ) {
         let (cos, sin) = self.at(position);
-        let (first, second) = head.split_at_mut(self.half);
-        for (((a, b), cos), sin) in first.iter_mut().zip(second).zip(cos).zip(sin) {
-            (*a, *b) = (*a * cos + *b * sin, *b * cos - *a * sin);
+        let angles = cos.iter().copied().zip(sin.iter().copied());
+        let head = &mut head[self.first..self.first + 2 * self.half];
+        if self.interleaved {
+            for ([a, b], angle) in head.as_chunks_mut::<2>().0.iter_mut().zip(angles) {
+                (*a, *b) = turned((*a, *b), angle);
+            }
+        } else {
+            let (first, second) = head.split_at_mut(self.half);
+            for ((a, b), angle) in first.iter_mut().zip(second).zip(angles) {
+                (*a, *b) = turned((*a, *b), angle);
+            }
         }
     }
 }

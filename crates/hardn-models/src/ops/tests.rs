@@ -8,7 +8,7 @@ use super::{
     AttentionShape, Dropout, LoraTerm, attention, elementary, frozen_linear, linear, lora_linear,
     rms_norm, swiglu,
 };
-use crate::{LlamaConfig, rng::Stream, rope::Rope};
+use crate::{rng::Stream, rope::Rope};
 
 fn variable(name: &str, shape: &[usize]) -> Var {
     let mut stream = Stream::new(3, name);
@@ -99,25 +99,88 @@ fn norms_and_gates() {
     }
 }
 
+/// Rotary tables of any angles: `half` pairs from dimension `first` on.
+fn rope(first: usize, half: usize, interleaved: bool) -> Arc<Rope> {
+    let angles = (0..160 * half).map(|i| (i / half) as f32 * 0.7_f32.powi((i % half) as i32));
+    let (sin, cos) = angles.map(f32::sin_cos).unzip();
+    Arc::new(Rope { first, half, interleaved, cos, sin })
+}
+
+#[track_caller]
+fn check_attention(batch: usize, seq: usize, shape: &AttentionShape) {
+    let AttentionShape { heads, kv_heads, key_dim, value_dim, prefix, .. } = shape;
+    check(
+        &[
+            variable("q", &[batch, seq, heads * key_dim]),
+            variable("k", &[batch, prefix + seq, kv_heads * key_dim]),
+            variable("v", &[batch, prefix + seq, kv_heads * value_dim]),
+        ],
+        |t| attention(&t[0], &t[1], &t[2], shape),
+        |t| elementary::attention(&t[0], &t[1], &t[2], shape),
+    );
+}
+
 #[test]
 fn attention_of_every_grouping() {
-    for (batch, seq, heads, kv_heads, head_dim) in
-        [(2, 7, 2, 2, 8), (1, 33, 4, 2, 4), (2, 70, 3, 1, 12), (1, 1, 2, 1, 2)]
-    {
-        let mut config = LlamaConfig::small(8, 8, 1, 1, 8, 128);
-        config.head_dim = head_dim;
-        let shape =
-            AttentionShape { heads, kv_heads, head_dim, rope: Arc::new(Rope::new(&config)) };
-        check(
-            &[
-                variable("q", &[batch, seq, heads * head_dim]),
-                variable("k", &[batch, seq, kv_heads * head_dim]),
-                variable("v", &[batch, seq, kv_heads * head_dim]),
-            ],
-            |t| attention(&t[0], &t[1], &t[2], &shape),
-            |t| elementary::attention(&t[0], &t[1], &t[2], &shape),
-        );
+    for (batch, seq, heads, kv_heads, key_dim, value_dim) in [
+        (2, 7, 2, 2, 8, 8),
+        (1, 33, 4, 2, 4, 4),
+        (2, 70, 3, 1, 12, 12),
+        (1, 1, 2, 1, 2, 2),
+        (2, 45, 4, 4, 10, 7),
+        (1, 37, 6, 3, 24, 16),
+        (3, 16, 5, 5, 6, 21),
+    ] {
+        let plain = AttentionShape {
+            heads,
+            kv_heads,
+            key_dim,
+            value_dim,
+            scale: 1.0 / (key_dim as f32).sqrt(),
+            rope: None,
+            window: None,
+            prefix: 0,
+        };
+        let half = key_dim / 2;
+        for (rope, window, prefix) in [
+            (Some(rope(0, half, false)), None, 0),
+            (Some(rope(0, half, true)), None, 3),
+            (Some(rope(1, half / 2, false)), Some(2), 0),
+            (Some(rope(0, half.div_ceil(2), true)), Some(9), 5),
+            (None, Some(17), 18),
+            (None, Some(1000), 1),
+        ] {
+            check_attention(
+                batch,
+                seq,
+                &AttentionShape { rope, window, prefix, scale: 0.3, ..plain },
+            );
+        }
+        check_attention(batch, seq, &plain);
     }
+}
+
+#[test]
+fn attention_by_hand() {
+    // Equal scores average what is seen: with a window of 2, the second of two prefix values and the first own one.
+    let shape = AttentionShape {
+        heads: 1,
+        kv_heads: 1,
+        key_dim: 1,
+        value_dim: 1,
+        scale: 1.0,
+        rope: None,
+        window: Some(2),
+        prefix: 2,
+    };
+    let row =
+        |values: &[f32]| Tensor::from_slice(values, (1, values.len(), 1), &Device::Cpu).unwrap();
+    let (q, k, v) = (row(&[0.0; 2]), row(&[1.0; 4]), row(&[8.0, 4.0, 2.0, 1.0]));
+    let y = attention(&q, &k, &v, &shape).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(y, [3.0, 1.5]);
+    let whole = AttentionShape { window: None, ..shape };
+    let y = attention(&q, &k, &v, &whole).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert!((y[0] - 14.0 / 3.0).abs() < 1e-6 && (y[1] - 3.75).abs() < 1e-6, "{y:?}");
 }
 
 #[test]
