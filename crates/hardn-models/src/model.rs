@@ -10,7 +10,7 @@ use crate::{
     LlamaConfig, LoraConfig, ModelError, Result, SaveDtype,
     checkpoint::{load_weights, write_file},
     linear::{Linear, Pass},
-    ops::{self, AttentionShape, elementary},
+    ops::{self, Activation, AttentionShape, elementary},
     rng::Stream,
     rope::Rope,
     tokenizer::write_json,
@@ -261,8 +261,11 @@ impl Model {
             x = (x + layer.o.forward(&h, pass)?)?;
             let h = self.rms_norm(&x, &layer.mlp_norm, pass)?;
             let (gate, up) = (layer.gate.forward(&h, pass)?, layer.up.forward(&h, pass)?);
-            let h =
-                if pass.fused { ops::swiglu(&gate, &up)? } else { elementary::swiglu(&gate, &up)? };
+            let h = if pass.fused {
+                ops::gated(Activation::Silu, &gate, &up)?
+            } else {
+                elementary::gated(Activation::Silu, &gate, &up)?
+            };
             x = (x + layer.down.forward(&h, pass)?)?;
         }
         self.rms_norm(&x, &self.norm, pass)

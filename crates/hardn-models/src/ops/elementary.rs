@@ -2,24 +2,29 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::{AttentionShape, LoraTerm};
+use super::{Activation, AttentionShape, LoraTerm};
 use crate::rope::Rope;
 
 /// See [`super::linear`].
-pub(crate) fn linear(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+pub(crate) fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (out, input) = weight.dims2()?;
     let mut dims = x.dims().to_vec();
     let y = x.reshape(((), input))?.matmul(&weight.t()?)?;
     if let Some(last) = dims.last_mut() {
         *last = out;
     }
-    y.reshape(dims)
+    let y = y.reshape(dims)?;
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
+    }
 }
 
 /// See [`super::lora_linear`].
 pub(crate) fn lora_linear(
     x: &Tensor,
     weight: &Tensor,
+    bias: Option<&Tensor>,
     a: &Tensor,
     b: &Tensor,
     term: LoraTerm,
@@ -31,8 +36,8 @@ pub(crate) fn lora_linear(
         }
         None => x.clone(),
     };
-    let h = (linear(&seen, a)? * f64::from(term.scale))?;
-    linear(x, weight)? + linear(&h, b)?
+    let h = (linear(&seen, a, None)? * f64::from(term.scale))?;
+    linear(x, weight, bias)? + linear(&h, b, None)?
 }
 
 /// See [`super::rms_norm`].
@@ -41,9 +46,43 @@ pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> 
     x.broadcast_div(&(mean + eps)?.sqrt()?)?.broadcast_mul(weight)
 }
 
-/// See [`super::swiglu`].
-pub(crate) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    gate.silu()? * up
+/// See [`super::layer_norm`].
+#[cfg_attr(not(test), allow(dead_code, reason = "for devices and types without fused form"))]
+pub(crate) fn layer_norm(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    eps: f64,
+) -> Result<Tensor> {
+    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    let y = centred.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(weight)?;
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
+    }
+}
+
+/// See [`super::activation`].
+pub(crate) fn activation(act: Activation, x: &Tensor) -> Result<Tensor> {
+    match act {
+        Activation::Silu => x.silu(),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::GeluTanh => x.gelu(),
+        Activation::QuickGelu => x / ((x * -1.702)?.exp()? + 1.0)?,
+        Activation::Relu => x.relu(),
+    }
+}
+
+/// See [`super::gated`].
+pub(crate) fn gated(act: Activation, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    activation(act, gate)? * up
+}
+
+/// See [`super::scale_columns`].
+#[cfg_attr(not(test), allow(dead_code, reason = "for devices and types without fused form"))]
+pub(crate) fn scale_columns(x: &Tensor, vector: &Tensor) -> Result<Tensor> {
+    x.broadcast_mul(&vector.flatten_all()?)
 }
 
 /// See [`super::attention`].

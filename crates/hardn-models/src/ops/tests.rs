@@ -5,8 +5,8 @@ use std::sync::Arc;
 use candle_core::{Device, Result, Tensor, Var};
 
 use super::{
-    AttentionShape, Dropout, LoraTerm, attention, elementary, frozen_linear, linear, lora_linear,
-    rms_norm, swiglu,
+    Activation, AttentionShape, Dropout, LoraTerm, activation, attention, elementary,
+    frozen_linear, gated, layer_norm, linear, lora_linear, rms_norm, scale_columns,
 };
 use crate::{rng::Stream, rope::Rope};
 
@@ -54,22 +54,41 @@ fn close(a: &[f32], b: &[f32], what: &str) {
 
 #[test]
 fn linear_and_its_frozen_form() {
-    let (x, w) = (variable("x", &[2, 5, 12]), variable("w", &[7, 12]));
-    check(&[x.clone(), w.clone()], |t| linear(&t[0], &t[1]), |t| elementary::linear(&t[0], &t[1]));
-    let w = w.as_detached_tensor();
-    check(&[x], |t| frozen_linear(&t[0], &w), |t| elementary::linear(&t[0], &w));
+    for (rows, input, out) in [(5, 12, 7), (67, 33, 130)] {
+        let (x, w) = (variable("x", &[2, rows, input]), variable("w", &[out, input]));
+        let bias = variable("bias", &[out]);
+        check(
+            &[x.clone(), w.clone()],
+            |t| linear(&t[0], &t[1], None),
+            |t| elementary::linear(&t[0], &t[1], None),
+        );
+        check(
+            &[x.clone(), w.clone(), bias.clone()],
+            |t| linear(&t[0], &t[1], Some(&t[2])),
+            |t| elementary::linear(&t[0], &t[1], Some(&t[2])),
+        );
+        let (w, bias) = (w.as_detached_tensor(), bias.as_detached_tensor());
+        for bias in [None, Some(&bias)] {
+            check(
+                std::slice::from_ref(&x),
+                |t| frozen_linear(&t[0], &w, bias),
+                |t| elementary::linear(&t[0], &w, bias),
+            );
+        }
+    }
 }
 
 #[test]
 fn low_rank_terms_with_and_without_dropout() {
     let w = variable("w", &[7, 12]).as_detached_tensor();
+    let bias = variable("bias", &[7]).as_detached_tensor();
     let variables = [variable("x", &[2, 5, 12]), variable("a", &[3, 12]), variable("b", &[7, 3])];
-    for dropout in [None, Some(Dropout { key: 99, share: 0.25 })] {
+    for (dropout, bias) in [(None, Some(&bias)), (Some(Dropout { key: 99, share: 0.25 }), None)] {
         let term = LoraTerm { scale: 1.5, dropout };
         check(
             &variables,
-            |t| lora_linear(&t[0], &w, &t[1], &t[2], term),
-            |t| elementary::lora_linear(&t[0], &w, &t[1], &t[2], term),
+            |t| lora_linear(&t[0], &w, bias, &t[1], &t[2], term),
+            |t| elementary::lora_linear(&t[0], &w, bias, &t[1], &t[2], term),
         );
     }
 }
@@ -84,18 +103,39 @@ fn dropout_keeps_the_mean() {
 }
 
 #[test]
-fn norms_and_gates() {
-    for n in [12, 40] {
+fn norms_and_factors() {
+    for n in [12, 37] {
+        let (x, w, bias) = (variable("x", &[3, 50, n]), variable("w", &[n]), variable("b", &[n]));
         check(
-            &[variable("x", &[3, 50, n]), variable("w", &[n])],
+            &[x.clone(), w.clone()],
             |t| rms_norm(&t[0], &t[1], 1e-5),
             |t| elementary::rms_norm(&t[0], &t[1], 1e-5),
         );
         check(
-            &[variable("g", &[3, 5, n]), variable("u", &[3, 5, n])],
-            |t| swiglu(&t[0], &t[1]),
-            |t| elementary::swiglu(&t[0], &t[1]),
+            &[x.clone(), w.clone()],
+            |t| layer_norm(&t[0], &t[1], None, 1e-5),
+            |t| elementary::layer_norm(&t[0], &t[1], None, 1e-5),
         );
+        check(
+            &[x.clone(), w.clone(), bias],
+            |t| layer_norm(&t[0], &t[1], Some(&t[2]), 1e-2),
+            |t| elementary::layer_norm(&t[0], &t[1], Some(&t[2]), 1e-2),
+        );
+        check(
+            &[x, w],
+            |t| scale_columns(&t[0], &t[1]),
+            |t| elementary::scale_columns(&t[0], &t[1]),
+        );
+    }
+}
+
+#[test]
+fn activations_with_and_without_gates() {
+    use Activation::{Gelu, GeluTanh, QuickGelu, Relu, Silu};
+    for act in [Silu, Gelu, GeluTanh, QuickGelu, Relu] {
+        let variables = [variable("g", &[3, 5, 23]), variable("u", &[3, 5, 23])];
+        check(&variables, |t| gated(act, &t[0], &t[1]), |t| elementary::gated(act, &t[0], &t[1]));
+        check(&variables[..1], |t| activation(act, &t[0]), |t| elementary::activation(act, &t[0]));
     }
 }
 
@@ -186,7 +226,12 @@ fn attention_by_hand() {
 #[test]
 fn sizes_that_do_not_fit_are_errors() {
     let (x, w) = (variable("x", &[2, 5]), variable("w", &[7, 12]));
-    assert!(linear(&x, &w).is_err());
+    assert!(linear(&x, &w, None).is_err());
+    let w = variable("w", &[7, 5]);
+    assert!(linear(&x, &w, Some(&variable("b", &[5]))).is_err());
     assert!(rms_norm(&x, &variable("w", &[4]), 1e-5).is_err());
-    assert!(swiglu(&x, &variable("u", &[2, 4])).is_err());
+    assert!(layer_norm(&x, &variable("w", &[4]), None, 1e-5).is_err());
+    assert!(layer_norm(&x, &variable("w", &[5]), Some(&variable("b", &[4])), 1e-5).is_err());
+    assert!(scale_columns(&x, &variable("w", &[2])).is_err());
+    assert!(gated(Activation::Silu, &x, &variable("u", &[2, 4])).is_err());
 }
