@@ -8,7 +8,7 @@ use crate::{
     ModelError, Result,
     config::spec::{LinearSpec, NormKind, NormSpec},
     linear::{Linear, Pass},
-    ops::{self, elementary, interim},
+    ops::{self, elementary},
 };
 
 /// Tensors by their published names, each taken once.
@@ -79,10 +79,14 @@ impl Norm {
     pub(crate) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
         let weight = pass.weight(&self.weight);
         Ok(match &self.bias {
-            Some(bias) if pass.fused => {
-                interim::layer_norm(x, &weight, Some(&pass.weight(bias)), self.eps)?
+            Some(bias) => {
+                let bias = pass.weight(bias);
+                if pass.fused {
+                    ops::layer_norm(x, &weight, Some(&bias), self.eps)?
+                } else {
+                    elementary::layer_norm(x, &weight, Some(&bias), self.eps)?
+                }
             }
-            Some(bias) => interim::layer_norm(x, &weight, Some(&pass.weight(bias)), self.eps)?,
             None if pass.fused => ops::rms_norm(x, &weight, self.eps)?,
             None => elementary::rms_norm(x, &weight, self.eps)?,
         })
