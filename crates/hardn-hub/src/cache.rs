@@ -101,7 +101,8 @@ impl RepoCache {
         let snapshot = self.snapshot(commit);
         let is_there = |name: &String| snapshot.join(name).is_file();
         let check = |files: Vec<String>| {
-            let missing: Vec<String> = files.iter().filter(|file| !is_there(file)).cloned().collect();
+            let missing: Vec<String> =
+                files.iter().filter(|file| !is_there(file)).cloned().collect();
             if missing.is_empty() { Ok(files) } else { Err(missing) }
         };
         if let Some(file) = file {

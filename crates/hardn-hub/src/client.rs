@@ -138,7 +138,7 @@ impl Client {
             // Large files are elsewhere; the hub's own answer, which sends there, says what they are.
             etag = etag.take().or_else(|| text(headers, "x-linked-etag"));
             size = size.or_else(|| number(headers, "x-linked-size"));
-            etag.is_some() && size.is_some()
+            etag.is_some()
         })?;
         if !response.status().is_success() && !response.status().is_redirection() {
             return Err(self.refusal(&url, &mut response, asked));
@@ -154,22 +154,23 @@ impl Client {
         Ok(Meta { file: file.to_owned(), etag, size })
     }
 
-    /// The bytes of a file of a commit from `start` on; `None` where the file has no byte there.
-    pub(crate) fn bytes(&self, asked: Asked<'_>, start: u64) -> Result<Option<Bytes>> {
-        let range = (start > 0).then_some(start);
+    /// The bytes of a file of a commit from `from` on, or from 0 where the server knows no ranges; `None` where
+    /// the file has no byte there.
+    pub(crate) fn bytes(&self, asked: Asked<'_>, from: u64) -> Result<Option<Bytes>> {
+        let range = (from > 0).then_some(from);
         let (url, mut response) =
             self.follow(&Method::GET, &self.file_url(asked), range, &mut |_| false)?;
         let headers = response.headers();
-        let length = number(headers, "content-length");
         let (start, size) = match response.status() {
-            StatusCode::OK => (0, length),
+            StatusCode::OK => (0, number(headers, "content-length")),
             StatusCode::PARTIAL_CONTENT => {
                 let said = text(headers, "content-range").unwrap_or_default();
-                let (start, size) = parse_content_range(&said).ok_or_else(|| HubError::Answer {
-                    url: url.clone(),
-                    message: format!("`{said}` is no Content-Range"),
-                })?;
-                (start, size)
+                parse_content_range(&said)
+                    .filter(|(start, _)| [0, from].contains(start))
+                    .ok_or_else(|| HubError::Answer {
+                        url: url.clone(),
+                        message: format!("`{said}` for the bytes from {from} on"),
+                    })?
             }
             StatusCode::RANGE_NOT_SATISFIABLE => return Ok(None),
             _ => return Err(self.refusal(&url, &mut response, asked)),
@@ -248,7 +249,8 @@ impl Client {
         };
         let mut message = error.to_string();
         if !self.has_certificates && url.starts_with("https:") {
-            message += "; no root certificates were found: install ca-certificates or set SSL_CERT_FILE";
+            message +=
+                "; no root certificates were found: install ca-certificates or set SSL_CERT_FILE";
         }
         HubError::Unreachable { url: url.to_owned(), message, may_pass }
     }
@@ -301,11 +303,7 @@ impl Client {
 
 fn read_all(url: &str, response: &mut Response<Body>) -> Result<Vec<u8>> {
     response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().map_err(|error| {
-        HubError::Unreachable {
-            url: url.to_owned(),
-            message: error.to_string(),
-            may_pass: true,
-        }
+        HubError::Unreachable { url: url.to_owned(), message: error.to_string(), may_pass: true }
     })
 }
 
@@ -344,7 +342,10 @@ fn join(url: &str, location: &str) -> Option<String> {
 fn is_loopback(url: &str) -> bool {
     url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).is_some_and(|host| {
         host == "localhost"
-            || host.trim_matches(['[', ']']).parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+            || host
+                .trim_matches(['[', ']'])
+                .parse()
+                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
     })
 }
 

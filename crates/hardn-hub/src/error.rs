@@ -29,7 +29,14 @@ pub enum HubError {
     #[error("repository `{repo}`, revision `{revision}`, has no file `{file}`")]
     NoFile { repo: String, revision: String, file: String, others: Vec<String> },
     #[error("{endpoint} does not give `{repo}` to you ({status}){}", colon(message))]
-    Forbidden { endpoint: String, repo: String, status: u16, gated: bool, has_token: bool, message: String },
+    Forbidden {
+        endpoint: String,
+        repo: String,
+        status: u16,
+        gated: bool,
+        has_token: bool,
+        message: String,
+    },
     #[error("repository `{repo}`, revision `{revision}`, holds no weights that can be read")]
     NoWeights { repo: String, revision: String, others: Vec<String> },
     #[error("the transfer of {file} broke off at byte {done}{}: {message}", of(*size))]

@@ -68,12 +68,9 @@ pub fn resolve(
         ModelSource::Local(path) => {
             Err(HubError::NoSuchPath { text: path.to_string_lossy().into_owned() })
         }
-        ModelSource::Hub(name) => Fetch {
-            name,
-            options,
-            cache: RepoCache::new(&options.cache, &name.repo),
+        ModelSource::Hub(name) => {
+            Fetch { name, options, cache: RepoCache::new(&options.cache, &name.repo) }.run(progress)
         }
-        .run(progress),
     }
 }
 
@@ -123,9 +120,10 @@ impl Fetch<'_> {
             .cache
             .commit_of(revision)
             .ok_or_else(|| vec!["it was never fetched".to_owned()])?;
-        let files = self.cache.sufficient(&commit, self.name.file.as_deref()).map_err(|missing| {
-            missing.into_iter().map(|file| format!("{file} is missing")).collect::<Vec<_>>()
-        })?;
+        let files =
+            self.cache.sufficient(&commit, self.name.file.as_deref()).map_err(|missing| {
+                missing.into_iter().map(|file| format!("{file} is missing")).collect::<Vec<_>>()
+            })?;
         Ok((commit, files))
     }
 
@@ -174,11 +172,17 @@ impl Fetch<'_> {
         let (repo, revision) = (self.name.repo.clone(), self.name.revision().to_owned());
         let others = || select::gguf_files(&info.files);
         match &self.name.file {
-            Some(file) => select::choose_file(&info.files, file).ok_or_else(|| {
-                HubError::NoFile { repo, revision, file: file.clone(), others: others() }
+            Some(file) => select::choose_file(&info.files, file).ok_or_else(|| HubError::NoFile {
+                repo,
+                revision,
+                file: file.clone(),
+                others: others(),
             }),
-            None => select::choose(&info.files)
-                .ok_or_else(|| HubError::NoWeights { repo, revision, others: others() }),
+            None => select::choose(&info.files).ok_or_else(|| HubError::NoWeights {
+                repo,
+                revision,
+                others: others(),
+            }),
         }
     }
 

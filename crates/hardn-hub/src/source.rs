@@ -162,9 +162,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_a_name_is_said() {
-        for text in
-            ["a/b@", "a/b:", "a/b@../../x", "a/b:../x", "a/b:/x", "a/-b", "a--b/c", "ä/b", "a/b@x y"]
-        {
+        for text in [
+            "a/b@",
+            "a/b:",
+            "a/b@../../x",
+            "a/b:../x",
+            "a/b:/x",
+            "a/-b",
+            "a--b/c",
+            "ä/b",
+            "a/b@x y",
+        ] {
             let error = ModelSource::parse(text).unwrap_err();
             assert!(matches!(error, HubError::BadName { .. }), "{text}: {error}");
         }
@@ -175,6 +183,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let text = folder.path().to_str().unwrap();
         assert_eq!(ModelSource::parse(text).unwrap(), ModelSource::Local(text.into()));
-        assert_eq!(ModelSource::parse("src/lib.rs").unwrap(), ModelSource::Local("src/lib.rs".into()));
+        assert_eq!(
+            ModelSource::parse("src/lib.rs").unwrap(),
+            ModelSource::Local("src/lib.rs".into())
+        );
     }
 }

@@ -97,11 +97,6 @@ impl Transfer<'_> {
                     if bytes.start != done {
                         file.set_len(0).map_err(fail)?;
                     }
-                    if bytes.start != 0 && bytes.start != done {
-                        let message = format!("bytes from {} on, asked from {done}", bytes.start);
-                        let url = meta.file.clone();
-                        return Err(HubError::Answer { url, message });
-                    }
                     size = size.or(bytes.size);
                     let start = bytes.start;
                     let (arrived, end) = self.copy(meta, &mut file, bytes, size, tell)?;
@@ -115,7 +110,12 @@ impl Transfer<'_> {
                         None if size == Some(start + arrived) => continue,
                         None => "the connection was closed".to_owned(),
                     };
-                    HubError::BrokeOff { file: meta.file.clone(), done: start + arrived, size, message }
+                    HubError::BrokeOff {
+                        file: meta.file.clone(),
+                        done: start + arrived,
+                        size,
+                        message,
+                    }
                 }
                 // There is no byte after those that are here: only the hash can tell whether that is right.
                 Ok(None) if size.is_none() => return file.sync_all().map_err(fail),

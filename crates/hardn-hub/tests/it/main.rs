@@ -161,7 +161,10 @@ fn the_next_call_goes_on_where_the_last_gave_up() {
     assert!(events[0].contains("bytes: 300000, already: 100000"), "{events:?}");
     let transfers = place.transfers();
     assert_eq!(transfers.len(), 1);
-    assert_eq!((transfers[0].range.as_deref(), transfers[0].sent), (Some("bytes=100000-"), 200_000));
+    assert_eq!(
+        (transfers[0].range.as_deref(), transfers[0].sent),
+        (Some("bytes=100000-"), 200_000)
+    );
 }
 
 #[test]
@@ -244,7 +247,11 @@ fn what_does_not_exist_is_named() {
     place.fails("owner/other", "no repository `owner/other`", "spelling");
     place.fails("owner/name@v9", "no revision `v9`", "branch");
     place.hub.commit("owner/quantised", &[("q4.gguf", b"1"), ("q8.gguf", b"2")]);
-    place.fails("owner/quantised", "no weights", "owner/quantised:q4.gguf or owner/quantised:q8.gguf");
+    place.fails(
+        "owner/quantised",
+        "no weights",
+        "owner/quantised:q4.gguf or owner/quantised:q8.gguf",
+    );
     place.fails("owner/quantised:q5.gguf", "no file `q5.gguf`", "q4.gguf, q8.gguf");
     place.hub.commit("owner/broken", &[("model.safetensors.index.json", b"{}")]);
     place.fails("owner/broken", "`weight_map`", "at fault");
@@ -339,7 +346,8 @@ fn shards_come_from_the_index() {
         ("w-3.safetensors", b"unused"),
     ];
     place.hub.commit("owner/shards", files);
-    let expected = ["config.json", "model.safetensors.index.json", "w-1.safetensors", "w-2.safetensors"];
+    let expected =
+        ["config.json", "model.safetensors.index.json", "w-1.safetensors", "w-2.safetensors"];
     assert_eq!(names(&place.get("owner/shards").unwrap().path), expected);
     place.hub.commit("owner/lost", &files[..3]);
     place.fails("owner/lost", "w-2.safetensors", "at fault");
@@ -400,7 +408,8 @@ fn another_process_is_waited_for() {
     let kept = place.folder.path().join("kept");
     fs::rename(&blob, &kept).unwrap();
     let name = format!("{}.lock", blob.file_name().unwrap().to_str().unwrap());
-    let lock = fs::File::open(place.options.cache.join(".locks/models--owner--name").join(name)).unwrap();
+    let lock =
+        fs::File::open(place.options.cache.join(".locks/models--owner--name").join(name)).unwrap();
     lock.lock().unwrap();
     place.hub.take_seen();
     let mut lock = Some(lock);

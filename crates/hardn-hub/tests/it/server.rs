@@ -7,6 +7,7 @@ use std::{
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread,
+    time::Duration,
 };
 
 use sha1::Sha1;
@@ -17,6 +18,10 @@ use sha2::{Digest, Sha256};
 pub(crate) enum Fault {
     /// The connection is closed after so many bytes of an answer; so many times.
     Cut { after: usize, times: usize },
+    /// Nothing more comes after so many bytes, and the connection stays open.
+    Stall { after: usize },
+    /// The answer takes its time.
+    Slow { wait: Duration },
     /// One byte is another.
     WrongByte,
     /// A status instead of bytes; so many times.
@@ -142,7 +147,8 @@ impl Hub {
             state.seen.push(seen.clone());
             state.seen.len() - 1
         };
-        let reply = self.reply(&seen);
+        let mut reply = self.reply(&seen);
+        thread::sleep(reply.wait);
         let length = reply.length.unwrap_or(reply.body.len());
         let mut head = format!(
             "HTTP/1.1 {} X\r\nContent-Length: {length}\r\nConnection: close\r\n",
@@ -156,7 +162,12 @@ impl Hub {
             if let Some(entry) = self.state.lock().unwrap().seen.get_mut(at) {
                 entry.sent = reply.body.len();
             }
+            let rest = reply.body.split_off(reply.stall.unwrap_or(reply.body.len()));
             stream.write_all(&reply.body)?;
+            stream.flush()?;
+            if !rest.is_empty() {
+                thread::sleep(Duration::from_secs(600));
+            }
         }
         stream.flush()
     }
@@ -187,11 +198,21 @@ struct Reply {
     body: Vec<u8>,
     /// What `Content-Length` says, if not the body's.
     length: Option<usize>,
+    wait: Duration,
+    /// After how many bytes of body nothing more comes.
+    stall: Option<usize>,
 }
 
 impl Reply {
     fn status(status: u16) -> Self {
-        Self { status, headers: Vec::new(), body: Vec::new(), length: None }
+        Self {
+            status,
+            headers: Vec::new(),
+            body: Vec::new(),
+            length: None,
+            wait: Duration::ZERO,
+            stall: None,
+        }
     }
 
     fn error(status: u16, code: &str, message: &str) -> Self {
@@ -253,7 +274,8 @@ impl State {
             return Reply::error(404, "EntryNotFound", "Entry not found");
         };
         let no_hash = matches!(self.faults.get(file), Some(Fault::NoHash));
-        let named = |hash: String| if no_hash { "\"no-hash\"".to_owned() } else { format!("\"{hash}\"") };
+        let named =
+            |hash: String| if no_hash { "\"no-hash\"".to_owned() } else { format!("\"{hash}\"") };
         let is_large = [".safetensors", ".bin", ".gguf"].iter().any(|end| file.ends_with(end));
         let mut headers = vec![("X-Repo-Commit", commit.clone())];
         if is_large {
@@ -295,7 +317,10 @@ impl State {
         }
         let mut body = bytes.split_off(start.unwrap_or(0));
         let length = Some(body.len());
+        let mut reply = Reply::status(200);
         match fault {
+            Some(Fault::Stall { after }) => reply.stall = Some(*after),
+            Some(Fault::Slow { wait }) => reply.wait = *wait,
             Some(Fault::Cut { after, times }) if *times > 0 => {
                 *times -= 1;
                 body.truncate(*after);
@@ -306,14 +331,11 @@ impl State {
             }
             _ => {}
         }
-        match start {
-            Some(start) => {
-                let range = format!("bytes {start}-{}/{size}", size - 1);
-                let headers = vec![("Content-Range", range)];
-                Reply { status: 206, headers, body, length }
-            }
-            None => Reply { body, length, ..Reply::status(200) },
+        if let Some(start) = start {
+            reply.status = 206;
+            reply.headers.push(("Content-Range", format!("bytes {start}-{}/{size}", size - 1)));
         }
+        Reply { body, length, ..reply }
     }
 }
 
