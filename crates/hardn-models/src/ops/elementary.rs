@@ -29,38 +29,44 @@ pub(crate) fn lora_linear(
     b: &Tensor,
     term: LoraTerm,
 ) -> Result<Tensor> {
+    // The low-rank term keeps its own type, f32, beside weights of 16 bits, as in PEFT.
+    let wide = x.to_dtype(a.dtype())?;
     let seen = match term.dropout {
         Some(dropout) => {
             let mask = dropout.of(&vec![1.0; x.elem_count()]);
-            (x * Tensor::from_vec(mask, x.shape(), x.device())?)?
+            (wide * Tensor::from_vec(mask, x.shape(), x.device())?)?
         }
-        None => x.clone(),
+        None => wide,
     };
     let h = (linear(&seen, a, None)? * f64::from(term.scale))?;
-    linear(x, weight, bias)? + linear(&h, b, None)?
+    linear(x, weight, bias)? + linear(&h, b, None)?.to_dtype(x.dtype())?
 }
 
 /// See [`super::rms_norm`].
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(mean + eps)?.sqrt()?)?.broadcast_mul(weight)
+    let wide = x.to_dtype(DType::F32)?;
+    let mean = wide.sqr()?.mean_keepdim(D::Minus1)?;
+    let y = wide.broadcast_div(&(mean + eps)?.sqrt()?)?;
+    y.to_dtype(x.dtype())?.broadcast_mul(weight)
 }
 
 /// See [`super::layer_norm`].
-#[cfg_attr(not(test), allow(dead_code, reason = "for devices and types without fused form"))]
 pub(crate) fn layer_norm(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     eps: f64,
 ) -> Result<Tensor> {
-    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let wide = x.to_dtype(DType::F32)?;
+    let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    let y = centred.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(weight)?;
-    match bias {
-        Some(bias) => y.broadcast_add(bias),
-        None => Ok(y),
-    }
+    let y = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;
+    let y = y.broadcast_mul(&weight.to_dtype(DType::F32)?)?;
+    let y = match bias {
+        Some(bias) => y.broadcast_add(&bias.to_dtype(DType::F32)?)?,
+        None => y,
+    };
+    y.to_dtype(x.dtype())
 }
 
 /// See [`super::activation`].
@@ -87,7 +93,6 @@ pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
 }
 
 /// See [`super::scale_columns`].
-#[cfg_attr(not(test), allow(dead_code, reason = "for devices and types without fused form"))]
 pub(crate) fn scale_columns(x: &Tensor, vector: &Tensor) -> Result<Tensor> {
     x.broadcast_mul(&vector.flatten_all()?)
 }
