@@ -6,7 +6,6 @@ mod controls;
 mod error;
 mod events;
 mod example;
-mod exp;
 mod identity;
 mod inspect;
 mod loss;

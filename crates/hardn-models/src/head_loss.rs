@@ -1,0 +1,41 @@
+//! Losses straight from hidden states, without the logits of all rows in memory.
+
+use candle_core::Tensor;
+
+use crate::{
+    ForwardOptions, Model, ModelError, Result,
+    ops::{Charges, Head, vocabulary_loss},
+};
+
+impl Model {
+    /// The weighted sum of the rows' losses (a scalar f32 that can be differentiated) and every row's loss in nats.
+    ///
+    /// `reference` is what divergences are measured from: a model, its hidden states and how it is run.
+    ///
+    /// # Shapes
+    /// `hidden`: `[n, hidden_size]` f32, what [`Self::hidden`] gives at the charged positions; the reference's:
+    /// `[n_kl, hidden_size]`.
+    ///
+    /// # Errors
+    /// Sizes that do not fit, a target outside the vocabulary, or a model without fused operations.
+    pub fn head_loss(
+        &self,
+        hidden: &Tensor,
+        options: &ForwardOptions,
+        charges: &Charges,
+        reference: Option<(&Model, &Tensor, &ForwardOptions)>,
+    ) -> Result<(Tensor, Vec<f32>)> {
+        let reference = reference
+            .map(|(model, hidden, options)| model.head_parts(hidden, options))
+            .transpose()?;
+        let head = self.head_parts(hidden, options)?;
+        Ok(vocabulary_loss(&head, charges, reference.as_ref())?)
+    }
+
+    fn head_parts(&self, hidden: &Tensor, options: &ForwardOptions) -> Result<Head> {
+        if !self.is_fused() {
+            return Err(ModelError::Input("this needs fused operations".to_owned()));
+        }
+        self.head_linear().parts(hidden, self.pass(options))
+    }
+}
