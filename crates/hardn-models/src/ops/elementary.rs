@@ -47,7 +47,6 @@ pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> 
 }
 
 /// See [`super::layer_norm`].
-#[cfg_attr(not(test), allow(dead_code, reason = "for devices and types without fused form"))]
 pub(crate) fn layer_norm(
     x: &Tensor,
     weight: &Tensor,
@@ -122,10 +121,14 @@ pub(crate) fn attention(
         .map(|i| if sizes.seen(i / keys).contains(&(i % keys)) { 0.0 } else { f32::NEG_INFINITY })
         .collect();
     let scores = scores.broadcast_add(&Tensor::from_vec(hidden, (seq, keys), scores.device())?)?;
-    let max = scores.max_keepdim(D::Minus1)?.detach();
-    let weights = scores.broadcast_sub(&max)?.exp()?;
-    let probs = weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)?.to_dtype(v.dtype())?;
+    let probs = softmax(&scores)?.to_dtype(v.dtype())?;
     probs.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, seq, heads * value_dim))
+}
+
+/// Probabilities over the last dimension.
+pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
+    let weights = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()?;
+    weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)
 }
 
 /// Rotates `[b, heads, s, dim]`, whose first row is at position `first`.
