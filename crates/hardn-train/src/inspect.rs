@@ -63,9 +63,10 @@ pub fn pair_loss(
         model,
         reference: Reference::AdapterOff,
         kl_direction: loss.kl_direction,
+        checkpointing: false,
         per_token: false,
     };
-    let (_, parts) = objective.evaluate(&batch)?;
+    let parts = objective.evaluate(&batch)?;
     let rename = |(term, loss): (String, f64)| match term.as_str() {
         "secure" => ("nll".to_owned(), loss),
         "vulnerable" => ("unlikelihood".to_owned(), loss),

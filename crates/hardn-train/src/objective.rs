@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
-use hardn_models::{ForwardOptions, Model, ops::Charges};
+use candle_core::{Tensor, Var};
+use hardn_models::{
+    ForwardOptions, Model,
+    ops::{Charges, Gradients},
+};
 
 use crate::{
     ExampleKind, KlDirection, Result, TrainError, batch::MicroBatch, kl_divergence, token_loss,
@@ -49,34 +52,54 @@ pub(crate) struct Objective<'a> {
     pub(crate) model: &'a Model,
     pub(crate) reference: Reference<'a>,
     pub(crate) kl_direction: KlDirection,
+    /// Keep only the states between layers for the backward pass, and compute the rest again.
+    pub(crate) checkpointing: bool,
     /// Report token losses as means over all tokens of a kind, not over examples.
     pub(crate) per_token: bool,
 }
 
 impl Objective<'_> {
-    /// The loss to minimise (a scalar) and its parts. `dropout_seed` switches dropout on.
-    pub(crate) fn compute(
+    /// The parts of the loss to minimise, and its gradients. `dropout_seed` switches dropout on.
+    pub(crate) fn gradients(
         &self,
         batch: &MicroBatch,
         dropout_seed: Option<u64>,
-    ) -> Result<(Tensor, Terms)> {
-        self.forward(batch, &ForwardOptions { dropout_seed, ..ForwardOptions::default() })
+        variables: &[Var],
+    ) -> Result<(Terms, Gradients)> {
+        let options = ForwardOptions { dropout_seed, ..ForwardOptions::default() };
+        if !self.checkpointing {
+            let (loss, terms) = self.forward(batch, &options)?;
+            return Ok((terms, Gradients::of(&loss, variables)?));
+        }
+        let ids = Tensor::from_slice(&batch.ids, batch.shape, self.model.device())?;
+        let loss = |hidden: &Tensor| self.losses(batch, &ids, hidden, &options);
+        self.model.checkpointed(&ids, &options, loss, variables)
     }
 
-    /// The same without dropout and without anything kept for a gradient.
-    pub(crate) fn evaluate(&self, batch: &MicroBatch) -> Result<(Tensor, Terms)> {
-        self.forward(batch, &ForwardOptions::evaluate())
+    /// The parts of the loss without dropout and without anything kept for a gradient.
+    pub(crate) fn evaluate(&self, batch: &MicroBatch) -> Result<Terms> {
+        Ok(self.forward(batch, &ForwardOptions::evaluate())?.1)
     }
 
     fn forward(&self, batch: &MicroBatch, options: &ForwardOptions) -> Result<(Tensor, Terms)> {
+        let ids = Tensor::from_slice(&batch.ids, batch.shape, self.model.device())?;
+        self.losses(batch, &ids, &self.model.hidden(&ids, options)?, options)
+    }
+
+    /// The weighted sum of the losses, a scalar, and its parts, from the last hidden states `[b, s, hidden]`.
+    fn losses(
+        &self,
+        batch: &MicroBatch,
+        ids: &Tensor,
+        hidden: &Tensor,
+        options: &ForwardOptions,
+    ) -> Result<(Tensor, Terms)> {
         if batch.rows.is_empty() && batch.kl_rows.is_empty() {
             return Err(TrainError::EmptySelection);
         }
-        let device = self.model.device();
-        let ids = Tensor::from_slice(&batch.ids, batch.shape, device)?;
         let (n, n_kl) = (batch.rows.len(), batch.kl_rows.len());
         let rows: Vec<u32> = batch.rows.iter().chain(&batch.kl_rows).copied().collect();
-        let hidden = hidden_at(self.model, &ids, rows, options)?; // [n + n_kl, hidden]
+        let hidden = rows_of(hidden, rows)?; // [n + n_kl, hidden]
         let off = ForwardOptions::base();
         let reference = match &self.reference {
             _ if n_kl == 0 => None,
@@ -84,9 +107,7 @@ impl Objective<'_> {
             Reference::Copy(model) => Some(*model),
         };
         let reference = match reference {
-            Some(model) => {
-                Some((model, hidden_at(model, &ids, batch.kl_rows.clone(), &off)?, &off))
-            }
+            Some(model) => Some((model, hidden_at(model, ids, batch.kl_rows.clone(), &off)?, &off)),
             None => None,
         };
         let charges = Charges {
@@ -137,9 +158,12 @@ pub(crate) fn hidden_at(
     rows: Vec<u32>,
     options: &ForwardOptions,
 ) -> Result<Tensor> {
-    let hidden = model.hidden(ids, options)?; // [batch, seq, hidden]
-    let rows = Tensor::from_vec(rows, ((),), model.device())?;
-    Ok(hidden.flatten(0, 1)?.index_select(&rows, 0)?)
+    rows_of(&model.hidden(ids, options)?, rows)
+}
+
+/// Some rows of `[batch, seq, hidden]`, which are counted through.
+fn rows_of(hidden: &Tensor, rows: Vec<u32>) -> Result<Tensor> {
+    Ok(hidden.flatten(0, 1)?.index_select(&Tensor::new(rows, hidden.device())?, 0)?)
 }
 
 /// The weighted sum of the rows' losses, a scalar that can be differentiated, and every row's loss in nats. See

@@ -29,21 +29,25 @@ pub(crate) fn lora_linear(
     b: &Tensor,
     term: LoraTerm,
 ) -> Result<Tensor> {
+    // The low-rank term keeps its own type, f32, beside weights of 16 bits, as in PEFT.
+    let wide = x.to_dtype(a.dtype())?;
     let seen = match term.dropout {
         Some(dropout) => {
             let mask = dropout.of(&vec![1.0; x.elem_count()]);
-            (x * Tensor::from_vec(mask, x.shape(), x.device())?)?
+            (wide * Tensor::from_vec(mask, x.shape(), x.device())?)?
         }
-        None => x.clone(),
+        None => wide,
     };
     let h = (linear(&seen, a, None)? * f64::from(term.scale))?;
-    linear(x, weight, bias)? + linear(&h, b, None)?
+    linear(x, weight, bias)? + linear(&h, b, None)?.to_dtype(x.dtype())?
 }
 
 /// See [`super::rms_norm`].
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    let mean = x.sqr()?.mean_keepdim(D::Minus1)?;
-    x.broadcast_div(&(mean + eps)?.sqrt()?)?.broadcast_mul(weight)
+    let wide = x.to_dtype(DType::F32)?;
+    let mean = wide.sqr()?.mean_keepdim(D::Minus1)?;
+    let y = wide.broadcast_div(&(mean + eps)?.sqrt()?)?;
+    y.to_dtype(x.dtype())?.broadcast_mul(weight)
 }
 
 /// See [`super::layer_norm`].
@@ -53,13 +57,16 @@ pub(crate) fn layer_norm(
     bias: Option<&Tensor>,
     eps: f64,
 ) -> Result<Tensor> {
-    let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+    let wide = x.to_dtype(DType::F32)?;
+    let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
     let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
-    let y = centred.broadcast_div(&(variance + eps)?.sqrt()?)?.broadcast_mul(weight)?;
-    match bias {
-        Some(bias) => y.broadcast_add(bias),
-        None => Ok(y),
-    }
+    let y = centred.broadcast_div(&(variance + eps)?.sqrt()?)?;
+    let y = y.broadcast_mul(&weight.to_dtype(DType::F32)?)?;
+    let y = match bias {
+        Some(bias) => y.broadcast_add(&bias.to_dtype(DType::F32)?)?,
+        None => y,
+    };
+    y.to_dtype(x.dtype())
 }
 
 /// See [`super::activation`].
@@ -78,8 +85,14 @@ pub(crate) fn gated(act: Activation, gate: &Tensor, up: &Tensor) -> Result<Tenso
     activation(act, gate)? * up
 }
 
+/// Exponentials of the last dimension, divided by their sum.
+pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
+    let max = x.max_keepdim(D::Minus1)?.detach();
+    let weights = x.broadcast_sub(&max)?.exp()?;
+    weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)
+}
+
 /// See [`super::scale_columns`].
-#[cfg_attr(not(test), allow(dead_code, reason = "for devices and types without fused form"))]
 pub(crate) fn scale_columns(x: &Tensor, vector: &Tensor) -> Result<Tensor> {
     x.broadcast_mul(&vector.flatten_all()?)
 }
@@ -123,12 +136,6 @@ pub(crate) fn attention(
     let scores = scores.broadcast_add(&Tensor::from_vec(hidden, (seq, keys), scores.device())?)?;
     let probs = softmax(&scores)?.to_dtype(v.dtype())?;
     probs.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, seq, heads * value_dim))
-}
-
-/// Probabilities over the last dimension.
-pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
-    let weights = x.broadcast_sub(&x.max_keepdim(D::Minus1)?.detach())?.exp()?;
-    weights.broadcast_div(&weights.sum_keepdim(D::Minus1)?)
 }
 
 /// Rotates `[b, heads, s, dim]`, whose first row is at position `first`.

@@ -1,8 +1,8 @@
 //! Gradients of a long computation of which only the states between its parts are kept.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use candle_core::{Result, Tensor, TensorId, Var, bail};
+use candle_core::{DType, Result, Tensor, TensorId, Var};
 
 use super::known::Known;
 
@@ -17,7 +17,7 @@ impl Gradients {
     /// Whatever the tensor library reports.
     pub fn of(loss: &Tensor, variables: &[Var]) -> Result<Self> {
         let mut gradients = Self::default();
-        gradients.add(loss, variables, None)?;
+        gradients.add(loss.clone(), variables, None)?;
         Ok(gradients)
     }
 
@@ -34,27 +34,44 @@ impl Gradients {
     /// Adds the gradients of a scalar, and returns that of `state`.
     fn add(
         &mut self,
-        scalar: &Tensor,
+        mut scalar: Tensor,
         variables: &[Var],
         state: Option<&Var>,
     ) -> Result<Option<Tensor>> {
+        // What a variable has already goes first into its sum, as in a single pass.
+        let used: HashSet<TensorId> = if self.0.is_empty() {
+            HashSet::new()
+        } else {
+            scalar.sorted_nodes().iter().map(|node| node.id()).collect()
+        };
+        for variable in variables.iter().filter(|variable| used.contains(&variable.id())) {
+            if let Some(gradient) = self.0.remove(&variable.id()) {
+                scalar = (scalar + seed(variable, gradient)?)?;
+            }
+        }
         let mut store = scalar.backward()?;
         for variable in variables {
-            let Some(gradient) = store.remove(variable) else { continue };
-            let sum = match self.0.remove(&variable.id()) {
-                Some(sum) => (sum + gradient)?,
-                None => gradient,
-            };
-            self.0.insert(variable.id(), sum);
+            if let Some(gradient) = store.remove(variable) {
+                self.0.insert(variable.id(), gradient);
+            }
         }
         Ok(state.and_then(|state| store.remove(state)))
     }
 }
 
-/// One part of a computation: the state after it, as a function of the state before.
-pub type Segment<'a> = Box<dyn Fn(&Tensor) -> candle_core::Result<Tensor> + 'a>;
+/// A scalar whose gradient for `tensor` is `gradient`.
+fn seed(tensor: &Tensor, gradient: Tensor) -> Result<Tensor> {
+    if tensor.device().is_cpu() && tensor.dtype() == DType::F32 {
+        tensor.apply_op1(Known::new(0.0, [Some(gradient), None, None]))
+    } else {
+        (tensor * gradient)?.sum_all()
+    }
+}
 
-/// Loss and gradients of `loss` after all `segments`, as an ordinary backward pass has them, bit for bit.
+/// One part of a computation: the state after it, as a function of the state before.
+pub type Segment<'a, E> = Box<dyn Fn(&Tensor) -> Result<Tensor, E> + 'a>;
+
+/// What `loss` gives besides the loss, and the gradients of that loss after all `segments`, as an ordinary backward pass has them, bit for bit.
 ///
 /// Forward, only the states between segments are kept; backward, each segment is computed once more, so that at any
 /// time the intermediate results of a single one are held. A segment must give the same result each time: dropout
@@ -65,12 +82,12 @@ pub type Segment<'a> = Box<dyn Fn(&Tensor) -> candle_core::Result<Tensor> + 'a>;
 ///
 /// # Source
 /// Chen et al. 2016 (arXiv:1604.06174), section 4.1, with the segments given.
-pub fn backward_in_segments<T>(
+pub fn backward_in_segments<T, E: From<candle_core::Error>>(
     input: &Tensor,
-    segments: &[Segment],
-    loss: impl FnOnce(&Tensor) -> Result<(Tensor, T)>,
+    segments: &[Segment<E>],
+    loss: impl FnOnce(&Tensor) -> Result<(Tensor, T), E>,
     variables: &[Var],
-) -> Result<(Tensor, T, Gradients)> {
+) -> Result<(T, Gradients), E> {
     let mut states = vec![input.detach()];
     for segment in segments {
         let state = segment(&states[states.len() - 1])?;
@@ -79,25 +96,21 @@ pub fn backward_in_segments<T>(
     let mut gradients = Gradients::default();
     let last = Var::from_tensor(&states[segments.len()])?;
     let (value, rest) = loss(&last)?;
-    let mut upstream = gradients.add(&value, variables, Some(&last))?;
+    let mut upstream = gradients.add(value, variables, Some(&last))?;
     for (i, segment) in segments.iter().enumerate().rev() {
         states.truncate(i + 1);
         let Some(gradient) = upstream.take() else {
-            bail!("segment {} does not depend on the one before it", i + 1)
+            let message = format!("segment {} does not depend on the one before it", i + 1);
+            return Err(candle_core::Error::Msg(message).into());
         };
         let state = match i {
             0 => None,
             _ => Some(Var::from_tensor(&states[i])?),
         };
         let result = segment(state.as_ref().map_or(&states[0], Var::as_tensor))?;
-        let seeded = if result.device().is_cpu() {
-            result.apply_op1(Known::new(0.0, [Some(gradient), None, None]))?
-        } else {
-            (result * gradient)?.sum_all()?
-        };
-        upstream = gradients.add(&seeded, variables, state.as_ref())?;
+        upstream = gradients.add(seed(&result, gradient)?, variables, state.as_ref())?;
     }
-    Ok((value.detach(), rest, gradients))
+    Ok((rest, gradients))
 }
 
 #[cfg(test)]
@@ -129,26 +142,26 @@ mod tests {
             let h = layer_norm(x, &weights[2 * i + 1], None, 1e-5)?;
             x + activation(Activation::Gelu, &linear(&h, &weights[2 * i], None)?)?
         };
-        let loss = |x: &Tensor| -> Result<(Tensor, usize)> {
-            Ok((linear(x, &table, None)?.tanh()?.sqr()?.mean_all()?, x.dims().len()))
+        let loss = |x: &Tensor| -> Result<(Tensor, f32)> {
+            let loss = linear(x, &table, None)?.tanh()?.sqr()?.mean_all()?;
+            let value = loss.to_scalar()?;
+            Ok((loss, value))
         };
         let mut variables = weights.clone();
         variables.push(table.clone());
 
-        let segments: Vec<Segment> = vec![
+        let segments: Vec<Segment<candle_core::Error>> = vec![
             Box::new(|ids| table.index_select(ids, 0)),
             Box::new(|x| layer(1, &layer(0, x)?)),
             Box::new(|x| layer(2, x)),
         ];
-        let (value, rank, gradients) =
-            backward_in_segments(&ids, &segments, loss, &variables).unwrap();
-        assert_eq!(rank, 2);
+        let (value, gradients) = backward_in_segments(&ids, &segments, loss, &variables).unwrap();
 
         let x = (0..3).fold(table.index_select(&ids, 0).unwrap(), |x, i| layer(i, &x).unwrap());
-        let (whole, _) = loss(&x).unwrap();
+        let (whole, expected_value) = loss(&x).unwrap();
+        assert_eq!(value, expected_value);
         let expected = Gradients::of(&whole, &variables).unwrap();
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(values(&value), values(&whole));
         for variable in &variables {
             let gradient = values(gradients.get(variable).unwrap());
             assert!(gradient.iter().any(|g| *g != 0.0));
@@ -160,7 +173,7 @@ mod tests {
     fn a_segment_that_ignores_its_argument_is_an_error() {
         let x = variable("x", &[3]);
         let constant = variable("c", &[3]);
-        let segments: Vec<Segment> =
+        let segments: Vec<Segment<candle_core::Error>> =
             vec![Box::new(|x| x * 2.0), Box::new(|_| Ok(constant.as_tensor().clone()))];
         let loss = |x: &Tensor| Ok((x.sum_all()?, ()));
         assert!(backward_in_segments(&x, &segments, loss, &[]).is_err());
