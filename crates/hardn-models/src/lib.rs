@@ -11,6 +11,7 @@ mod checkpoint;
 mod config;
 mod decode;
 mod error;
+mod head_loss;
 mod kernels;
 mod kv_cache;
 mod linear;
