@@ -22,6 +22,7 @@ pub use linear::{frozen_linear, linear};
 pub(crate) use lora_linear::{Dropout, LoraTerm, lora_linear};
 pub(crate) use rms_norm::inverse_rms;
 pub use rms_norm::rms_norm;
+pub(crate) use storage::{argument, elements};
 pub use swiglu::swiglu;
 
 pub use crate::kernels::{filled, zeros};
