@@ -1,39 +1,74 @@
-//! All weights of a model at once.
+//! A checkpoint's files against what a model needs of them.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
 
 use super::{Weights, tensor_error};
 use crate::Result;
 
-/// Reads the tensors of a checkpoint folder as f32. `wanted` says which there must be, with their shapes.
-pub(crate) fn load_weights(
-    dir: &Path,
-    wanted: &BTreeMap<String, Vec<usize>>,
-    device: &Device,
-) -> Result<BTreeMap<String, Tensor>> {
-    let weights = Weights::open(dir)?;
-    for name in weights.names() {
-        // Some exporters keep a copy of a tied output or the rotary table of old versions.
-        let known = wanted.contains_key(name)
-            || name == "lm_head.weight"
-            || name.ends_with("rotary_emb.inv_freq");
-        if !known {
+/// Tensors that older exporters left: buffers, and copies of a tied output.
+const LEFTOVERS: &[&str] = &[
+    ".attn.bias",
+    ".attn.causal_mask",
+    ".attn.masked_bias",
+    ".attn.scale_attn",
+    ".attention.bias",
+    ".attention.masked_bias",
+    "embed_positions.weights",
+    "rotary_emb.inv_freq",
+];
+
+/// The tensors of a checkpoint under the names a model asks for.
+pub(crate) struct Stock {
+    weights: Weights,
+    /// Names in the files, by names asked for.
+    names: BTreeMap<String, String>,
+    dtype: DType,
+    device: Device,
+}
+
+impl Stock {
+    /// Looks for every tensor of `wanted`, with its shape, and for tensors that belong to no such model.
+    ///
+    /// # Errors
+    /// A tensor that is missing, has another shape, or is too many.
+    pub(crate) fn open(
+        weights: Weights,
+        wanted: &BTreeMap<String, Vec<usize>>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut names = BTreeMap::new();
+        for (name, expected) in wanted {
+            let Some(stored) = weights.resolve(name) else {
+                return Err(tensor_error(weights.file(name), name, "is missing"));
+            };
+            let shape = weights.shape(stored).unwrap_or_default();
+            if shape != expected {
+                let message = format!("has shape {shape:?}, expected {expected:?}");
+                return Err(tensor_error(weights.file(stored), stored, message));
+            }
+            names.insert(name.clone(), stored.to_owned());
+        }
+        let used: std::collections::BTreeSet<&str> = names.values().map(String::as_str).collect();
+        let is_leftover = |name: &str| {
+            name == "lm_head.weight"
+                || LEFTOVERS.iter().any(|end| format!(".{name}").ends_with(end))
+        };
+        if let Some(name) = weights.names().find(|name| !used.contains(name) && !is_leftover(name))
+        {
             return Err(tensor_error(weights.file(name), name, "does not belong to this model"));
         }
+        Ok(Self { weights, names, dtype, device: device.clone() })
     }
-    let mut tensors = BTreeMap::new();
-    for (name, expected) in wanted {
-        match weights.shape(name) {
-            None => return Err(tensor_error(weights.file(name), name, "is missing")),
-            Some(shape) if shape != expected => {
-                let message = format!("has shape {shape:?}, expected {expected:?}");
-                return Err(tensor_error(weights.file(name), name, message));
-            }
-            Some(_) => {}
-        }
-        tensors.insert(name.clone(), weights.load(name, DType::F32, device)?);
+
+    /// Copies one tensor out of its file; `None` if it was not asked for.
+    ///
+    /// # Errors
+    /// As [`Weights::load`].
+    pub(crate) fn tensor(&self, name: &str) -> Result<Option<Tensor>> {
+        let Some(stored) = self.names.get(name) else { return Ok(None) };
+        self.weights.load(stored, self.dtype, &self.device).map(Some)
     }
-    Ok(tensors)
 }

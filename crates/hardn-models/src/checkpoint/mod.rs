@@ -23,7 +23,7 @@ mod write;
 
 pub(crate) use adapter::read_file;
 pub use gguf::GgufDtype;
-pub(crate) use load::load_weights;
+pub(crate) use load::Stock;
 pub(crate) use shards::{SHARD_BYTES, write_weights};
 pub(crate) use weights::Weights;
 pub use write::SaveDtype;

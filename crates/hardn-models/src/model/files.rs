@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Model;
+use super::{Model, Parts};
 use crate::{
     ModelConfig, ModelError, Result, SaveDtype,
-    checkpoint::{load_weights, write_file},
+    checkpoint::{SHARD_BYTES, Stock, Weights, write_weights},
     linear::Linear,
     rng::Stream,
     tokenizer::write_json,
@@ -19,14 +19,22 @@ use crate::{
 const INITIAL_STD: f64 = 0.02;
 
 impl Model {
-    /// Reads `config.json` and the weights in `dir`; weights become f32.
+    /// Reads `config.json` and the weights in `dir`, or a GGUF file; weights become f32.
     ///
     /// # Errors
     /// Files that cannot be read, a model this crate does not compute, or tensors that are missing, too many or misshapen.
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        Self::load_as(dir, DType::F32, device)
+    }
+
+    /// The same with weights of another type: f32, bf16 or f16.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_as(dir: &Path, dtype: DType, device: &Device) -> Result<Self> {
         let config = ModelConfig::load(dir)?;
-        let weights = load_weights(dir, &config.tensors(), device)?;
-        Self::from_weights(config, weights, device)
+        let stock = Stock::open(Weights::open(dir)?, &config.tensors(), dtype, device)?;
+        Self::assemble(config, Parts::Files(stock), dtype, device)
     }
 
     /// A model with random weights, on the CPU: normal with standard deviation 0.02, divided by the root of the
@@ -78,14 +86,16 @@ impl Model {
         Ok(weights)
     }
 
-    /// Writes `config.json`, `generation_config.json` and `model.safetensors`, such that
+    /// Writes `config.json`, `generation_config.json` and `model.safetensors` (in shards of 5 GB), such that
     /// `from_pretrained` reads the same model. The adapter is not part of it.
     ///
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&self, dir: &Path, dtype: SaveDtype) -> Result<()> {
         fs::create_dir_all(dir).map_err(|error| ModelError::write(dir, error))?;
-        write_file(&dir.join("model.safetensors"), &self.published_weights()?, dtype)?;
+        let weights = self.published_weights()?;
+        let shapes = weights.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()));
+        write_weights(dir, &shapes.collect(), dtype, SHARD_BYTES, |name| Ok(weights[name].clone()))?;
         let mut generation = Map::new();
         for (key, value) in [
             ("bos_token_id", json!(self.config.bos_token_id)),
@@ -114,7 +124,7 @@ impl Model {
         for (name, var) in self.weights().iter().chain(&adapter) {
             hash.update(name);
             hash.update(format!("{:?}", var.dims()));
-            let data = var.flatten_all()?.to_vec1::<f32>()?;
+            let data = var.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
             let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
             hash.update(bytes);
         }
