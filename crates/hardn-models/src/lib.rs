@@ -18,13 +18,14 @@ mod linear;
 mod lora;
 mod model;
 pub mod ops;
+pub mod quantised;
 mod rng;
 mod rope;
 mod tokenizer;
 mod tokenizer_bytes;
 mod tokenizer_train;
 
-pub use checkpoint::SaveDtype;
+pub use checkpoint::{GgufDtype, SaveDtype};
 pub use config::{ModelConfig, RopeScaling, TokenIds};
 pub use decode::{DecodeModel, DecodeRow};
 pub use error::{ModelError, Result};
