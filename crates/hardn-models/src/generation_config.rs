@@ -73,7 +73,8 @@ impl GenerationConfig {
     /// each once.
     pub fn end_tokens(&self, model: Option<&TokenIds>, tokenizer: &Tokenizer) -> Vec<u32> {
         let mut ids: Vec<u32> = Vec::new();
-        let stated = self.eos_token_id.iter().chain(model).flat_map(|ids| ids.as_slice().iter().copied());
+        let stated =
+            self.eos_token_id.iter().chain(model).flat_map(|ids| ids.as_slice().iter().copied());
         for id in stated.chain(tokenizer.eos()) {
             if !ids.contains(&id) {
                 ids.push(id);

@@ -25,9 +25,8 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_syntax(SYNTAX.clone());
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_formatter(|out, _, value| {
-        out.write_str(&python::text(value)).map_err(Error::from)
-    });
+    environment
+        .set_formatter(|out, _, value| out.write_str(&python::text(value)).map_err(Error::from));
     environment.set_unknown_method_callback(python::method);
     environment.add_function("raise_exception", |message: Value| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message.to_string()))

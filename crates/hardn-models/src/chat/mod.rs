@@ -49,9 +49,8 @@ impl ChatTemplates {
     /// `tokenizer_config.json` (a text, or a list of names and texts), then `chat_template.json`.
     pub(crate) fn read(dir: &Path, tokenizer_config: &Value) -> Result<Self> {
         let mut by_name = BTreeMap::new();
-        let read = |path: &Path| {
-            fs::read_to_string(path).map_err(|error| ModelError::read(path, error))
-        };
+        let read =
+            |path: &Path| fs::read_to_string(path).map_err(|error| ModelError::read(path, error));
         let usual = dir.join("chat_template.jinja");
         if usual.is_file() {
             by_name.insert("default".to_owned(), read(&usual)?);
@@ -76,8 +75,8 @@ impl ChatTemplates {
         if !found.by_name.is_empty() || !path.is_file() {
             return Ok(found);
         }
-        let json: Value = serde_json::from_str(&read(&path)?)
-            .map_err(|error| ModelError::read(&path, error))?;
+        let json: Value =
+            serde_json::from_str(&read(&path)?).map_err(|error| ModelError::read(&path, error))?;
         Self::from_json(&json["chat_template"], &path)
     }
 
@@ -86,10 +85,9 @@ impl ChatTemplates {
         let by_name: Option<BTreeMap<String, String>> = match json {
             Value::Null => Some(BTreeMap::new()),
             Value::String(_) => pair("default", json).map(|pair| BTreeMap::from([pair])),
-            Value::Array(list) => list
-                .iter()
-                .map(|entry| pair(entry["name"].as_str()?, &entry["template"]))
-                .collect(),
+            Value::Array(list) => {
+                list.iter().map(|entry| pair(entry["name"].as_str()?, &entry["template"])).collect()
+            }
             Value::Object(map) => map.iter().map(|(name, text)| pair(name, text)).collect(),
             _ => None,
         };
@@ -127,7 +125,9 @@ impl ChatTemplates {
                 list.as_array().is_some_and(|list| list.iter().all(Value::is_object))
             });
             if !fits {
-                return Err(ModelError::Input(format!("the {what} are not a list of JSON objects")));
+                return Err(ModelError::Input(format!(
+                    "the {what} are not a list of JSON objects"
+                )));
             }
         }
         let continued = if options.continue_final_message {
@@ -196,7 +196,8 @@ fn chain(error: &minijinja::Error) -> String {
 fn read_messages(messages: &Value) -> Result<Vec<Value>> {
     let refuse = || {
         ModelError::Input(
-            "the messages are not a list of JSON objects, each with `role` and `content`".to_owned(),
+            "the messages are not a list of JSON objects, each with `role` and `content`"
+                .to_owned(),
         )
     };
     let list = messages.as_array().filter(|list| !list.is_empty()).ok_or_else(refuse)?;

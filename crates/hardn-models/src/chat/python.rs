@@ -121,7 +121,12 @@ pub(super) fn json(value: &Value, style: &JsonStyle) -> Result<String, Error> {
     Ok(out)
 }
 
-fn write_json(out: &mut String, value: &Value, style: &JsonStyle, depth: usize) -> Result<(), Error> {
+fn write_json(
+    out: &mut String,
+    value: &Value,
+    style: &JsonStyle,
+    depth: usize,
+) -> Result<(), Error> {
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -252,7 +257,8 @@ pub(super) fn method(
         }
         "partition" | "rpartition" => {
             let (mark,): (&str,) = from_args(arguments)?;
-            let parts = if name == "partition" { text.split_once(mark) } else { text.rsplit_once(mark) };
+            let parts =
+                if name == "partition" { text.split_once(mark) } else { text.rsplit_once(mark) };
             let parts = match parts {
                 Some((before, after)) => [before, mark, after],
                 None if name == "partition" => [text, "", ""],

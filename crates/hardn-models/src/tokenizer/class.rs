@@ -28,10 +28,7 @@ const BY_MODEL_TYPE: &[(Class, &[&str])] = &[
     ),
     (Class::CodeLlama, &["code_llama"]),
     (Class::Qwen2, &["qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next"]),
-    (
-        Class::Qwen35,
-        &["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen4_exp"],
-    ),
+    (Class::Qwen35, &["qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen4_exp"]),
     (
         Class::Gemma,
         &["gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "recurrent_gemma"],

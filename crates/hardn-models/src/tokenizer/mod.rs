@@ -74,7 +74,8 @@ impl Tokenizer {
 
     fn from_inner(inner: tokenizers::Tokenizer, roles: Roles) -> Self {
         let usual = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>"];
-        let named = roles.iter().find(|(role, _)| role == "eos_token").map(|(_, text)| text.as_str());
+        let named =
+            roles.iter().find(|(role, _)| role == "eos_token").map(|(_, text)| text.as_str());
         let eos = named.into_iter().chain(usual).find_map(|name| inner.token_to_id(name));
         let bytes = token_table(&inner);
         Self { inner, bytes, roles, eos, cleans_up: false, chat: ChatTemplates::default() }

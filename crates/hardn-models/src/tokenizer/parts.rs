@@ -103,10 +103,8 @@ impl Parts {
             Class::CodeGen | Class::GptNeoX | Class::Qwen2 | Class::Qwen35 => class,
             _ => Class::Gpt2,
         };
-        let error = |path: &Path, message: String| ModelError::Tokenizer {
-            path: path.to_owned(),
-            message,
-        };
+        let error =
+            |path: &Path, message: String| ModelError::Tokenizer { path: path.to_owned(), message };
         let [vocab_name, merges_name] = [vocab, merges].map(|path| {
             path.to_str().ok_or_else(|| error(path, "the path is not UTF-8".to_owned()))
         });
@@ -138,7 +136,10 @@ impl Parts {
         } else {
             let mut pieces: Vec<String> = scored.into_iter().map(|(piece, _)| piece).collect();
             if class == Class::Stored {
-                rename_placeholders(&mut pieces, &folder.tokenizer_config()["added_tokens_decoder"]);
+                rename_placeholders(
+                    &mut pieces,
+                    &folder.tokenizer_config()["added_tokens_decoder"],
+                );
             }
             let merges = merges_of(&pieces);
             let ids = pieces.into_iter().zip(0..).collect();
@@ -246,8 +247,7 @@ fn class_pipeline(
         ),
         Class::Xglm => {
             let scheme = if stated(true)? { "always" } else { "never" };
-            let spaces =
-                json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "});
+            let spaces = json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "});
             (spaces, metaspace(scheme, true), metaspace(scheme, true))
         }
     };
@@ -316,10 +316,8 @@ fn bpe(
     unk_token: Option<String>,
 ) -> Result<ModelWrapper, String> {
     let pieces = matches!(class, Class::Llama | Class::CodeLlama | Class::Gemma);
-    let mut builder = BPE::builder()
-        .vocab_and_merges(ids, merges)
-        .fuse_unk(pieces)
-        .byte_fallback(pieces);
+    let mut builder =
+        BPE::builder().vocab_and_merges(ids, merges).fuse_unk(pieces).byte_fallback(pieces);
     if let Some(token) = unk_token {
         builder = builder.unk_token(token);
     }
@@ -375,8 +373,7 @@ fn unigram_model(
     unk_id: Option<usize>,
     byte_fallback: bool,
 ) -> Result<ModelWrapper, String> {
-    let model =
-        Unigram::from(vocab, unk_id, byte_fallback).map_err(|source| source.to_string())?;
+    let model = Unigram::from(vocab, unk_id, byte_fallback).map_err(|source| source.to_string())?;
     Ok(model.into())
 }
 
@@ -390,7 +387,9 @@ fn precompiled(json: &Value) -> Option<NormalizerWrapper> {
 /// Gives placeholder pieces the names that `added_tokens_decoder` has for their ids.
 fn rename_placeholders(pieces: &mut [String], decoder: &Value) {
     for (id, token) in decoder.as_object().into_iter().flatten() {
-        let (Ok(id), Some(name)) = (id.parse::<usize>(), token["content"].as_str()) else { continue };
+        let (Ok(id), Some(name)) = (id.parse::<usize>(), token["content"].as_str()) else {
+            continue;
+        };
         if id < pieces.len() && !pieces.iter().any(|piece| piece == name) {
             name.clone_into(&mut pieces[id]);
         }

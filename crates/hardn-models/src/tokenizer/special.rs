@@ -24,8 +24,12 @@ pub(super) type Roles = Vec<(String, String)>;
 /// # Errors
 /// Malformed files, and an added token whose stated id is not the one it gets.
 pub(super) fn add_special_tokens(parts: &mut Parts, folder: &Folder) -> Result<Roles> {
-    let declared = Declared::read(parts, folder)?;
+    let mut declared = Declared::read(parts, folder)?;
     let inner = &mut parts.inner;
+    // Code Llama's mark for the place to fill is no token of the model; transformers gives it an id past the model's last.
+    declared.roles.retain(|(role, token)| {
+        role != "fill_token" || inner.token_to_id(&token.content).is_some()
+    });
     inner.set_encode_special_tokens(folder.switch("split_special_tokens", false)?);
 
     let present = inner.get_added_tokens_decoder();
@@ -47,7 +51,10 @@ pub(super) fn add_special_tokens(parts: &mut Parts, folder: &Folder) -> Result<R
     for token in &mut missing {
         token.special |= declared.roles.iter().any(|(_, role)| role.content == token.content);
     }
-    let error = |message: String| ModelError::Tokenizer { path: folder.path("tokenizer_config.json"), message };
+    let error = |message: String| ModelError::Tokenizer {
+        path: folder.path("tokenizer_config.json"),
+        message,
+    };
     inner.add_tokens(missing).map_err(|source| error(source.to_string()))?;
     for (id, token) in &declared.added {
         let given = inner.token_to_id(&token.content);
@@ -87,17 +94,26 @@ impl Declared {
                 })?;
                 added.insert(id, token);
             }
+            read_added_tokens(&mut added, &settings, folder)?;
         } else {
             overlay_special_tokens_map(&mut settings, folder)?;
             read_added_tokens(&mut added, &settings, folder)?;
+            let stored = folder.stored().map(|stored| &stored.json["added_tokens"]);
+            for entry in stored.and_then(Value::as_array).into_iter().flatten() {
+                let id = entry["id"].as_u64().and_then(|id| u32::try_from(id).ok());
+                if let Some((id, token)) = id.zip(added_token(entry, false)) {
+                    added.insert(id, token);
+                }
+            }
         }
         let mut roles: Vec<(String, Option<AddedToken>)> =
             ROLES.iter().map(|role| ((*role).to_owned(), None)).collect();
-        let mut put = |role: &str, token: Option<AddedToken>| {
-            match roles.iter_mut().find(|(name, _)| name == role) {
-                Some((_, value)) => *value = token,
-                None => roles.push((role.to_owned(), token)),
-            }
+        let mut put = |role: &str, token: Option<AddedToken>| match roles
+            .iter_mut()
+            .find(|(name, _)| name == role)
+        {
+            Some((_, value)) => *value = token,
+            None => roles.push((role.to_owned(), token)),
         };
         for (role, text) in class_roles(parts.class) {
             put(role, Some(AddedToken::from(*text, true)));
@@ -125,12 +141,12 @@ impl Declared {
                     AddedToken::from(piece.clone(), *control).normalized(false)
                 }));
                 if parts.class == Class::Xglm {
-                    extra.extend((0..7).map(|i| AddedToken::from(format!("<madeupword{i}>"), true)));
+                    extra
+                        .extend((0..7).map(|i| AddedToken::from(format!("<madeupword{i}>"), true)));
                 }
             }
         }
-        let roles =
-            roles.into_iter().filter_map(|(role, token)| Some((role, token?))).collect();
+        let roles = roles.into_iter().filter_map(|(role, token)| Some((role, token?))).collect();
         Ok(Self { roles, extra, added })
     }
 }
@@ -180,7 +196,7 @@ fn overlay_special_tokens_map(settings: &mut Map<String, Value>, folder: &Folder
     Ok(())
 }
 
-/// Tokens of `added_tokens.json`, then those stored in `tokenizer.json`.
+/// Tokens of `added_tokens.json` whose ids are still free.
 fn read_added_tokens(
     added: &mut BTreeMap<u32, AddedToken>,
     settings: &Map<String, Value>,
@@ -204,14 +220,7 @@ fn read_added_tokens(
                 message: format!("{id} is not a token id"),
             })?;
             let is_special = special.contains(&content);
-            added.insert(id, AddedToken::from(content, is_special));
-        }
-    }
-    let stored = folder.stored().map(|stored| &stored.json["added_tokens"]);
-    for entry in stored.and_then(Value::as_array).into_iter().flatten() {
-        let id = entry["id"].as_u64().and_then(|id| u32::try_from(id).ok());
-        if let Some((id, token)) = id.zip(added_token(entry, false)) {
-            added.insert(id, token);
+            added.entry(id).or_insert_with(|| AddedToken::from(content, is_special));
         }
     }
     Ok(())
