@@ -47,6 +47,14 @@ pub(super) fn environment() -> Environment<'static> {
     });
     environment.add_filter("length", length);
     environment.add_filter("count", length);
+    environment.add_filter("replace", |value: &Value, old: &str, new: &str, n: Option<usize>| {
+        let text = python::text(value);
+        n.map_or_else(|| text.replace(old, new), |n| text.replacen(old, new, n))
+    });
+    environment.add_filter("default", default);
+    environment.add_filter("d", default);
+    environment.add_function("joiner", minijinja_contrib::globals::joiner);
+    environment.add_test("callable", |value: &Value| value.kind() == ValueKind::Plain);
     // A text and a mapping are sequences too, as is what is not defined.
     environment.add_test("sequence", is_sequence);
     environment.add_test("iterable", is_sequence);
@@ -62,6 +70,19 @@ fn is_sequence(value: &Value) -> bool {
             | ValueKind::Map
             | ValueKind::Iterable
     )
+}
+
+/// `default(default_value='', boolean=false)`.
+fn default(value: Value, placed: Rest<Value>, named: Kwargs) -> Result<Value, Error> {
+    let argument = |place: usize, key: &str| match placed.get(place) {
+        Some(value) => Ok(Some(value.clone())),
+        None => named.get::<Option<Value>>(key),
+    };
+    let other = argument(0, "default_value")?;
+    let boolean = argument(1, "boolean")?.is_some_and(|value| value.is_true());
+    named.assert_all_used()?;
+    let absent = value.is_undefined() || (boolean && !value.is_true());
+    Ok(if absent { other.unwrap_or_else(|| Value::from("")) } else { value })
 }
 
 fn length(value: &Value) -> Result<usize, Error> {

@@ -259,13 +259,20 @@ pub(super) fn method(
             let (mark,): (&str,) = from_args(arguments)?;
             let parts =
                 if name == "partition" { text.split_once(mark) } else { text.rsplit_once(mark) };
-            let parts = match parts {
-                Some((before, after)) => [before, mark, after],
-                None if name == "partition" => [text, "", ""],
-                None => ["", "", text],
-            };
-            parts.into_iter().map(Value::from).collect()
+            Value::from(&match parts {
+                Some((before, after)) => (before, mark, after),
+                None if name == "partition" => (text, "", ""),
+                None => ("", "", text),
+            })
         }
+        "index" => {
+            let (part,): (&str,) = from_args(arguments)?;
+            let place = text.find(part).ok_or_else(|| {
+                Error::new(ErrorKind::InvalidOperation, "`index`: the part does not occur")
+            })?;
+            text[..place].chars().count().into()
+        }
+        "casefold" => text.to_lowercase().into(),
         "rsplit" => {
             let (mark, n): (&str, Option<usize>) = from_args(arguments)?;
             let n = n.map_or(usize::MAX, |n| n + 1);

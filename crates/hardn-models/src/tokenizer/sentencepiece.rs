@@ -66,11 +66,11 @@ impl SentencePieceModel {
     pub(super) fn read(path: &Path) -> Result<Self> {
         let bytes = fs::read(path).map_err(|error| ModelError::read(path, error))?;
         let error = |message: String| ModelError::Tokenizer { path: path.to_owned(), message };
-        let model = Self::decode(bytes.as_slice()).map_err(|source| {
-            error(format!("not a sentencepiece model ({source}); use a `tokenizer.json`"))
-        })?;
+        let refuse =
+            |why: &str| error(format!("not a sentencepiece model ({why}); use a `tokenizer.json`"));
+        let model = Self::decode(bytes.as_slice()).map_err(|source| refuse(&source.to_string()))?;
         if model.pieces.is_empty() {
-            return Err(error("a sentencepiece model without pieces".to_owned()));
+            return Err(refuse("it has no pieces"));
         }
         Ok(model)
     }

@@ -46,7 +46,8 @@ fn templates_render_as_transformers_renders_them() {
             if case["template"] != name.as_str() {
                 continue;
             }
-            let found = tokenizer.render_chat(&case["messages"], &options(&case["options"]));
+            let said = if case["messages"].is_null() { &file["snippets"] } else { case };
+            let found = tokenizer.render_chat(&said["messages"], &options(&said["options"]));
             let agrees = match &found {
                 Ok(text) => case["text"] == text.as_str(),
                 Err(_) => case["error"].is_string(),

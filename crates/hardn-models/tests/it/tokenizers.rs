@@ -128,7 +128,7 @@ fn broken_folders_are_refused_with_the_file_that_is_wrong() {
     check_refused("gptj-files", remove("merges.txt"), "nor `vocab.json` with `merges.txt`");
     check_refused("gptj-files", write("vocab.json", "{\"a\": 0}"), "merges.txt");
     check_refused("llama2-model", write("tokenizer.model", "\u{1}"), "not a sentencepiece model");
-    check_refused("llama2-model", write("tokenizer.model", ""), "without pieces");
+    check_refused("llama2-model", write("tokenizer.model", ""), "it has no pieces");
     check_refused("starcoder2", write("tokenizer.json.gz", "no"), "tokenizer.json.gz");
     check_refused("starcoder2", write("tokenizer.json", "{}"), "tokenizer.json");
     check_refused("starcoder2", write("tokenizer_config.json", "[1]"), "tokenizer_config.json");
