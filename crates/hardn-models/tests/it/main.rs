@@ -1,9 +1,11 @@
 //! Models as a whole: training form, decoding form, files, and agreement with transformers.
 
+mod chat;
 mod decode;
 mod files;
 mod gradients;
 mod parity;
+mod tokenizers;
 
 use hardn_models::{Model, ModelConfig};
 use serde_json::json;
