@@ -331,7 +331,7 @@ fn a_cache_that_python_filled_serves_offline() {
     place.options.offline = true;
     assert_eq!(place.get(REPO).unwrap().path, found.path);
     fs::remove_file(found.path.join(WEIGHTS)).unwrap();
-    place.fails(&format!("{REPO}@{commit}"), "weights is missing", "");
+    place.fails(&format!("{REPO}@{commit}"), "its weights file is missing", "");
 }
 
 #[test]
