@@ -457,9 +457,10 @@ pub(crate) enum FetchCommand {
 #[command(after_help = "Examples:\n  hardn fetch model bigcode/starcoder2-3b\n  \
     hardn fetch model Qwen/Qwen2.5-Coder-0.5B --revision v1.0 --out models/qwen\n  \
     hardn fetch model owner/name:FILE.gguf       one file of a repository\n  \
-    hardn complete --model owner/name \"def add(\"  fetches what is not there yet\n\n\
-    Killed at any moment, the same command goes on where it stopped. The cache is the one Python's tools use: HF_HUB_CACHE,\n\
-    HF_HOME/hub or ~/.cache/huggingface/hub. HF_ENDPOINT names another hub, HF_TOKEN opens private and gated repositories,\n\
+    hardn complete --model owner/name \"def add(\"    fetches what is not there yet\n\n\
+    Killed at any moment, the same command goes on where it stopped.\n\
+    The cache is the one Python's tools use: HF_HUB_CACHE, HF_HOME/hub or ~/.cache/huggingface/hub.\n\
+    HF_ENDPOINT names another hub, HF_TOKEN opens private and gated repositories,\n\
     HF_HUB_OFFLINE=1 asks no hub. Code of a repository is never fetched.")]
 pub(crate) struct FetchModelArgs {
     /// owner/name, owner/name@revision or owner/name:FILE
