@@ -95,7 +95,13 @@ impl Model {
         fs::create_dir_all(dir).map_err(|error| ModelError::write(dir, error))?;
         let weights = self.published_weights()?;
         let shapes = weights.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()));
-        write_weights(dir, &shapes.collect(), dtype, SHARD_BYTES, |name| Ok(weights[name].clone()))?;
+        write_weights(
+            dir,
+            &shapes.collect(),
+            dtype,
+            SHARD_BYTES,
+            |name| Ok(weights[name].clone()),
+        )?;
         let mut generation = Map::new();
         for (key, value) in [
             ("bos_token_id", json!(self.config.bos_token_id)),
