@@ -14,7 +14,6 @@ mod error;
 mod kernels;
 mod kv_cache;
 mod linear;
-mod lora;
 mod model;
 pub mod ops;
 mod rng;
@@ -23,12 +22,15 @@ mod tokenizer;
 mod tokenizer_bytes;
 mod tokenizer_train;
 
+pub use adapter::{
+    AdapterConfig, AdapterId, DEFAULT_ADAPTER, Ia3Config, LoraConfig, OneOrMany,
+    PrefixTuningConfig, TargetModules, UseAdapter,
+};
 pub use checkpoint::SaveDtype;
 pub use config::{ModelConfig, RopeScaling, TokenIds};
 pub use decode::{DecodeModel, DecodeRow};
 pub use error::{ModelError, Result};
 pub use kv_cache::KvCache;
-pub use lora::{LoraConfig, TargetModules};
 pub use model::{ForwardOptions, Model};
 pub use tokenizer::{Encoding, Tokenizer};
 pub use tokenizer_train::{LAB_SPECIALS, train_bpe};

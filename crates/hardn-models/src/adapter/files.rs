@@ -40,8 +40,7 @@ impl Model {
                 return Err(error(name, "is missing".to_owned()));
             };
             if tensor.dims() != stored.shape {
-                let message =
-                    format!("has shape {:?}, expected {:?}", tensor.dims(), stored.shape);
+                let message = format!("has shape {:?}, expected {:?}", tensor.dims(), stored.shape);
                 return Err(error(name, message));
             }
             variables.insert(name.clone(), Var::from_tensor(&tensor)?);

@@ -143,9 +143,8 @@ impl LoraConfig {
         };
         let ranks = self.rank_pattern.iter().map(|(pattern, value)| {
             let rank = value.as_u64().filter(|rank| *rank > 0);
-            let rank = rank.ok_or_else(|| {
-                wrong("rank_pattern", value, pattern, "a positive whole number")
-            })?;
+            let rank = rank
+                .ok_or_else(|| wrong("rank_pattern", value, pattern, "a positive whole number"))?;
             Ok((end_of_name("rank_pattern", pattern)?, rank as usize))
         });
         let alphas = self.alpha_pattern.iter().map(|(pattern, value)| {
@@ -273,10 +272,7 @@ mod tests {
             json!({"layers_to_transform": [0, 3], "layers_pattern": "layers"}),
             Ok(&[(0, 4, 2.0)]),
         );
-        check(
-            json!({"exclude_modules": ["layers.0.self_attn.q_proj"]}),
-            Ok(&[(2, 4, 2.0)]),
-        );
+        check(json!({"exclude_modules": ["layers.0.self_attn.q_proj"]}), Ok(&[(2, 4, 2.0)]));
     }
 
     #[test]

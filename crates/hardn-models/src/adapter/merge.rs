@@ -1,6 +1,6 @@
 //! Weights with an adapter worked in.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 
 use super::{AdapterConfig, AdapterId, Side, Term, UseAdapter};
 use crate::{Model, ModelError, Result, linear::Linear};
@@ -51,8 +51,8 @@ impl Linear {
         Ok(match self.terms.get(Some(id)) {
             None => None,
             Some(Term::Lora(lora)) => {
-                let delta = lora.delta()?.to_dtype(weight.dtype())?;
-                Some(((weight + delta)?, bias))
+                let sum = (weight.to_dtype(DType::F32)? + lora.delta()?)?;
+                Some((sum.to_dtype(weight.dtype())?, bias))
             }
             Some(Term::Ia3(ia3)) => {
                 let factors = ia3.factors()?.to_dtype(weight.dtype())?;

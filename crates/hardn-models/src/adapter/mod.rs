@@ -22,10 +22,10 @@ use crate::{
 };
 pub use config::AdapterConfig;
 pub use ia3::Ia3Config;
+pub(crate) use ia3::Side;
 pub use lora::LoraConfig;
 pub use prefix::PrefixTuningConfig;
 pub use targets::{OneOrMany, TargetModules};
-pub(crate) use ia3::Side;
 pub(crate) use term::{ByAdapter, Ia3, Lora, Piece, Prefix, Term};
 
 /// The name of an adapter that needs none.
@@ -241,8 +241,9 @@ impl Model {
         let id = AdapterId(self.adapters.n_made);
         self.adapters.n_made += 1;
         let label = label(name);
-        let stream =
-            |module: &str| label.bytes().chain(module.bytes()).fold(0, |key, byte| mix(key ^ u64::from(byte)));
+        let stream = |module: &str| {
+            label.bytes().chain(module.bytes()).fold(0, |key, byte| mix(key ^ u64::from(byte)))
+        };
         let dropout = match &config {
             AdapterConfig::Lora(config) => config.lora_dropout,
             AdapterConfig::Ia3(_) => 0.0,
@@ -298,9 +299,7 @@ impl Stored {
         match self.start {
             Start::Zeros => Ok(Var::zeros(self.shape.as_slice(), DType::F32, device)?),
             Start::Ones => Ok(Var::ones(self.shape.as_slice(), DType::F32, device)?),
-            Start::Uniform(bound) => {
-                random(&mut |stream| (2.0 * stream.uniform() - 1.0) * bound)
-            }
+            Start::Uniform(bound) => random(&mut |stream| (2.0 * stream.uniform() - 1.0) * bound),
             Start::Normal => random(&mut Stream::normal),
         }
     }

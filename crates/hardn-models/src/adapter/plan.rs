@@ -101,8 +101,7 @@ impl Plan {
             is_transposed |= linear.transposed;
             self.add_a(&a, rank.r, linear.input, &linear.name);
             self.add(&b, vec![linear.out, rank.r], Start::Zeros, &linear.name);
-            let place =
-                Place::Lora { a: (a, Cut::Whole), b: (b, Cut::Whole), scale: rank.scale };
+            let place = Place::Lora { a: (a, Cut::Whole), b: (b, Cut::Whole), scale: rank.scale };
             self.places.insert(linear.name.clone(), place);
         }
         self.experts(config, &selection, model)?;
@@ -180,10 +179,7 @@ impl Plan {
             for part in parts(expert).into_iter().flatten() {
                 let place = Place::Lora {
                     a: (a.clone(), Cut::Rows { start: index * rank.r, len: rank.r }),
-                    b: (
-                        b.clone(),
-                        Cut::Columns { first: index, step: n, start, len: part.out },
-                    ),
+                    b: (b.clone(), Cut::Columns { first: index, step: n, start, len: part.out }),
                     scale: rank.scale,
                 };
                 start += part.out;

@@ -218,7 +218,13 @@ mod tests {
     ];
 
     #[track_caller]
-    fn check(target: Value, exclude: Value, layers: &[usize], pattern: &[&str], expected: &[usize]) {
+    fn check(
+        target: Value,
+        exclude: Value,
+        layers: &[usize],
+        pattern: &[&str],
+        expected: &[usize],
+    ) {
         let of = |value: Value| serde_json::from_value::<TargetModules>(value).unwrap();
         let pattern: Vec<String> = pattern.iter().map(|&name| name.to_owned()).collect();
         let filter = ModuleFilter::new(&Selection {

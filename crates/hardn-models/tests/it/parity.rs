@@ -27,7 +27,7 @@ fn check(name: &str, adapter: Option<&str>) {
     let mut model = Model::load(&dir, &Device::Cpu).unwrap();
     let mut file = dir.join("expected.json");
     if let Some(adapter) = adapter {
-        model.load_adapter(&dir.join(adapter)).unwrap();
+        model.load_adapter("default", &dir.join(adapter)).unwrap();
         file = dir.join(adapter).join("expected.json");
     }
     let expected: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
