@@ -56,22 +56,20 @@ impl Linear {
 
     fn base(&self, x: &Tensor, lora: Option<&Lora>, pass: Pass) -> Result<Tensor> {
         let weight = pass.weight(&self.weight);
-        let y = match lora {
+        let bias = self.bias.as_ref().map(|bias| pass.weight(bias));
+        let bias = bias.as_ref();
+        Ok(match lora {
             Some(lora) => {
                 let ([a, b], term) = (lora.matrices(pass)?, lora.term(pass));
                 if pass.fused {
-                    ops::lora_linear(x, &weight, &a, &b, term)?
+                    ops::lora_linear(x, &weight, bias, &a, &b, term)?
                 } else {
-                    elementary::lora_linear(x, &weight, &a, &b, term)?
+                    elementary::lora_linear(x, &weight, bias, &a, &b, term)?
                 }
             }
-            None if !pass.fused => elementary::linear(x, &weight)?,
-            None if pass.weights_grad => ops::linear(x, &weight)?,
-            None => ops::frozen_linear(x, &weight)?,
-        };
-        Ok(match &self.bias {
-            Some(bias) => y.broadcast_add(&pass.weight(bias))?,
-            None => y,
+            None if !pass.fused => elementary::linear(x, &weight, bias)?,
+            None if pass.weights_grad => ops::linear(x, &weight, bias)?,
+            None => ops::frozen_linear(x, &weight, bias)?,
         })
     }
 }

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use super::{AdapterConfig, AdapterId, Side, Term, UseAdapter};
-use crate::{Model, ModelError, Result, linear::Linear};
+use crate::{Model, ModelError, Result, linear::Linear, model::Parts};
 
 impl Model {
     /// A model without adapters whose weights include the active one. A copy: training one does not change the other.
@@ -39,7 +39,7 @@ impl Model {
                 }
             }
         }
-        Self::from_weights(config, weights, self.device())
+        Self::assemble(config, Parts::Memory(weights), self.dtype(), self.device())
     }
 }
 

@@ -13,7 +13,7 @@ mod term;
 
 use std::collections::BTreeMap;
 
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{DType, Device, Var};
 
 use self::plan::{PREFIX, PROMPT, Place, Plan, Start, Stored};
 use crate::{

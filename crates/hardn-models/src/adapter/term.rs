@@ -6,7 +6,7 @@ use super::{AdapterId, ia3::Side};
 use crate::{
     Result,
     linear::Pass,
-    ops::{Dropout, LoraTerm},
+    ops::{self, Dropout, LoraTerm, elementary},
     rng::mix,
 };
 
@@ -104,8 +104,13 @@ impl Lora {
 impl Ia3 {
     /// `[.., n]` times the factors.
     pub(crate) fn scale(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
-        let vector = see(&self.vector, pass.adapter_grad).flatten_all()?.to_dtype(x.dtype())?;
-        Ok(x.broadcast_mul(&vector)?)
+        let vector = see(&self.vector, pass.adapter_grad);
+        if pass.fused {
+            return Ok(ops::scale_columns(x, &vector)?);
+        }
+        // As in PEFT, the product is in the factors' type, f32.
+        let wide = x.to_dtype(vector.dtype())?;
+        Ok(elementary::scale_columns(&wide, &vector)?.to_dtype(x.dtype())?)
     }
 
     /// The factors, `[n]`.

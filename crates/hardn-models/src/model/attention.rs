@@ -10,7 +10,7 @@ use crate::{
     adapter::{ByAdapter, Prefix},
     config::spec::{AttentionSpec, LatentSpec, Projections, QuerySpec, Slice},
     linear::{Linear, Pass},
-    ops::interim::{self as ops, self as elementary, AttentionShape},
+    ops::{self, AttentionShape, elementary},
     rope::Rope,
 };
 

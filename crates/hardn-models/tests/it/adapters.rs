@@ -134,10 +134,8 @@ fn adapters_come_go_and_take_turns_without_a_trace() {
         assert_eq!(logits(&model), base, "{name}");
         model.detach("a1").unwrap();
         let ids = Tensor::new(&[[1_u32]], &Device::Cpu).unwrap();
-        let gone = ForwardOptions {
-            adapter: UseAdapter::Id(alone[1].1),
-            ..ForwardOptions::evaluate()
-        };
+        let gone =
+            ForwardOptions { adapter: UseAdapter::Id(alone[1].1), ..ForwardOptions::evaluate() };
         assert!(model.logits(&ids, &gone).unwrap_err().to_string().contains("not attached"));
         assert_eq!(logits_with(&model, UseAdapter::Id(alone[0].1)), alone[0].2, "{name}");
         for label in model.adapter_names().into_iter().map(str::to_owned).collect::<Vec<_>>() {
@@ -357,11 +355,7 @@ fn copies_of_the_models_own_weights_are_passed_over() {
     let weights = model.trainable();
     let (_, embed) = weights.iter().find(|(name, _)| name.contains("embed_tokens")).unwrap();
     for name in ["lm_head.base_layer.weight", "model.embed_tokens.weight"] {
-        replace(
-            dir.path(),
-            &format!("base_model.model.{name}"),
-            Some(embed.as_detached_tensor()),
-        );
+        replace(dir.path(), &format!("base_model.model.{name}"), Some(embed.as_detached_tensor()));
     }
     model.load_adapter("default", dir.path()).unwrap();
     assert_eq!(logits(&model), with);
