@@ -11,11 +11,13 @@ mod checkpoint;
 mod config;
 mod decode;
 mod error;
+mod head_loss;
 mod kernels;
 mod kv_cache;
 mod linear;
 mod model;
 pub mod ops;
+pub mod quantised;
 mod rng;
 mod rope;
 mod tokenizer;
@@ -26,7 +28,7 @@ pub use adapter::{
     AdapterConfig, AdapterId, DEFAULT_ADAPTER, Ia3Config, LoraConfig, OneOrMany,
     PrefixTuningConfig, TargetModules, UseAdapter,
 };
-pub use checkpoint::SaveDtype;
+pub use checkpoint::{GgufDtype, SaveDtype};
 pub use config::{ModelConfig, RopeScaling, TokenIds};
 pub use decode::{DecodeModel, DecodeRow};
 pub use error::{ModelError, Result};

@@ -72,4 +72,27 @@ impl Linear {
             None => ops::frozen_linear(x, &weight, bias)?,
         })
     }
+
+    /// What the output is made of, for losses that never hold all of it.
+    pub(crate) fn parts(&self, x: &Tensor, pass: Pass) -> Result<ops::Head> {
+        let weight = pass.weight(&self.weight);
+        let bias = self.bias.as_ref().map(|bias| pass.weight(bias));
+        let x = x.clone();
+        Ok(match self.terms.get(pass.adapter) {
+            None => ops::Head { x, weight, bias, low_rank: None },
+            Some(Term::Lora(lora)) => {
+                let [a, b] = lora.matrices(pass)?;
+                let low = ops::low_rank_input(&x, &a, lora.term(pass))?;
+                ops::Head { x, weight, bias, low_rank: Some((low, b)) }
+            }
+            Some(Term::Ia3(ia3)) if ia3.side == Side::Input => {
+                ops::Head { x: ia3.scale(&x, pass)?, weight, bias, low_rank: None }
+            }
+            Some(Term::Ia3(ia3)) => {
+                let weight = ia3.scale_rows(&weight, pass)?;
+                let bias = bias.map(|bias| ia3.scale(&bias, pass)).transpose()?;
+                ops::Head { x, weight, bias, low_rank: None }
+            }
+        })
+    }
 }

@@ -113,6 +113,12 @@ impl Ia3 {
         Ok(elementary::scale_columns(&wide, &vector)?.to_dtype(x.dtype())?)
     }
 
+    /// The rows of a weight `[out, in]` times the factors of its outputs.
+    pub(crate) fn scale_rows(&self, weight: &Tensor, pass: Pass) -> Result<Tensor> {
+        let column = see(&self.vector, pass.adapter_grad).to_dtype(weight.dtype())?;
+        Ok(weight.broadcast_mul(&column)?)
+    }
+
     /// The factors, `[n]`.
     pub(crate) fn factors(&self) -> Result<Tensor> {
         Ok(self.vector.as_detached_tensor().flatten_all()?)

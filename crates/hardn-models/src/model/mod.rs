@@ -205,6 +205,16 @@ impl Model {
         self.fused = fused && self.device.is_cpu() && self.dtype == DType::F32;
     }
 
+    /// Whether fused CPU kernels are used.
+    pub fn is_fused(&self) -> bool {
+        self.fused
+    }
+
+    /// The output layer.
+    pub(crate) fn head_linear(&self) -> &Linear {
+        &self.head
+    }
+
     /// The last hidden states, normalised: what [`Self::head`] takes.
     ///
     /// Batches are padded on the right. Attention is causal, so padding changes nothing before it.
@@ -365,7 +375,7 @@ impl Model {
         self.layers.iter_mut().map(|layer| &mut layer.attention.prefixes)
     }
 
-    fn pass(&self, options: &ForwardOptions) -> Result<Pass> {
+    pub(crate) fn pass(&self, options: &ForwardOptions) -> Result<Pass> {
         let slot = self.adapters.chosen(options.adapter)?;
         Ok(Pass {
             fused: self.fused,
