@@ -18,7 +18,6 @@ mod head_loss;
 mod kernels;
 mod kv_cache;
 mod linear;
-mod lora;
 mod model;
 pub mod ops;
 pub mod quantised;
@@ -26,6 +25,10 @@ mod rng;
 mod rope;
 mod tokenizer;
 
+pub use adapter::{
+    AdapterConfig, AdapterId, DEFAULT_ADAPTER, Ia3Config, LoraConfig, OneOrMany,
+    PrefixTuningConfig, TargetModules, UseAdapter,
+};
 pub use chat::{ChatOptions, ChatTemplates};
 pub use checkpoint::{GgufDtype, SaveDtype};
 pub use config::{ModelConfig, RopeScaling, TokenIds};
@@ -34,6 +37,5 @@ pub use error::{ModelError, Result};
 pub use fim::{FIM_FORMATS, FimFormat, FimOrder, FimPart};
 pub use generation_config::GenerationConfig;
 pub use kv_cache::KvCache;
-pub use lora::{LoraConfig, TargetModules};
 pub use model::{ForwardOptions, Model};
 pub use tokenizer::{Encoding, LAB_SPECIALS, Tokenizer, train_bpe};

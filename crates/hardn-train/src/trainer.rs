@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::Path, sync::atomic::AtomicBool};
 
-use hardn_models::{LoraConfig, Model, ModelError, SaveDtype, TargetModules, Tokenizer};
+use hardn_models::{
+    DEFAULT_ADAPTER, LoraConfig, Model, ModelError, SaveDtype, TargetModules, Tokenizer,
+};
 use hardn_types::{FixPair, Training};
 
 use crate::{
@@ -144,7 +146,9 @@ pub fn train(
     if trained.outcome.ended == Ended::Finished {
         match &recipe.adapter {
             AdapterRecipe::Lora { .. } => {
-                write_folder(&out.join("adapter"), |dir| Ok(model.save_adapter(dir)?))?;
+                write_folder(&out.join("adapter"), |dir| {
+                    Ok(model.save_adapter(DEFAULT_ADAPTER, dir)?)
+                })?;
             }
             AdapterRecipe::Full {} => write_folder(&out.join("model"), |dir| {
                 model.save(dir, SaveDtype::F32)?;
@@ -478,7 +482,7 @@ mod tests {
         let lora_out = out.path().join("lora");
         train(&mut model, &tokenizer(), &lora, &data, &lora_out, &mut (), &stop).unwrap();
         assert_eq!(share(&model), 0);
-        model.detach_adapter();
+        model.detach(DEFAULT_ADAPTER).unwrap();
         assert_eq!(share(&model), pairs().len());
     }
 
@@ -505,7 +509,7 @@ mod tests {
         assert_eq!(trained.outcome.kept_step, 6);
         assert_eq!(trained.record("x").best_step, 6);
         let mut again = crate::testing::model(1);
-        again.load_adapter(&out.path().join("adapter")).unwrap();
+        again.load_adapter(DEFAULT_ADAPTER, &out.path().join("adapter")).unwrap();
         let values = |model: &Model| -> Vec<Vec<f32>> {
             model
                 .trainable()

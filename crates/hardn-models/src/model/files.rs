@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{Model, Parts};
 use crate::{
     ModelConfig, ModelError, Result, SaveDtype,
+    adapter::{Slot, UseAdapter},
     checkpoint::{SHARD_BYTES, Stock, Weights, write_weights},
     linear::Linear,
     rng::Stream,
@@ -87,7 +88,7 @@ impl Model {
     }
 
     /// Writes `config.json`, `generation_config.json` and `model.safetensors` (in shards of 5 GB), such that
-    /// `from_pretrained` reads the same model. The adapter is not part of it.
+    /// `from_pretrained` reads the same model. Adapters are not part of it.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -116,18 +117,21 @@ impl Model {
         write_json(&dir.join("config.json"), &self.config.to_json(dtype.name()))
     }
 
-    /// SHA-256, in hexadecimal, of everything that determines logits: configuration, weights and adapter.
+    /// SHA-256, in hexadecimal, of everything that determines logits: configuration, weights and the
+    /// active adapter.
     ///
     /// # Errors
     /// Weights that cannot be copied from their device.
     pub fn fingerprint(&self) -> Result<String> {
         let mut hash = Sha256::new();
         hash.update(self.config.identity());
-        if let Some(adapter) = &self.adapter {
-            hash.update(adapter.to_json().to_string());
+        let adapter = self.adapters.chosen(UseAdapter::Active)?;
+        if let Some(adapter) = adapter {
+            hash.update(adapter.config.to_json().to_string());
         }
-        let adapter = self.adapter_variables();
-        for (name, var) in self.weights().iter().chain(&adapter) {
+        let weights = self.weights();
+        let weights = weights.iter().map(|(name, var)| (name.clone(), var));
+        for (name, var) in weights.chain(adapter.into_iter().flat_map(Slot::variables)) {
             hash.update(name);
             hash.update(format!("{:?}", var.dims()));
             let data = var.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
@@ -140,7 +144,7 @@ impl Model {
 
 impl Linear {
     /// A weight `[out, in]` in the layout the checkpoint has.
-    pub(super) fn published(&self, weight: &Tensor) -> Result<Tensor> {
+    pub(crate) fn published(&self, weight: &Tensor) -> Result<Tensor> {
         Ok(if self.transposed { weight.t()?.contiguous()? } else { weight.clone() })
     }
 }

@@ -6,6 +6,7 @@ use candle_core::{Tensor, Var};
 
 use crate::{
     ModelError, Result,
+    adapter::ByAdapter,
     checkpoint::Stock,
     config::spec::{LinearSpec, NormKind, NormSpec},
     linear::{Linear, Pass},
@@ -57,7 +58,7 @@ impl Parts {
             None
         };
         let name = spec.name.clone();
-        Ok(Linear { name, weight, bias, transposed: spec.transposed, lora: None })
+        Ok(Linear { name, weight, bias, transposed: spec.transposed, terms: ByAdapter::default() })
     }
 
     pub(crate) fn norm(&mut self, spec: &NormSpec) -> Result<Norm> {

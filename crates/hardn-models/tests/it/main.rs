@@ -1,5 +1,6 @@
 //! Models as a whole: training form, decoding form, files, and agreement with transformers.
 
+mod adapters;
 mod chat;
 mod decode;
 mod files;
