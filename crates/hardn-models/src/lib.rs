@@ -30,7 +30,7 @@ pub use adapter::{
     PrefixTuningConfig, TargetModules, UseAdapter,
 };
 pub use chat::{ChatOptions, ChatTemplates};
-pub use checkpoint::{GgufDtype, SaveDtype};
+pub use checkpoint::{BaseWeights, GgufDtype, SaveDtype};
 pub use config::{ModelConfig, RopeScaling, TokenIds};
 pub use decode::{DecodeModel, DecodeRow};
 pub use error::{ModelError, Result};

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use hardn_models::BaseWeights;
+
 use crate::oracles::OracleArgs;
 
 /// Makes code models write secure code, and proves it.
@@ -24,6 +26,10 @@ pub(crate) struct Cli {
     /// Say less: no progress on standard error
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+
+    /// Where models are trained and scored: cpu, cuda or cuda:N. Text is generated on the CPU
+    #[arg(long, global = true, default_value = "cpu")]
+    pub(crate) device: String,
 
     /// Run programs even where the kernel has no Landlock to keep them from files
     #[arg(long, global = true)]
@@ -403,6 +409,10 @@ pub(crate) struct TrainArgs {
     /// Override a key of the recipe, as KEY=VALUE; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// How the base's weights are kept: f32; under a trained adapter also bf16, f16, int8, or stored (as a GGUF file
+    /// has them)
+    #[arg(long, default_value = "f32")]
+    pub(crate) base_weights: BaseWeights,
     /// Where checkpoints and the result go
     #[arg(long)]
     pub(crate) out: PathBuf,
@@ -531,9 +541,9 @@ pub(crate) enum InspectCommand {
         /// Token ids, comma-separated
         #[arg(long, value_delimiter = ',', required = true)]
         ids: Vec<u32>,
-        /// Computation type; only f32 today
+        /// How weights are kept: f32, bf16, f16, int8, or stored (as a GGUF file has them)
         #[arg(long, default_value = "f32")]
-        dtype: String,
+        dtype: BaseWeights,
     },
     /// Token ids and their code-point offsets
     Tokens {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::read_text;
 use crate::{
     args::InspectCommand,
-    assets::{load_model, load_tokenizer},
+    assets::{load_model, load_model_as, load_tokenizer},
     failure::{Context, Failure, Outcome},
     output::{put, put_json},
 };
@@ -20,7 +20,7 @@ use crate::{
 pub(crate) fn run(command: InspectCommand) -> Outcome {
     match command {
         InspectCommand::Logits { model, adapter, ids, dtype } => {
-            logits(&load_model(&model, adapter.as_deref())?, &ids, &dtype)
+            logits(&load_model_as(&model, adapter.as_deref(), dtype)?, &ids)
         }
         InspectCommand::Tokens { model, file } => tokens(&load_tokenizer(&model)?, &file),
         InspectCommand::Chat {
@@ -60,18 +60,14 @@ pub(crate) fn run(command: InspectCommand) -> Outcome {
     }
 }
 
-fn logits(model: &Model, ids: &[u32], dtype: &str) -> Outcome {
-    if dtype != "f32" {
-        return Err(Failure::new(format!("`--dtype {dtype}` is not there yet"))
-            .help("leave it out, or say f32"));
-    }
+fn logits(model: &Model, ids: &[u32]) -> Outcome {
     let vocabulary = model.config().vocab_size;
     if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
         return Err(Failure::new(format!(
             "token id {id} is outside the model's vocabulary of {vocabulary}"
         )));
     }
-    let batch = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
+    let batch = Tensor::new(ids, model.device())?.unsqueeze(0)?;
     let rows = model.logits(&batch, &ForwardOptions::evaluate())?.squeeze(0)?.to_vec2::<f32>()?;
     put_json(&json!({"shape": [ids.len(), vocabulary], "logits": rows}))
 }
