@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex};
 use rayon::prelude::*;
 
 use crate::{
-    KvCache, LlamaConfig, Model, ModelError, Result,
+    KvCache, Model, ModelConfig, ModelError, Result,
+    config::spec::{MlpSpec, Positions},
     kernels::{Packed, silu, softmax},
     kv_cache::{BLOCK, CacheShape},
     ops::inverse_rms,
@@ -30,8 +31,9 @@ pub struct DecodeRow<'a> {
 /// The logits of a position are bitwise the same whatever shares its batch, however its text is cut into calls,
 /// and for any number of threads.
 pub struct DecodeModel {
-    config: LlamaConfig,
+    config: ModelConfig,
     rope: Arc<Rope>,
+    sizes: Sizes,
     /// `[vocab_size, hidden_size]`
     embed: Vec<f32>,
     layers: Vec<Layer>,
@@ -39,6 +41,13 @@ pub struct DecodeModel {
     head: Packed,
     /// Buffers of finished calls, for the next ones.
     scratch: Mutex<Vec<Scratch>>,
+}
+
+struct Sizes {
+    inner: usize,
+    head_dim: usize,
+    kv_heads: usize,
+    eps: f32,
 }
 
 struct Layer {
@@ -97,8 +106,21 @@ impl DecodeModel {
             let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
             Ok(Packed::new(k, &weights, biases.as_deref()))
         };
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let queries = config.num_attention_heads * config.head_dim;
+        let first = &config.spec.layers[0];
+        let (MlpSpec::Dense(dense), Positions::Rotary(rotary)) =
+            (&first.mlp, &config.spec.positions)
+        else {
+            return Err(ModelError::Input(format!("{} cannot be decoded yet", config.model_type)));
+        };
+        let (hidden, inner) = (config.hidden_size, dense.up.out);
+        let sizes = Sizes {
+            inner,
+            head_dim: first.attention.key_dim,
+            kv_heads: first.attention.kv_heads,
+            eps: first.input_norm.eps as f32,
+        };
+        let rope = Arc::new(Rope::new(rotary, config.max_position_embeddings));
+        let queries = config.num_attention_heads * sizes.head_dim;
         let mut layers = Vec::new();
         for i in 0..config.num_hidden_layers {
             let names = |parts: &[&str]| -> Vec<String> {
@@ -118,7 +140,8 @@ impl DecodeModel {
         }
         let head = if config.tie_word_embeddings { "model.embed_tokens" } else { "lm_head" };
         Ok(Self {
-            rope: merged.rope().clone(),
+            rope,
+            sizes,
             embed: read("model.embed_tokens.weight")?,
             layers,
             norm: read("model.norm.weight")?,
@@ -129,7 +152,7 @@ impl DecodeModel {
     }
 
     /// The configuration, with the adapter merged.
-    pub fn config(&self) -> &LlamaConfig {
+    pub fn config(&self) -> &ModelConfig {
         &self.config
     }
 
@@ -177,8 +200,8 @@ impl DecodeModel {
     fn cache_shape(&self) -> CacheShape {
         CacheShape {
             layers: self.config.num_hidden_layers,
-            kv_heads: self.config.num_key_value_heads,
-            dim: self.config.head_dim,
+            kv_heads: self.sizes.kv_heads,
+            dim: self.sizes.head_dim,
         }
     }
 
@@ -251,9 +274,9 @@ impl DecodeModel {
         parallel: bool,
     ) {
         let config = &self.config;
-        let (hidden, dim) = (config.hidden_size, config.head_dim);
-        let (queries, keys) = (config.num_attention_heads * dim, config.num_key_value_heads * dim);
-        let eps = config.rms_norm_eps as f32;
+        let (hidden, dim) = (config.hidden_size, self.sizes.head_dim);
+        let (queries, keys) = (config.num_attention_heads * dim, self.sizes.kv_heads * dim);
+        let eps = self.sizes.eps;
         let n = tokens.len();
         let Scratch { x, h, qkv, attended, projected, gate_up, inner, logits: out } = scratch;
         x.clear();
@@ -298,7 +321,7 @@ impl DecodeModel {
             norm_rows(x, &weights.mlp_norm, eps, h);
             gate_up.resize(n * weights.gate_up.n(), 0.0);
             weights.gate_up.multiply(h, gate_up, parallel);
-            let width = config.intermediate_size;
+            let width = self.sizes.inner;
             inner.resize(n * width, 0.0);
             for (inner, gate_up) in
                 inner.chunks_exact_mut(width).zip(gate_up.chunks_exact(2 * width))
@@ -339,8 +362,8 @@ impl DecodeModel {
         queries: &[f32],
         out: &mut [f32],
     ) {
-        let dim = self.config.head_dim;
-        let group = self.config.num_attention_heads / self.config.num_key_value_heads;
+        let dim = self.sizes.head_dim;
+        let group = self.config.num_attention_heads / self.sizes.kv_heads;
         let n = position + 1;
         let scale = 1.0 / (dim as f32).sqrt();
         let mut scores = vec![0.0_f32; n.next_multiple_of(BLOCK)];

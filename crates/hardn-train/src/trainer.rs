@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, path::Path, sync::atomic::AtomicBool};
 
-use hardn_models::{LoraConfig, Model, ModelError, SaveDtype, TargetModules, Tokenizer};
+use hardn_models::{
+    DEFAULT_ADAPTER, LoraConfig, Model, ModelError, SaveDtype, TargetModules, Tokenizer,
+};
 use hardn_types::{FixPair, Training};
 
 use crate::{
@@ -126,6 +128,7 @@ pub fn train(
             model,
             reference: frozen.as_ref().map_or(Reference::AdapterOff, Reference::Copy),
             kl_direction: loss.kl_direction,
+            checkpointing: recipe.training.gradient_checkpointing,
             per_token: false,
         };
         let settings = LoopSettings {
@@ -143,7 +146,9 @@ pub fn train(
     if trained.outcome.ended == Ended::Finished {
         match &recipe.adapter {
             AdapterRecipe::Lora { .. } => {
-                write_folder(&out.join("adapter"), |dir| Ok(model.save_adapter(dir)?))?;
+                write_folder(&out.join("adapter"), |dir| {
+                    Ok(model.save_adapter(DEFAULT_ADAPTER, dir)?)
+                })?;
             }
             AdapterRecipe::Full {} => write_folder(&out.join("model"), |dir| {
                 model.save(dir, SaveDtype::F32)?;
@@ -397,6 +402,24 @@ mod tests {
     }
 
     #[test]
+    fn gradient_checkpointing_changes_no_bit() {
+        for assignments in [
+            &["adapter.dropout=0.2", "loss.kl_weight=0.5"][..],
+            &["adapter.kind=full", "loss.kl_weight=0.5", "optimizer.learning_rate=1e-3"],
+        ] {
+            let (plain, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            run_quietly(&recipe(assignments), plain.path());
+            let with = [assignments, &["training.gradient_checkpointing=true"]].concat();
+            run_quietly(&recipe(&with), other.path());
+            for ((name, left), (_, right)) in
+                results(plain.path()).iter().zip(results(other.path()))
+            {
+                assert!(name == "training.json" || *left == right, "{name} differs");
+            }
+        }
+    }
+
+    #[test]
     fn another_training_in_the_folder_is_refused() {
         let out = tempfile::tempdir().unwrap();
         run_quietly(&recipe(&[]), out.path());
@@ -459,7 +482,7 @@ mod tests {
         let lora_out = out.path().join("lora");
         train(&mut model, &tokenizer(), &lora, &data, &lora_out, &mut (), &stop).unwrap();
         assert_eq!(share(&model), 0);
-        model.detach_adapter();
+        model.detach(DEFAULT_ADAPTER).unwrap();
         assert_eq!(share(&model), pairs().len());
     }
 
@@ -486,7 +509,7 @@ mod tests {
         assert_eq!(trained.outcome.kept_step, 6);
         assert_eq!(trained.record("x").best_step, 6);
         let mut again = crate::testing::model(1);
-        again.load_adapter(&out.path().join("adapter")).unwrap();
+        again.load_adapter(DEFAULT_ADAPTER, &out.path().join("adapter")).unwrap();
         let values = |model: &Model| -> Vec<Vec<f32>> {
             model
                 .trainable()

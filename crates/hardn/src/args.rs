@@ -537,12 +537,33 @@ pub(crate) enum InspectCommand {
     },
     /// Token ids and their code-point offsets
     Tokens {
-        /// A shipped lab model, a folder with tokenizer.json, or a hub name (owner/name[@revision])
+        /// A shipped lab model, a folder with a tokenizer, or a hub name (owner/name[@revision])
         #[arg(long, alias = "tokenizer")]
         model: String,
         /// The text, or - for standard input
         #[arg(default_value = "-")]
         file: PathBuf,
+    },
+    /// A conversation as the model's chat template writes it, and its token ids
+    Chat {
+        /// A folder with a tokenizer and a chat template
+        #[arg(long, alias = "tokenizer")]
+        model: String,
+        /// The template's name, where there are several
+        #[arg(long)]
+        template: Option<String>,
+        /// A JSON list of tools
+        #[arg(long)]
+        tools: Option<PathBuf>,
+        /// End with the beginning of an answer
+        #[arg(long)]
+        add_generation_prompt: bool,
+        /// End inside the last message
+        #[arg(long, conflicts_with = "add_generation_prompt")]
+        continue_final_message: bool,
+        /// A JSON list of messages with `role` and `content`, or - for standard input
+        #[arg(default_value = "-")]
+        messages: PathBuf,
     },
     /// Token masks of fix pairs
     Masks {
@@ -705,7 +726,7 @@ pub(crate) struct BenchArgs {
     /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
     #[arg(long, default_value = "lab-4m")]
     pub(crate) model: String,
-    /// Only these: lora-step, decode, scan
+    /// Only these: lora-step, train-step, decode, scan
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Steps timed of each
@@ -720,4 +741,7 @@ pub(crate) struct BenchArgs {
     /// JSON Lines
     #[arg(long)]
     pub(crate) json: bool,
+    /// One side of `train-step`, told what to do on standard input
+    #[arg(long, hide = true)]
+    pub(crate) worker: bool,
 }

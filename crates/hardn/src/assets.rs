@@ -6,7 +6,7 @@ use std::{
 };
 
 use candle_core::Device;
-use hardn_models::{Model, Tokenizer};
+use hardn_models::{DEFAULT_ADAPTER, Model, Tokenizer};
 use hardn_types::write_atomic;
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
@@ -79,7 +79,7 @@ pub(crate) fn load_model(name: &str, adapter: Option<&Path>) -> Outcome<Model> {
     let folder = model_folder(name)?;
     let mut model = Model::load(&folder, &Device::Cpu)?;
     if let Some(adapter) = adapter {
-        model.load_adapter(&hub::adapter_folder(adapter)?)?;
+        model.load_adapter(DEFAULT_ADAPTER, &hub::adapter_folder(adapter)?)?;
     }
     Ok(model)
 }

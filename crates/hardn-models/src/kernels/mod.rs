@@ -5,6 +5,7 @@ mod fill;
 mod matmul;
 mod packed;
 mod panel;
+mod route;
 mod softmax;
 mod tile;
 
@@ -12,6 +13,7 @@ pub(crate) use exp::{exp, silu};
 pub use fill::{filled, zeros};
 pub(crate) use matmul::{Matrix, matmul, product};
 pub(crate) use packed::Packed;
+pub(crate) use route::route;
 pub(crate) use softmax::softmax;
 pub(crate) use tile::tile_mm;
 
