@@ -59,14 +59,15 @@ pub(crate) fn choose(files: &[String]) -> Option<Wanted> {
     (wanted.index.is_some() || !wanted.weights.is_empty()).then_some(wanted)
 }
 
-/// Chooses one named file; a part of a GGUF file that was cut stands for all parts.
+/// Chooses one named file; a part of a GGUF file that was cut stands for all parts. `None` where one is missing.
 pub(crate) fn choose_file(files: &[String], name: &str) -> Option<Wanted> {
     let weights: Vec<String> = match split_of(name) {
         Some(whole) => files.iter().filter(|file| split_of(file) == Some(whole)).cloned().collect(),
         None => files.iter().filter(|file| *file == name).cloned().collect(),
     };
-    let found = weights.iter().any(|file| file == name);
-    found.then(|| Wanted { weights, ..Wanted::default() })
+    let n_parts = split_of(name).map_or(1, |(_, parts)| parts.parse().unwrap_or(1));
+    let all = weights.iter().any(|file| file == name) && weights.len() == n_parts;
+    all.then(|| Wanted { weights, ..Wanted::default() })
 }
 
 /// The GGUF files of a repository.
@@ -155,6 +156,7 @@ mod tests {
         assert_eq!(weights("q-00001-of-00002.gguf"), Some(all[..2].to_vec()));
         assert_eq!(weights("q.gguf"), Some(files(&["q.gguf"])));
         assert_eq!(weights("x.gguf"), None);
+        assert_eq!(choose_file(&all[..1], "q-00001-of-00002.gguf"), None);
     }
 
     #[test]
