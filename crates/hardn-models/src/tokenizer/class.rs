@@ -88,7 +88,8 @@ impl Class {
     /// The class that transformers' `AutoTokenizer` (5.23) takes for a folder.
     pub(super) fn of(folder: &Folder) -> Self {
         let own = folder.model_type().and_then(by_model_type);
-        let has_own_code = !folder.tokenizer_config()["auto_map"]["AutoTokenizer"].is_null();
+        let auto_map = &folder.tokenizer_config()["auto_map"];
+        let has_own_code = auto_map.is_array() || !auto_map["AutoTokenizer"].is_null();
         let Some(name) = folder.tokenizer_class() else { return own.unwrap_or(Self::Stored) };
         let named = by_name(name.strip_suffix("Fast").unwrap_or(name));
         if has_own_code {
