@@ -5,7 +5,8 @@ use super::folder::Folder;
 /// The pipeline around a vocabulary.
 ///
 /// transformers 5 takes only the vocabulary, the merges, the added tokens and the post-processor from the files for the named
-/// classes; normalizer, pre-tokenizer and decoder are the class's own. [`Self::Stored`] takes everything as stored.
+/// classes; normalizer, pre-tokenizer and decoder are the class's own: StarCoder2's stored splitting of digits does not count, and
+/// an old Llama file's normalizer neither. [`Self::Stored`] takes everything as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     Stored,
