@@ -19,7 +19,8 @@ static SYNTAX: LazyLock<SyntaxConfig> = LazyLock::new(|| {
 });
 
 /// The environment of transformers' chat templates: blocks leave no line break or indentation behind, no escaping, and the
-/// functions `raise_exception` and `strftime_now`.
+/// functions `raise_exception` and `strftime_now`. Of Jinja it lacks the `%` operator on texts, an error, and a macro's
+/// `varargs`.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_syntax(SYNTAX.clone());

@@ -5,7 +5,8 @@ use super::folder::Folder;
 /// The pipeline around a vocabulary.
 ///
 /// transformers 5 takes only the vocabulary, the merges, the added tokens and the post-processor from the files for the named
-/// classes; normalizer, pre-tokenizer and decoder are the class's own. [`Self::Stored`] takes everything as stored.
+/// classes; normalizer, pre-tokenizer and decoder are the class's own: StarCoder2's stored splitting of digits does not count, and
+/// an old Llama file's normalizer neither. [`Self::Stored`] takes everything as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     Stored,
@@ -88,7 +89,8 @@ impl Class {
     /// The class that transformers' `AutoTokenizer` (5.23) takes for a folder.
     pub(super) fn of(folder: &Folder) -> Self {
         let own = folder.model_type().and_then(by_model_type);
-        let has_own_code = !folder.tokenizer_config()["auto_map"]["AutoTokenizer"].is_null();
+        let auto_map = &folder.tokenizer_config()["auto_map"];
+        let has_own_code = auto_map.is_array() || !auto_map["AutoTokenizer"].is_null();
         let Some(name) = folder.tokenizer_class() else { return own.unwrap_or(Self::Stored) };
         let named = by_name(name.strip_suffix("Fast").unwrap_or(name));
         if has_own_code {

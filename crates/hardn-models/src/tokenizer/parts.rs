@@ -246,7 +246,8 @@ fn class_pipeline(
             pieces(false),
         ),
         Class::Xglm => {
-            let scheme = if stated(true)? { "always" } else { "never" };
+            let add = folder.switch("add_prefix_space", true)?;
+            let scheme = if add { "always" } else { "never" };
             let spaces = json!({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "});
             (spaces, metaspace(scheme, true), metaspace(scheme, true))
         }

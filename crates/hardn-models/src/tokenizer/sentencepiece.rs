@@ -21,7 +21,7 @@ pub(super) struct SentencePieceModel {
 #[derive(Message)]
 pub(super) struct Piece {
     #[prost(string, optional, tag = "1")]
-    piece: Option<String>,
+    text: Option<String>,
     #[prost(float, optional, tag = "2")]
     score: Option<f32>,
     #[prost(int32, optional, tag = "3")]
@@ -137,12 +137,6 @@ impl SentencePieceModel {
 
     fn trainer(&self) -> Option<&Trainer> {
         self.trainer.as_ref()
-    }
-}
-
-impl Piece {
-    fn text(&self) -> &str {
-        self.piece.as_deref().unwrap_or_default()
     }
 }
 

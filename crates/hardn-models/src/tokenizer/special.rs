@@ -96,7 +96,8 @@ impl Declared {
             }
             read_added_tokens(&mut added, &settings, folder)?;
         } else {
-            overlay_special_tokens_map(&mut settings, folder)?;
+            let from_pieces = parts.source == Source::SentencePiece;
+            overlay_special_tokens_map(&mut settings, folder, from_pieces)?;
             read_added_tokens(&mut added, &settings, folder)?;
             let stored = folder.stored().map(|stored| &stored.json["added_tokens"]);
             for entry in stored.and_then(Value::as_array).into_iter().flatten() {
@@ -166,32 +167,35 @@ fn merge_extra(settings: &mut Map<String, Value>) {
     }
 }
 
-fn overlay_special_tokens_map(settings: &mut Map<String, Value>, folder: &Folder) -> Result<()> {
+fn overlay_special_tokens_map(
+    settings: &mut Map<String, Value>,
+    folder: &Folder,
+    from_pieces: bool,
+) -> Result<()> {
     let Some(Value::Object(map)) = folder.json("special_tokens_map.json")? else { return Ok(()) };
-    let mut extra = Vec::new();
     for (key, mut value) in map {
-        if key == "extra_special_tokens" || key == "additional_special_tokens" {
-            match value {
-                Value::Array(list) => extra.extend(list),
-                Value::Object(_) => _ = settings.insert("extra_special_tokens".to_owned(), value),
-                _ => {}
+        match (key.as_str(), &mut value) {
+            // The old name counts only where there are no such tokens yet.
+            ("additional_special_tokens", Value::Array(_)) => {
+                let stated = matches!(settings.get("extra_special_tokens"), Some(Value::Array(_)));
+                if !stated && !from_pieces {
+                    settings.insert("extra_special_tokens".to_owned(), value);
+                }
+                continue;
             }
-            continue;
-        }
-        if let Some(token) = value.as_object_mut() {
-            token.insert("special".to_owned(), Value::Bool(true));
+            ("extra_special_tokens", Value::Array(list)) => {
+                let mut all = match settings.get("extra_special_tokens") {
+                    Some(Value::Array(stated)) => stated.clone(),
+                    _ => Vec::new(),
+                };
+                all.extend(list.drain(..).filter(|token| !all.contains(token)).collect::<Vec<_>>());
+                value = Value::Array(all);
+            }
+            ("extra_special_tokens", _) => {}
+            (_, Value::Object(token)) => _ = token.insert("special".to_owned(), Value::Bool(true)),
+            _ => {}
         }
         settings.insert(key, value);
-    }
-    if !extra.is_empty() {
-        let list = settings.entry("extra_special_tokens").or_insert_with(|| json!([]));
-        if list.is_null() {
-            *list = json!([]);
-        }
-        if let Some(list) = list.as_array_mut() {
-            extra.retain(|token| !list.contains(token));
-            list.append(&mut extra);
-        }
     }
     Ok(())
 }
