@@ -6,6 +6,7 @@ mod decode;
 mod files;
 mod gradients;
 mod parity;
+mod quantised;
 mod tokenizers;
 
 use hardn_models::{Model, ModelConfig};
