@@ -1,11 +1,14 @@
 //! A weight with what may be attached to it.
 
+use std::sync::Arc;
+
 use candle_core::{Tensor, Var};
 
 use crate::{
     Result,
     adapter::{AdapterId, ByAdapter, Lora, Side, Term},
     ops::{self, elementary},
+    quantised::{QuantisedWeight, quantised_linear},
 };
 
 /// How one forward pass is computed.
@@ -29,12 +32,30 @@ impl Pass {
     }
 }
 
+/// The weight of a linear layer, `[out, in]`, whatever the published layout.
+#[derive(Clone)]
+pub(crate) enum Weight {
+    Dense(Var),
+    /// Never trained; f32 on the CPU.
+    Quantised(Arc<QuantisedWeight>),
+}
+
+impl Weight {
+    /// All of it, without history: f32 where it is quantised.
+    pub(crate) fn dense(&self) -> Result<Tensor> {
+        Ok(match self {
+            Self::Dense(var) => var.as_detached_tensor(),
+            Self::Quantised(weight) => weight.dequantise()?,
+        })
+    }
+}
+
 /// A linear layer.
+#[derive(Clone)]
 pub(crate) struct Linear {
     /// The module's published name, without `.weight`.
     pub(crate) name: String,
-    /// `[out, in]`, whatever the published layout.
-    pub(crate) weight: Var,
+    pub(crate) weight: Weight,
     pub(crate) bias: Option<Var>,
     /// The published weight is `[in, out]`.
     pub(crate) transposed: bool,
@@ -55,9 +76,18 @@ impl Linear {
     }
 
     fn base(&self, x: &Tensor, lora: Option<&Lora>, pass: Pass) -> Result<Tensor> {
-        let weight = pass.weight(&self.weight);
         let bias = self.bias.as_ref().map(|bias| pass.weight(bias));
         let bias = bias.as_ref();
+        let weight = match &self.weight {
+            Weight::Dense(weight) => pass.weight(weight),
+            Weight::Quantised(weight) => {
+                let y = quantised_linear(x, weight, bias)?;
+                let Some(lora) = lora else { return Ok(y) };
+                let [a, b] = lora.matrices(pass)?;
+                let low = ops::low_rank_input(x, &a, lora.term(pass))?;
+                return Ok((y + ops::linear(&low, &b, None)?)?);
+            }
+        };
         Ok(match lora {
             Some(lora) => {
                 let ([a, b], term) = (lora.matrices(pass)?, lora.term(pass));
@@ -75,7 +105,10 @@ impl Linear {
 
     /// What the output is made of, for losses that never hold all of it.
     pub(crate) fn parts(&self, x: &Tensor, pass: Pass) -> Result<ops::Head> {
-        let weight = pass.weight(&self.weight);
+        let weight = match &self.weight {
+            Weight::Dense(weight) => pass.weight(weight),
+            Weight::Quantised(weight) => weight.dequantise()?,
+        };
         let bias = self.bias.as_ref().map(|bias| pass.weight(bias));
         let x = x.clone();
         Ok(match self.terms.get(pass.adapter) {

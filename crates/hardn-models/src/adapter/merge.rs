@@ -46,7 +46,7 @@ impl Model {
 impl Linear {
     /// Weight, `[out, in]`, and bias with an adapter's term worked in; `None` if it has none here.
     fn merged(&self, id: AdapterId) -> Result<Option<(Tensor, Option<Tensor>)>> {
-        let weight = self.weight.as_detached_tensor();
+        let weight = self.weight.dense()?;
         let bias = self.bias.as_ref().map(|bias| bias.as_detached_tensor());
         Ok(match self.terms.get(Some(id)) {
             None => None,

@@ -48,6 +48,7 @@ pub enum UseAdapter {
 }
 
 /// An attached adapter.
+#[derive(Clone)]
 pub(crate) struct Slot {
     pub(crate) id: AdapterId,
     name: String,
@@ -79,7 +80,7 @@ fn label(name: &str) -> String {
 }
 
 /// The adapters of a model.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Adapters {
     slots: Vec<Slot>,
     active: Option<AdapterId>,

@@ -11,12 +11,14 @@ use crate::{
 };
 
 /// What one adapter does to a linear layer.
+#[derive(Clone)]
 pub(crate) enum Term {
     Lora(Lora),
     Ia3(Ia3),
 }
 
 /// A low-rank term on a weight.
+#[derive(Clone)]
 pub(crate) struct Lora {
     /// `[r, in]`
     pub(crate) a: Piece,
@@ -29,6 +31,7 @@ pub(crate) struct Lora {
 }
 
 /// Factors on a layer's outputs or inputs.
+#[derive(Clone)]
 pub(crate) struct Ia3 {
     /// `[out, 1]` or `[1, in]`
     pub(crate) vector: Var,
@@ -126,6 +129,7 @@ impl Ia3 {
 }
 
 /// Keys and values of one layer before a text's own.
+#[derive(Clone)]
 pub(crate) struct Prefix {
     /// `[n, layers * 2 * token_dim]`
     pub(crate) embeddings: Var,
@@ -177,6 +181,7 @@ impl Prefix {
 }
 
 /// What several adapters have put in one place, at most one thing each.
+#[derive(Clone)]
 pub(crate) struct ByAdapter<T>(Vec<(AdapterId, T)>);
 
 impl<T> Default for ByAdapter<T> {

@@ -14,6 +14,7 @@ use crate::{
     rope::Rope,
 };
 
+#[derive(Clone)]
 pub(super) struct Attention {
     /// Without rotation and prefix, which differ from call to call.
     shape: AttentionShape,
@@ -26,11 +27,13 @@ pub(super) struct Attention {
 }
 
 /// Where queries, keys and values come from.
+#[derive(Clone)]
 enum Source {
     Direct { linears: Vec<Linear>, parts: [Vec<Slice>; 3] },
     Latent(Box<Latent>),
 }
 
+#[derive(Clone)]
 struct Latent {
     query: Query,
     kv_a: Linear,
@@ -42,6 +45,7 @@ struct Latent {
     rope: usize,
 }
 
+#[derive(Clone)]
 enum Query {
     Direct(Linear),
     LowRank { a: Linear, norm: Norm, b: Linear },

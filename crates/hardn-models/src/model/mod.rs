@@ -14,7 +14,7 @@ use crate::{
     ModelConfig, ModelError, Result,
     adapter::{Adapters, ByAdapter, Prefix, Slot, UseAdapter},
     config::spec::{LayerSpec, Positions},
-    linear::{Linear, Pass},
+    linear::{Linear, Pass, Weight},
     rope::Rope,
 };
 pub(crate) use parts::Parts;
@@ -51,6 +51,7 @@ impl ForwardOptions {
 /// A model with or without adapters.
 ///
 /// Without adapters all weights can be trained; with one or more the weights are frozen.
+#[derive(Clone)]
 pub struct Model {
     config: ModelConfig,
     device: Device,
@@ -65,6 +66,7 @@ pub struct Model {
 }
 
 /// How a token's place enters.
+#[derive(Clone)]
 enum Places {
     /// Queries and keys are rotated.
     Rotary(Arc<Rope>),
@@ -74,6 +76,7 @@ enum Places {
     Fixed(Tensor),
 }
 
+#[derive(Clone)]
 struct Layer {
     input_norm: Norm,
     attention: Attention,
@@ -156,13 +159,26 @@ impl Model {
             spec.layers.iter().map(|layer| Layer::new(layer, &mut parts)).collect::<Result<_>>()?;
         let norm = parts.norm(&spec.norm)?;
         let head = if config.tie_word_embeddings {
-            parts.linear_of(&spec.head, embed.clone())?
+            parts.linear_of(&spec.head, Weight::Dense(embed.clone()))?
         } else {
-            parts.linear(&spec.head)?
+            parts.dense_linear(&spec.head)?
         };
         let fused = device.is_cpu() && dtype == DType::F32;
         let (device, adapters) = (device.clone(), Adapters::default());
         Ok(Self { config, device, dtype, fused, embed, positions, layers, norm, head, adapters })
+    }
+
+    /// A model without adapters on the same weights, which are not copied: to train all weights of one changes both.
+    pub fn sharing_weights(&self) -> Self {
+        let mut model = self.clone();
+        for linear in model.linears_mut() {
+            linear.terms = ByAdapter::default();
+        }
+        for prefixes in model.prefixes_mut() {
+            *prefixes = ByAdapter::default();
+        }
+        model.adapters = Adapters::default();
+        model
     }
 
     /// The configuration.
@@ -198,6 +214,11 @@ impl Model {
     /// The type of the weights and of what is computed between them.
     pub fn dtype(&self) -> DType {
         self.dtype
+    }
+
+    /// Some weights are quantised: then only adapters can be trained.
+    pub fn is_quantised(&self) -> bool {
+        self.linears().any(|linear| matches!(linear.weight, Weight::Quantised(_)))
     }
 
     /// Fused CPU kernels (the default for f32 on the CPU), or elementary operations, which any device and type has.
@@ -334,7 +355,7 @@ impl Model {
         variables.into_iter().collect()
     }
 
-    /// Names and weights, linear layers as `[out, in]`, sorted.
+    /// Names and weights that are not quantised, linear layers as `[out, in]`, sorted.
     pub(crate) fn weights(&self) -> BTreeMap<String, Var> {
         let spec = &self.config.spec;
         let mut weights = BTreeMap::from([(format!("{}.weight", spec.embed), self.embed.clone())]);
@@ -352,7 +373,9 @@ impl Model {
         let routers = self.layers.iter().filter_map(|layer| layer.mlp.router());
         for linear in self.linears().chain(routers) {
             if !(self.config.tie_word_embeddings && linear.name == self.head.name) {
-                weights.insert(format!("{}.weight", linear.name), linear.weight.clone());
+                if let Weight::Dense(weight) = &linear.weight {
+                    weights.insert(format!("{}.weight", linear.name), weight.clone());
+                }
             }
             if let Some(bias) = &linear.bias {
                 weights.insert(format!("{}.bias", linear.name), bias.clone());

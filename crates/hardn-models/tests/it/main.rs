@@ -1,10 +1,13 @@
 //! Models as a whole: training form, decoding form, files, and agreement with transformers.
 
 mod adapters;
+mod chat;
 mod decode;
 mod files;
 mod gradients;
 mod parity;
+mod quantised;
+mod tokenizers;
 
 use hardn_models::{Model, ModelConfig};
 use serde_json::json;

@@ -204,11 +204,11 @@ fn adapters() {
 
 #[test]
 fn every_fixture_is_listed() {
-    let folders = |dir: &Path| -> BTreeSet<String> {
+    let folders = |dir: &Path, config: &str| -> BTreeSet<String> {
         fs::read_dir(dir)
             .unwrap()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.join("expected.json").is_file())
+            .filter(|path| path.join(config).is_file())
             .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
             .collect()
     };
@@ -217,10 +217,10 @@ fn every_fixture_is_listed() {
         let adapters = adapters.iter().map(|&adapter| adapter.to_owned());
         listed.entry((*name).to_owned()).or_default().extend(adapters);
     }
-    let found: BTreeMap<_, _> = folders(&fixtures())
+    let found: BTreeMap<_, _> = folders(&fixtures(), "config.json")
         .into_iter()
         .map(|name| {
-            let adapters = folders(&fixtures().join(&name));
+            let adapters = folders(&fixtures().join(&name), "adapter_config.json");
             (name, adapters)
         })
         .collect();
