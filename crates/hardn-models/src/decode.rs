@@ -2,18 +2,18 @@
 
 use std::sync::{Arc, Mutex};
 
-use rayon::prelude::*;
-
 use crate::{
-    KvCache, LlamaConfig, Model, ModelError, Result,
-    kernels::{Packed, silu, softmax},
+    KvCache, LlamaConfig, Model, ModelError, Result, WeightFormat,
+    kernels::{Packed, Team, silu, softmax},
     kv_cache::{BLOCK, CacheShape},
     ops::inverse_rms,
     rope::Rope,
 };
 
-/// Most tokens computed side by side by one thread; bounds the size of buffers.
-const MAX_TOKENS: usize = 192;
+/// Most tokens computed side by side; bounds the size of buffers.
+const MAX_TOKENS: usize = 384;
+/// Below this many weights times tokens one thread does all.
+const MIN_SHARED: usize = 1 << 17;
 
 /// One text's part of a batch.
 pub struct DecodeRow<'a> {
@@ -32,8 +32,8 @@ pub struct DecodeRow<'a> {
 pub struct DecodeModel {
     config: LlamaConfig,
     rope: Arc<Rope>,
-    /// `[vocab_size, hidden_size]`
-    embed: Vec<f32>,
+    /// `[vocab_size, hidden_size]`, where the head has other weights.
+    embed: Option<Vec<f32>>,
     layers: Vec<Layer>,
     norm: Vec<f32>,
     head: Packed,
@@ -78,6 +78,15 @@ impl DecodeModel {
     /// # Errors
     /// Weights that cannot be copied from their device.
     pub fn new(model: &Model) -> Result<Self> {
+        Self::with_weights(model, WeightFormat::F32)
+    }
+
+    /// The same with weights of linear modules stored in another format. Results are still added in f32 and do not
+    /// depend on how the work is cut.
+    ///
+    /// # Errors
+    /// Weights that cannot be copied from their device.
+    pub fn with_weights(model: &Model, format: WeightFormat) -> Result<Self> {
         let merged = model.merged()?;
         let weights = merged.weights();
         let config = merged.config().clone();
@@ -95,7 +104,7 @@ impl DecodeModel {
                 biases.as_ref().map(|b| b.iter().map(Vec::as_slice).collect());
             let weights = of("weight")?;
             let weights: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
-            Ok(Packed::new(k, &weights, biases.as_deref()))
+            Ok(Packed::new(k, &weights, biases.as_deref(), format))
         };
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let queries = config.num_attention_heads * config.head_dim;
@@ -119,7 +128,9 @@ impl DecodeModel {
         let head = if config.tie_word_embeddings { "model.embed_tokens" } else { "lm_head" };
         Ok(Self {
             rope: merged.rope().clone(),
-            embed: read("model.embed_tokens.weight")?,
+            embed: (!config.tie_word_embeddings)
+                .then(|| read("model.embed_tokens.weight"))
+                .transpose()?,
             layers,
             norm: read("model.norm.weight")?,
             head: pack(&[head.to_owned()], hidden)?,
@@ -146,32 +157,18 @@ impl DecodeModel {
         for (i, row) in batch.iter().enumerate() {
             self.check(row).map_err(|message| ModelError::Input(format!("row {i}: {message}")))?;
         }
-        let threads = rayon::current_num_threads();
+        let vocab = self.config.vocab_size;
+        let mut logits: Vec<Vec<f32>> = batch
+            .iter()
+            .map(|row| Vec::with_capacity(vocab * if row.all_logits { row.ids.len() } else { 1 }))
+            .collect();
         let n_tokens: usize = batch.iter().map(|row| row.ids.len()).sum();
-        let longest = batch.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-        let work = n_tokens * self.embed.len();
-        if threads == 1 || batch.len() == 1 || longest * threads > n_tokens * 2 || work < 1 << 20 {
-            return Ok(self.group(batch, threads > 1));
+        if n_tokens * self.config.vocab_size * self.config.hidden_size < MIN_SHARED {
+            self.passes(batch, &mut logits, &Team::alone());
+        } else {
+            Team::with(|team| self.passes(batch, &mut logits, team));
         }
-        // Whole rows per thread: no thread waits for another between layers.
-        let mut groups: Vec<&mut [DecodeRow]> = Vec::new();
-        let mut rest = batch;
-        let share = n_tokens.div_ceil(threads);
-        while !rest.is_empty() {
-            let mut taken = 0;
-            let mut tokens = 0;
-            while taken < rest.len() && (tokens == 0 || tokens + rest[taken].ids.len() <= share) {
-                tokens += rest[taken].ids.len();
-                taken += 1;
-            }
-            let (group, others) = rest.split_at_mut(taken);
-            groups.push(group);
-            rest = others;
-        }
-        let wide = groups.len() < threads;
-        let logits: Vec<Vec<Vec<f32>>> =
-            groups.into_par_iter().map(|group| self.group(group, wide)).collect();
-        Ok(logits.into_iter().flatten().collect())
+        Ok(logits)
     }
 
     fn cache_shape(&self) -> CacheShape {
@@ -206,20 +203,14 @@ impl DecodeModel {
     }
 
     /// Runs rows in passes of a bounded number of tokens.
-    fn group(&self, rows: &mut [DecodeRow], parallel: bool) -> Vec<Vec<f32>> {
+    fn passes(&self, rows: &mut [DecodeRow], logits: &mut [Vec<f32>], team: &Team) {
         let mut scratch = self
             .scratch
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
             .pop()
             .unwrap_or_default();
-        let vocab = self.config.vocab_size;
-        let mut logits: Vec<Vec<f32>> = rows
-            .iter()
-            .map(|row| Vec::with_capacity(vocab * if row.all_logits { row.ids.len() } else { 1 }))
-            .collect();
         let mut tokens = Vec::with_capacity(MAX_TOKENS);
-        let most = if parallel { MAX_TOKENS * rayon::current_num_threads() } else { MAX_TOKENS };
         for index in 0..rows.len() {
             let row = &mut rows[index];
             let start = row.cache.len();
@@ -228,17 +219,16 @@ impl DecodeModel {
             for (i, id) in ids.iter().enumerate() {
                 let wanted = all || i + 1 == ids.len();
                 tokens.push(Token { row: index, position: start + i, id: *id, wanted });
-                if tokens.len() == most {
-                    self.pass(rows, &tokens, &mut scratch, &mut logits, parallel);
+                if tokens.len() == MAX_TOKENS {
+                    self.pass(rows, &tokens, &mut scratch, logits, team);
                     tokens.clear();
                 }
             }
         }
         if !tokens.is_empty() {
-            self.pass(rows, &tokens, &mut scratch, &mut logits, parallel);
+            self.pass(rows, &tokens, &mut scratch, logits, team);
         }
         self.scratch.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(scratch);
-        logits
     }
 
     /// Computes tokens of consecutive rows through all layers.
@@ -248,68 +238,74 @@ impl DecodeModel {
         tokens: &[Token],
         scratch: &mut Scratch,
         logits: &mut [Vec<f32>],
-        parallel: bool,
+        team: &Team,
     ) {
         let config = &self.config;
         let (hidden, dim) = (config.hidden_size, config.head_dim);
         let (queries, keys) = (config.num_attention_heads * dim, config.num_key_value_heads * dim);
         let eps = config.rms_norm_eps as f32;
         let n = tokens.len();
+        // Loops over tokens are shared where there are several; a single one is quicker done than handed over.
+        let alone = Team::alone();
+        let by_token = if n < 4 { &alone } else { team };
         let Scratch { x, h, qkv, attended, projected, gate_up, inner, logits: out } = scratch;
-        x.clear();
-        for token in tokens {
-            x.extend_from_slice(&self.embed[token.id as usize * hidden..][..hidden]);
-        }
+        x.resize(n * hidden, 0.0);
+        by_token.chunks(x, hidden, |i, x| {
+            let id = tokens[i].id as usize;
+            match &self.embed {
+                Some(embed) => x.copy_from_slice(&embed[id * hidden..][..hidden]),
+                None => self.head.read_row(id, x),
+            }
+        });
         h.resize(n * hidden, 0.0);
         projected.resize(n * hidden, 0.0);
         for (layer, weights) in self.layers.iter().enumerate() {
-            norm_rows(x, &weights.input_norm, eps, h);
-            qkv.resize(n * weights.qkv.n(), 0.0);
-            weights.qkv.multiply(h, qkv, parallel);
-            for (token, qkv) in tokens.iter().zip(qkv.chunks_exact_mut(queries + 2 * keys)) {
-                let (turned, values) = qkv.split_at_mut(queries + keys);
-                for head in turned.chunks_exact_mut(dim) {
-                    self.rope.rotate(token.position, head);
+            let norm = |i: usize, h: &mut [f32]| {
+                norm_row(&x[i * hidden..][..hidden], &weights.input_norm, eps, h);
+            };
+            by_token.chunks(h, hidden, norm);
+            let width = queries + 2 * keys;
+            qkv.resize(n * width, 0.0);
+            weights.qkv.multiply(h, qkv, team);
+            by_token.chunks(qkv, width, |i, qkv| {
+                for head in qkv[..queries + keys].chunks_exact_mut(dim) {
+                    self.rope.rotate(tokens[i].position, head);
                 }
+            });
+            for (token, qkv) in tokens.iter().zip(qkv.chunks_exact(width)) {
+                let (keys, values) = qkv[queries..].split_at(keys);
                 let cache = &mut *rows[token.row].cache;
-                let heads = turned[queries..].chunks_exact(dim).zip(values.chunks_exact(dim));
+                let heads = keys.chunks_exact(dim).zip(values.chunks_exact(dim));
                 for (kv_head, (key, value)) in heads.enumerate() {
                     cache.write(layer, kv_head, token.position, key, value);
                 }
             }
             attended.resize(n * queries, 0.0);
-            let attend = |(token, (qkv, out)): (&Token, (&[f32], &mut [f32]))| {
-                self.attend(layer, rows[token.row].cache, token.position, &qkv[..queries], out);
+            let group = queries / config.num_key_value_heads;
+            team.chunks(attended, group, |i, out| {
+                let (i, kv_head) = (i / config.num_key_value_heads, i % config.num_key_value_heads);
+                let token = tokens[i];
+                let queries = &qkv[i * width + kv_head * group..][..group];
+                self.attend(layer, kv_head, rows[token.row].cache, token.position, queries, out);
+            });
+            weights.o.multiply(attended, projected, team);
+            by_token.chunks(x, hidden, |i, x| add(x, &projected[i * hidden..][..hidden]));
+            let norm = |i: usize, h: &mut [f32]| {
+                norm_row(&x[i * hidden..][..hidden], &weights.mlp_norm, eps, h);
             };
-            let width = queries + 2 * keys;
-            if parallel && n > 8 {
-                tokens
-                    .par_iter()
-                    .zip(qkv.par_chunks_exact(width).zip(attended.par_chunks_exact_mut(queries)))
-                    .for_each(attend);
-            } else {
-                tokens
-                    .iter()
-                    .zip(qkv.chunks_exact(width).zip(attended.chunks_exact_mut(queries)))
-                    .for_each(attend);
-            }
-            weights.o.multiply(attended, projected, parallel);
-            add(x, projected);
-            norm_rows(x, &weights.mlp_norm, eps, h);
+            by_token.chunks(h, hidden, norm);
             gate_up.resize(n * weights.gate_up.n(), 0.0);
-            weights.gate_up.multiply(h, gate_up, parallel);
+            weights.gate_up.multiply(h, gate_up, team);
             let width = config.intermediate_size;
             inner.resize(n * width, 0.0);
-            for (inner, gate_up) in
-                inner.chunks_exact_mut(width).zip(gate_up.chunks_exact(2 * width))
-            {
-                let (gate, up) = gate_up.split_at(width);
+            by_token.chunks(inner, width, |i, inner| {
+                let (gate, up) = gate_up[i * 2 * width..][..2 * width].split_at(width);
                 for ((inner, gate), up) in inner.iter_mut().zip(gate).zip(up) {
                     *inner = silu(*gate) * up;
                 }
-            }
-            weights.down.multiply(inner, projected, parallel);
-            add(x, projected);
+            });
+            weights.down.multiply(inner, projected, team);
+            by_token.chunks(x, hidden, |i, x| add(x, &projected[i * hidden..][..hidden]));
         }
         for token in tokens {
             rows[token.row].cache.set_len(token.position + 1);
@@ -319,35 +315,32 @@ impl DecodeModel {
             if token.wanted {
                 let start = h.len();
                 h.resize(start + hidden, 0.0);
-                norm_rows(x, &self.norm, eps, &mut h[start..]);
+                norm_row(x, &self.norm, eps, &mut h[start..]);
             }
         }
         out.resize(h.len() / hidden * config.vocab_size, 0.0);
-        self.head.multiply(h, out, parallel);
+        self.head.multiply(h, out, team);
         let wanted = tokens.iter().filter(|token| token.wanted);
         for (token, out) in wanted.zip(out.chunks_exact(config.vocab_size)) {
             logits[token.row].extend_from_slice(out);
         }
     }
 
-    /// Attention of one position's heads over itself and what precedes it.
+    /// Attention of one position's heads that share keys over itself and what precedes it.
     fn attend(
         &self,
         layer: usize,
+        kv_head: usize,
         cache: &KvCache,
         position: usize,
         queries: &[f32],
         out: &mut [f32],
     ) {
         let dim = self.config.head_dim;
-        let group = self.config.num_attention_heads / self.config.num_key_value_heads;
         let n = position + 1;
         let scale = 1.0 / (dim as f32).sqrt();
         let mut scores = vec![0.0_f32; n.next_multiple_of(BLOCK)];
-        for (index, (q, out)) in
-            queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)).enumerate()
-        {
-            let kv_head = index / group;
+        for (q, out) in queries.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
             let (blocks, _) = scores.as_chunks_mut::<BLOCK>();
             for (scores, (keys, _)) in blocks.iter_mut().zip(cache.head(layer, kv_head)) {
                 let mut sums = [0.0_f32; BLOCK];
@@ -410,13 +403,10 @@ fn weigh_lanes<'a, const LANES: usize>(
     LANES
 }
 
-fn norm_rows(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    let n = weight.len();
-    for (out, x) in out.chunks_exact_mut(n).zip(x.chunks_exact(n)) {
-        let inverse = inverse_rms(x, eps);
-        for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
-            *out = x * inverse * weight;
-        }
+fn norm_row(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
+    let inverse = inverse_rms(x, eps);
+    for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
+        *out = x * inverse * weight;
     }
 }
 

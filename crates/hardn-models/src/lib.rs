@@ -27,6 +27,7 @@ pub use checkpoint::SaveDtype;
 pub use config::{LlamaConfig, RopeScaling, TokenIds};
 pub use decode::{DecodeModel, DecodeRow};
 pub use error::{ModelError, Result};
+pub use kernels::WeightFormat;
 pub use kv_cache::KvCache;
 pub use lora::{LoraConfig, TargetModules};
 pub use model::{ForwardOptions, Model};
