@@ -25,8 +25,9 @@ mod tokenizer_train;
 
 pub use checkpoint::SaveDtype;
 pub use config::{ModelConfig, RopeScaling, TokenIds};
-pub use decode::{DecodeModel, DecodeRow};
+pub use decode::{AdapterWeights, DecodeAdapter, DecodeModel, DecodeRow, ModuleTerm, PrefixWeights};
 pub use error::{ModelError, Result};
+pub use kernels::WeightFormat;
 pub use kv_cache::KvCache;
 pub use lora::{LoraConfig, TargetModules};
 pub use model::{ForwardOptions, Model};

@@ -15,7 +15,7 @@ mod rms_norm;
 mod storage;
 mod swiglu;
 
-pub use activation::Activation;
+pub use activation::{Activation, activation, gated};
 pub use adamw::{AdamW, Moments, adamw_step};
 pub(crate) use attention::{AttentionShape, attention};
 pub use linear::{frozen_linear, linear};
