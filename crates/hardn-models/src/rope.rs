@@ -20,9 +20,9 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    /// Tables for `positions` positions.
+    /// Tables for a text of `positions` tokens.
     pub(crate) fn new(rotary: &Rotary, positions: usize) -> Self {
-        let frequencies = frequencies(rotary);
+        let frequencies = frequencies(rotary, positions);
         let stretch = match rotary.scaling {
             Some(RopeScaling::Yarn { attention_factor, .. }) => attention_factor as f32,
             _ => 1.0,
@@ -73,13 +73,22 @@ impl Rope {
     }
 }
 
-/// Radians per position, one for each pair of dimensions.
-fn frequencies(rotary: &Rotary) -> Vec<f32> {
+/// Radians per position, one for each pair of dimensions, in a text of `length` tokens.
+fn frequencies(rotary: &Rotary, length: usize) -> Vec<f32> {
     let dims = rotary.dims as f32;
-    let theta = rotary.theta as f32;
+    let theta = match rotary.scaling {
+        Some(RopeScaling::Dynamic { factor, max_position_embeddings })
+            if length > max_position_embeddings =>
+        {
+            let stretch = factor * length as f64 / max_position_embeddings as f64 - (factor - 1.0);
+            let dims = rotary.dims as f64;
+            (rotary.theta * stretch.powf(dims / (dims - 2.0))) as f32
+        }
+        _ => rotary.theta as f32,
+    };
     let plain = (0..rotary.dims).step_by(2).map(|i| 1.0 / theta.powf(i as f32 / dims));
     match &rotary.scaling {
-        None => plain.collect(),
+        None | Some(RopeScaling::Dynamic { .. }) => plain.collect(),
         Some(RopeScaling::Linear { factor }) => plain.map(|f| f / *factor as f32).collect(),
         Some(RopeScaling::Llama3 {
             factor,

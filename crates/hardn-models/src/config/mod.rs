@@ -10,7 +10,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use self::{keys::Keys, spec::ModelSpec};
+use self::{
+    keys::Keys,
+    spec::{ModelSpec, Positions, Rotary},
+};
 pub use rope_scaling::RopeScaling;
 
 use crate::{ModelError, Result};
@@ -172,6 +175,18 @@ impl ModelConfig {
             map.insert(key.to_owned(), value);
         }
         map
+    }
+
+    /// Tokens a text can have: the context, or what dynamically scaled positions stretch it to.
+    pub fn longest_text(&self) -> usize {
+        let stretch = match &self.spec.positions {
+            Positions::Rotary(Rotary {
+                scaling: Some(RopeScaling::Dynamic { factor, .. }),
+                ..
+            }) => factor.max(1.0),
+            _ => 1.0,
+        };
+        (self.max_position_embeddings as f64 * stretch) as usize
     }
 
     /// What the file says, as far as logits depend on it.

@@ -11,6 +11,9 @@ pub enum RopeScaling {
         /// The factor, at least 1.
         factor: f64,
     },
+    /// The base grows with the length of a text that is longer than the context; shorter ones are not stretched.
+    #[expect(missing_docs, reason = "published names")]
+    Dynamic { factor: f64, max_position_embeddings: usize },
     /// Long wavelengths are divided by the factor, short ones kept, those between interpolated (Llama 3.1).
     #[expect(missing_docs, reason = "published names")]
     Llama3 {
@@ -36,8 +39,6 @@ pub enum RopeScaling {
 
 impl RopeScaling {
     /// Reads the parameters of a `rope_type`; `context` is `max_position_embeddings`, `original` that before stretching.
-    ///
-    /// `dynamic` stretches only texts longer than the context, which are refused anyway: within it, it is the default.
     pub(super) fn read(
         kind: &str,
         keys: &Keys,
@@ -46,7 +47,11 @@ impl RopeScaling {
     ) -> Result<Option<Self>> {
         let number = |name: &str| keys.number(name)?.ok_or_else(|| keys.error(name, "is missing"));
         Ok(match kind {
-            "default" | "dynamic" => None,
+            "default" => None,
+            "dynamic" => Some(Self::Dynamic {
+                factor: keys.positive("factor", number("factor")?)?,
+                max_position_embeddings: context,
+            }),
             "linear" => Some(Self::Linear { factor: keys.positive("factor", number("factor")?)? }),
             "llama3" => Some(Self::Llama3 {
                 factor: keys.positive("factor", number("factor")?)?,

@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub(super) struct Attention {
+    /// Without rotation and prefix, which differ from call to call.
     shape: AttentionShape,
     projections: Source,
     q_norm: Option<Norm>,
@@ -44,11 +45,7 @@ enum Query {
 }
 
 impl Attention {
-    pub(super) fn new(
-        spec: &AttentionSpec,
-        rope: Option<&Arc<Rope>>,
-        parts: &mut Parts,
-    ) -> Result<Self> {
+    pub(super) fn new(spec: &AttentionSpec, parts: &mut Parts) -> Result<Self> {
         let AttentionSpec { heads, kv_heads, key_dim, value_dim, scale, window, .. } = *spec;
         let mut norm = |norm: &Option<_>| norm.as_ref().map(|norm| parts.norm(norm)).transpose();
         let (q_norm, k_norm) = (norm(&spec.q_norm)?, norm(&spec.k_norm)?);
@@ -59,9 +56,9 @@ impl Attention {
             },
             Projections::Latent(latent) => Source::Latent(Box::new(Latent::new(latent, parts)?)),
         };
-        let rope = rope.cloned();
+        let (rope, prefix) = (None, 0);
         let shape =
-            AttentionShape { heads, kv_heads, key_dim, value_dim, scale, rope, window, prefix: 0 };
+            AttentionShape { heads, kv_heads, key_dim, value_dim, scale, rope, window, prefix };
         Ok(Self { shape, projections, q_norm, k_norm, output: parts.linear(&spec.output)? })
     }
 
@@ -112,7 +109,12 @@ impl Attention {
     }
 
     /// `[b, s, hidden_size]` to the same.
-    pub(super) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        rope: Option<Arc<Rope>>,
+        pass: Pass,
+    ) -> Result<Tensor> {
         let [mut q, mut k, v] = match &self.projections {
             Source::Direct { linears, parts } => direct(linears, parts, x, pass)?,
             Source::Latent(latent) => latent.forward(x, &self.shape, pass)?,
@@ -123,10 +125,11 @@ impl Attention {
         if let Some(norm) = &self.k_norm {
             k = norm.forward_heads(&k, self.shape.kv_heads, pass)?;
         }
+        let shape = AttentionShape { rope, ..self.shape.clone() };
         let attended = if pass.fused {
-            ops::attention(&q, &k, &v, &self.shape)?
+            ops::attention(&q, &k, &v, &shape)?
         } else {
-            elementary::attention(&q, &k, &v, &self.shape)?
+            elementary::attention(&q, &k, &v, &shape)?
         };
         self.output.forward(&attended, pass)
     }

@@ -145,7 +145,8 @@ impl Experts {
                 continue;
             }
             let places = Tensor::new(tokens.as_slice(), x.device())?;
-            let weight = probs.narrow(D::Minus1, index, 1)?.index_select(&places, 0)?; // [tokens, 1]
+            let weight =
+                probs.narrow(D::Minus1, index, 1)?.contiguous()?.index_select(&places, 0)?;
             let weight = (weight * f64::from(self.spec.scale))?.to_dtype(x.dtype())?;
             let y = expert.forward(&rows.index_select(&places, 0)?, pass)?;
             out = out.index_add(&places, &y.broadcast_mul(&weight)?, 0)?;

@@ -55,18 +55,20 @@ pub struct Model {
     device: Device,
     fused: bool,
     embed: Var,
-    positions: Option<Places>,
+    positions: Places,
     layers: Vec<Layer>,
     norm: Norm,
     head: Linear,
     adapter: Option<LoraConfig>,
 }
 
-/// What is added to an embedding for a token's place.
+/// How a token's place enters.
 enum Places {
-    /// `[positions, hidden_size]`
+    /// Queries and keys are rotated.
+    Rotary(Arc<Rope>),
+    /// Added to the embedding, `[positions, hidden_size]`.
     Learned(Var),
-    /// `[positions, hidden_size]`
+    /// Added to the embedding, `[positions, hidden_size]`.
     Fixed(Tensor),
 }
 
@@ -78,10 +80,10 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(spec: &LayerSpec, rope: Option<&Arc<Rope>>, parts: &mut Parts) -> Result<Self> {
+    fn new(spec: &LayerSpec, parts: &mut Parts) -> Result<Self> {
         Ok(Self {
             input_norm: parts.norm(&spec.input_norm)?,
-            attention: Attention::new(&spec.attention, rope, parts)?,
+            attention: Attention::new(&spec.attention, parts)?,
             mlp_norm: spec.mlp_norm.as_ref().map(|norm| parts.norm(norm)).transpose()?,
             mlp: Mlp::new(&spec.mlp, parts)?,
         })
@@ -100,9 +102,9 @@ impl Layer {
     }
 
     /// `[b, s, hidden_size]` to the same.
-    fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, rope: Option<Arc<Rope>>, pass: Pass) -> Result<Tensor> {
         let h = self.input_norm.forward(x, pass)?;
-        let attended = self.attention.forward(&h, pass)?;
+        let attended = self.attention.forward(&h, rope, pass)?;
         match &self.mlp_norm {
             None => Ok(((attended + self.mlp.forward(&h, pass)?)? + x)?),
             Some(norm) => {
@@ -129,25 +131,18 @@ impl Model {
         let hidden = config.hidden_size;
         let embed = parts.take(&format!("{}.weight", spec.embed), &[config.vocab_size, hidden])?;
         let context = config.max_position_embeddings;
-        let mut rope = None;
         let positions = match &spec.positions {
-            Positions::Rotary(rotary) => {
-                rope = Some(Arc::new(Rope::new(rotary, context)));
-                None
-            }
+            Positions::Rotary(rotary) => Places::Rotary(Arc::new(Rope::new(rotary, context))),
             Positions::Learned { module, rows } => {
-                Some(Places::Learned(parts.take(&format!("{module}.weight"), &[*rows, hidden])?))
+                Places::Learned(parts.take(&format!("{module}.weight"), &[*rows, hidden])?)
             }
             Positions::Sinusoidal { offset, zero_row } => {
                 let table = sinusoidal(context, hidden, *offset, *zero_row);
-                Some(Places::Fixed(Tensor::from_vec(table, (context, hidden), device)?))
+                Places::Fixed(Tensor::from_vec(table, (context, hidden), device)?)
             }
         };
-        let layers = spec
-            .layers
-            .iter()
-            .map(|layer| Layer::new(layer, rope.as_ref(), &mut parts))
-            .collect::<Result<_>>()?;
+        let layers =
+            spec.layers.iter().map(|layer| Layer::new(layer, &mut parts)).collect::<Result<_>>()?;
         let norm = parts.norm(&spec.norm)?;
         let head = if config.tie_word_embeddings {
             parts.linear_of(&spec.head, embed.clone())?
@@ -215,10 +210,10 @@ impl Model {
     /// As [`Self::hidden`].
     pub fn embed(&self, ids: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
         let (batch, seq) = ids.dims2()?;
-        if seq > self.config.max_position_embeddings {
+        let context = self.config.longest_text();
+        if seq > context {
             return Err(ModelError::Input(format!(
-                "{seq} tokens exceed the model's context of {}",
-                self.config.max_position_embeddings
+                "{seq} tokens exceed the model's context of {context}"
             )));
         }
         let pass = self.pass(options);
@@ -228,9 +223,9 @@ impl Model {
         let scale = f64::from(self.config.spec.embed_scale);
         let x = if scale == 1.0 { x } else { (x * scale)? };
         let places = match &self.positions {
-            None => return Ok(x),
-            Some(Places::Learned(table)) => pass.weight(table),
-            Some(Places::Fixed(table)) => table.clone(),
+            Places::Rotary(_) => return Ok(x),
+            Places::Learned(table) => pass.weight(table),
+            Places::Fixed(table) => table.clone(),
         };
         Ok(x.broadcast_add(&places.narrow(0, 0, seq)?)?)
     }
@@ -247,7 +242,18 @@ impl Model {
             .layers
             .get(index)
             .ok_or_else(|| ModelError::Input(format!("layer {index} of {}", self.layers.len())))?;
-        layer.forward(x, self.pass(options))
+        layer.forward(x, self.rope(x.dim(1)?), self.pass(options))
+    }
+
+    /// The rotation for a text of so many tokens.
+    fn rope(&self, length: usize) -> Option<Arc<Rope>> {
+        let (Places::Rotary(rope), Positions::Rotary(rotary)) =
+            (&self.positions, &self.config.spec.positions)
+        else {
+            return None;
+        };
+        let is_stretched = length > self.config.max_position_embeddings;
+        Some(if is_stretched { Arc::new(Rope::new(rotary, length)) } else { rope.clone() })
     }
 
     /// The norm after the last block.
@@ -311,7 +317,7 @@ impl Model {
     pub(crate) fn weights(&self) -> BTreeMap<String, Var> {
         let spec = &self.config.spec;
         let mut weights = BTreeMap::from([(format!("{}.weight", spec.embed), self.embed.clone())]);
-        if let (Some(Places::Learned(table)), Positions::Learned { module, .. }) =
+        if let (Places::Learned(table), Positions::Learned { module, .. }) =
             (&self.positions, &spec.positions)
         {
             weights.insert(format!("{module}.weight"), table.clone());

@@ -27,7 +27,9 @@ pub(super) fn read(keys: &Keys, sizes: Sizes) -> Result<Read> {
     keys.only("scoring_func", &json!("softmax"))?;
     // Published code normalises chosen probabilities then, transformers does not.
     keys.only("norm_topk_prob", &json!(false))?;
+    // Derived from the others by transformers 5.
     keys.get("head_dim");
+    keys.get("qk_head_dim");
     let kv_heads = keys.count_or("num_key_value_heads", heads)?;
     if kv_heads != heads {
         return Err(keys.error(
@@ -141,6 +143,7 @@ fn attention_stretch(keys: &Keys, scaling: Option<&RopeScaling>) -> Result<f64> 
         None => return Ok(1.0),
         Some(
             RopeScaling::Linear { factor }
+            | RopeScaling::Dynamic { factor, .. }
             | RopeScaling::Llama3 { factor, .. }
             | RopeScaling::Yarn { factor, .. },
         ) => *factor,
