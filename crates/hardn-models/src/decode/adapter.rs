@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use candle_core::Var;
+use candle_core::{DType, Var};
 
 use super::product::Layout;
 use crate::{
@@ -30,7 +30,7 @@ impl AdapterWeights {
         let mut weights = Self::default();
         for linear in model.linears() {
             if let Some(lora) = &linear.lora {
-                let numbers = |var: &Var| var.flatten_all()?.to_vec1::<f32>();
+                let numbers = |var: &Var| var.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>();
                 let (a, b) = (numbers(&lora.a)?, numbers(&lora.b)?);
                 let term = ModuleTerm::LowRank { a, b, scale: lora.scale as f32 };
                 weights.modules.insert(linear.name.clone(), term);

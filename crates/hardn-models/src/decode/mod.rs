@@ -7,7 +7,12 @@ mod mlp;
 mod norm;
 mod product;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use candle_core::{DType, Device};
 
 use self::{
     attention::{Attention, AttentionScratch},
@@ -18,6 +23,7 @@ use self::{
 };
 use crate::{
     KvCache, Model, ModelConfig, ModelError, Result, WeightFormat,
+    checkpoint::{Stock, Weights},
     config::spec::Positions,
     kernels::{Packed, Team},
     kv_cache::CacheShape,
@@ -114,34 +120,40 @@ impl DecodeModel {
     pub fn with_weights(model: &Model, format: WeightFormat) -> Result<Self> {
         let merged = model.merged()?;
         let weights = merged.published_weights()?;
-        let mut read = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
-            let tensor = weights
-                .get(name)
-                .filter(|tensor| tensor.dims() == shape)
-                .ok_or_else(|| ModelError::Input(format!("no `{name}` of shape {shape:?}")))?;
-            Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
-        };
+        let mut read = |name: &str| Ok(weights.get(name).cloned());
         Self::build(merged.config().clone(), &mut read, format)
+    }
+
+    /// Reads `config.json` and the weights in `dir`. Tensors are packed one by one, so that the model is never in
+    /// memory twice.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load(dir: &Path, format: WeightFormat) -> Result<Self> {
+        let config = ModelConfig::load(dir)?;
+        let weights = Weights::open(dir)?;
+        let stock = Stock::open(weights, &config.tensors(), DType::F32, &Device::Cpu)?;
+        Self::build(config, &mut |name| stock.tensor(name), format)
     }
 
     fn build(config: ModelConfig, read: Read, format: WeightFormat) -> Result<Self> {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let context = config.max_position_embeddings;
         let spec = &config.spec;
-        let places = match &spec.positions {
-            Positions::Rotary(_) => None,
-            Positions::Learned { module, rows } => {
-                Some(read(&format!("{module}.weight"), &[*rows, hidden])?)
-            }
-            Positions::Sinusoidal { offset, zero_row } => {
-                Some(sinusoidal(context, hidden, *offset, *zero_row))
-            }
-        };
         let rope = match &spec.positions {
             Positions::Rotary(rotary) => Some(Arc::new(Rope::new(rotary, context))),
             _ => None,
         };
         let mut builder = Builder { read, format, rope, layouts: Vec::new() };
+        let places = match &spec.positions {
+            Positions::Rotary(_) => None,
+            Positions::Learned { module, rows } => {
+                Some(builder.numbers(&format!("{module}.weight"), &[*rows, hidden])?)
+            }
+            Positions::Sinusoidal { offset, zero_row } => {
+                Some(sinusoidal(context, hidden, *offset, *zero_row))
+            }
+        };
         let is_tied = config.tie_word_embeddings;
         let embed = if is_tied { None } else { Some(builder.table(&spec.embed, vocab, hidden)?) };
         let layers = spec

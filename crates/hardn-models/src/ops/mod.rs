@@ -25,6 +25,7 @@ pub(crate) use lora_linear::{Dropout, LoraTerm, lora_linear};
 pub(crate) use rms_norm::inverse_rms;
 pub use rms_norm::rms_norm;
 pub use scale_columns::scale_columns;
+pub(crate) use sums::sum;
 
 pub use crate::kernels::{filled, zeros};
 
