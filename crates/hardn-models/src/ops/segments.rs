@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use candle_core::{DType, Result, Tensor, TensorId, Var};
+use candle_core::{DType, Error, Result, Tensor, TensorId, Var};
 
 use super::known::Known;
 
@@ -69,7 +69,7 @@ fn seed(tensor: &Tensor, gradient: Tensor) -> Result<Tensor> {
 }
 
 /// One part of a computation: the state after it, as a function of the state before.
-pub type Segment<'a, E> = Box<dyn Fn(&Tensor) -> Result<Tensor, E> + 'a>;
+pub type Segment<'a, E> = Box<dyn Fn(&Tensor) -> std::result::Result<Tensor, E> + 'a>;
 
 /// What `loss` gives besides the loss, and the gradients of that loss after all `segments`, as an ordinary backward pass has them, bit for bit.
 ///
@@ -82,12 +82,12 @@ pub type Segment<'a, E> = Box<dyn Fn(&Tensor) -> Result<Tensor, E> + 'a>;
 ///
 /// # Source
 /// Chen et al. 2016 (arXiv:1604.06174), section 4.1, with the segments given.
-pub fn backward_in_segments<T, E: From<candle_core::Error>>(
+pub fn backward_in_segments<T, E: From<Error>>(
     input: &Tensor,
     segments: &[Segment<E>],
-    loss: impl FnOnce(&Tensor) -> Result<(Tensor, T), E>,
+    loss: impl FnOnce(&Tensor) -> std::result::Result<(Tensor, T), E>,
     variables: &[Var],
-) -> Result<(T, Gradients), E> {
+) -> std::result::Result<(T, Gradients), E> {
     let mut states = vec![input.detach()];
     for segment in segments {
         let state = segment(&states[states.len() - 1])?;
@@ -101,7 +101,7 @@ pub fn backward_in_segments<T, E: From<candle_core::Error>>(
         states.truncate(i + 1);
         let Some(gradient) = upstream.take() else {
             let message = format!("segment {} does not depend on the one before it", i + 1);
-            return Err(candle_core::Error::Msg(message).into());
+            return Err(Error::Msg(message).into());
         };
         let state = match i {
             0 => None,
@@ -150,7 +150,7 @@ mod tests {
         let mut variables = weights.clone();
         variables.push(table.clone());
 
-        let segments: Vec<Segment<candle_core::Error>> = vec![
+        let segments: Vec<Segment<Error>> = vec![
             Box::new(|ids| table.index_select(ids, 0)),
             Box::new(|x| layer(1, &layer(0, x)?)),
             Box::new(|x| layer(2, x)),
@@ -173,7 +173,7 @@ mod tests {
     fn a_segment_that_ignores_its_argument_is_an_error() {
         let x = variable("x", &[3]);
         let constant = variable("c", &[3]);
-        let segments: Vec<Segment<candle_core::Error>> =
+        let segments: Vec<Segment<Error>> =
             vec![Box::new(|x| x * 2.0), Box::new(|_| Ok(constant.as_tensor().clone()))];
         let loss = |x: &Tensor| Ok((x.sum_all()?, ()));
         assert!(backward_in_segments(&x, &segments, loss, &[]).is_err());
