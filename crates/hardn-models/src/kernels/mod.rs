@@ -12,7 +12,7 @@ mod team;
 mod tile;
 mod weight;
 
-pub(crate) use exp::{exp, silu};
+pub(crate) use exp::exp;
 pub use fill::{filled, zeros};
 pub(crate) use matmul::{Matrix, matmul, product};
 pub(crate) use packed::Packed;

@@ -37,7 +37,7 @@ fn check(weight: QuantisedWeight) {
     let expected = x.reshape((6, input)).unwrap().matmul(&dense.t().unwrap()).unwrap();
     let expected = expected.reshape((2, 3, out)).unwrap();
     close(&y, &expected, 2e-4);
-    assert_eq!(values(&y), values(&ops::frozen_linear(&x, &dense).unwrap()));
+    assert_eq!(values(&y), values(&ops::frozen_linear(&x, &dense, None).unwrap()));
     let gradient = |y: &Tensor| {
         let loss = (y * &factors).unwrap().sqr().unwrap().mean_all().unwrap();
         loss.backward().unwrap().get(&x).unwrap().clone()
