@@ -29,9 +29,9 @@ pub(crate) use lora_linear::{Dropout, LoraTerm, lora_linear, low_rank_input};
 pub(crate) use rms_norm::inverse_rms;
 pub use rms_norm::rms_norm;
 pub use scale_columns::scale_columns;
-pub(crate) use sums::sum;
 pub use segments::{Gradients, Segment, backward_in_segments};
 pub(crate) use storage::{argument, elements};
+pub(crate) use sums::sum;
 pub use vocabulary_loss::{Charges, Head, KlDirection, MIN_COMPLEMENT, Term, vocabulary_loss};
 
 pub use crate::kernels::{filled, zeros};

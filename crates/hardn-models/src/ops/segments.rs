@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use candle_core::{DType, Error, Result, Tensor, TensorId, Var};
 
+use rayon::prelude::*;
+
 use super::known::Known;
 
 /// Gradients by variable.
@@ -29,6 +31,23 @@ impl Gradients {
     /// The same, taken out.
     pub fn remove(&mut self, variable: &Tensor) -> Option<Tensor> {
         self.0.remove(&variable.id())
+    }
+
+    /// The sums of these and others' gradients, on all threads.
+    ///
+    /// # Errors
+    /// Gradients of one variable that differ in shape.
+    pub fn merged(mut self, other: Self) -> Result<Self> {
+        let pair = |(id, theirs): (TensorId, Tensor)| {
+            let sum = match self.0.get(&id) {
+                Some(own) => (own + theirs)?,
+                None => theirs,
+            };
+            Ok((id, sum))
+        };
+        let sums = other.0.into_par_iter().map(pair).collect::<Result<Vec<_>>>()?;
+        self.0.extend(sums);
+        Ok(self)
     }
 
     /// Adds the gradients of a scalar, and returns that of `state`.

@@ -12,47 +12,31 @@ use serde::Deserialize;
 
 /// Folders of checkpoints, each with the folders of its adapters.
 const FIXTURES: &[(&str, &[&str])] = &[
-    ("codegen", &["lora"]),
-    ("codegen2", &["lora"]),
+    ("codegen", &["ia3", "lora", "prefix"]),
+    ("codegen2", &["lora", "prefix"]),
     ("deepseek_v2-grouped", &["lora"]),
-    ("deepseek_v2-lite", &["lora", "lora-experts"]),
-    ("gpt2", &["lora"]),
-    ("gpt_bigcode", &["lora"]),
-    ("gpt_bigcode-multihead", &[]),
+    ("deepseek_v2-lite", &["ia3", "lora", "lora-experts"]),
+    ("gpt2", &["ia3", "lora", "prefix"]),
+    ("gpt_bigcode", &["ia3", "lora", "prefix"]),
+    ("gpt_bigcode-multihead", &["prefix"]),
     ("gptj", &[]),
     ("llama-dynamic", &[]),
-    ("llama-grouped", &["lora", "rslora"]),
+    ("llama-grouped", &["ia3", "lora", "prefix", "prefix-projected", "rslora"]),
     ("llama-linear", &[]),
     ("llama-llama3", &[]),
     ("llama-tied", &[]),
     ("llama-yarn", &[]),
-    ("mistral", &[]),
-    ("phi", &["lora"]),
+    ("mistral", &["prefix"]),
+    ("phi", &["ia3", "lora", "prefix"]),
     ("phi-normed", &[]),
     ("qwen2", &[]),
-    ("qwen3", &["lora"]),
+    ("qwen3", &["ia3", "lora", "prefix"]),
     ("qwen3-yarn", &[]),
-    ("santacoder", &["lora"]),
+    ("santacoder", &["ia3", "lora", "prefix"]),
     ("starcoder2", &[]),
     ("starcoder2-untied", &[]),
-    ("xglm", &["lora"]),
+    ("xglm", &["ia3", "lora", "prefix"]),
     ("xglm-unscaled", &[]),
-];
-
-/// Those that do not load yet. To be emptied.
-const NOT_YET: &[(&str, &[&str])] = &[
-    ("codegen", &["ia3", "prefix"]),
-    ("codegen2", &["prefix"]),
-    ("deepseek_v2-lite", &["ia3"]),
-    ("gpt2", &["ia3", "prefix"]),
-    ("gpt_bigcode", &["ia3", "prefix"]),
-    ("gpt_bigcode-multihead", &["prefix"]),
-    ("llama-grouped", &["ia3", "prefix", "prefix-projected"]),
-    ("mistral", &["prefix"]),
-    ("phi", &["ia3", "prefix"]),
-    ("qwen3", &["ia3", "prefix"]),
-    ("santacoder", &["ia3", "prefix"]),
-    ("xglm", &["ia3", "prefix"]),
 ];
 
 /// Greedy continuations are compared up to the first choice between logits closer than this.
@@ -185,7 +169,7 @@ fn check(name: &str, adapter: Option<&str>) {
     let mut what = name.to_owned();
     let mut file = dir.join("expected.json");
     if let Some(adapter) = adapter {
-        model.load_adapter(&dir.join(adapter)).unwrap();
+        model.load_adapter("default", &dir.join(adapter)).unwrap();
         what = format!("{name}/{adapter}");
         file = dir.join(adapter).join("expected.json");
     }
@@ -215,23 +199,23 @@ fn adapters() {
 
 #[test]
 fn every_fixture_is_listed() {
-    let folders = |dir: &Path| -> BTreeSet<String> {
+    let folders = |dir: &Path, config: &str| -> BTreeSet<String> {
         fs::read_dir(dir)
             .unwrap()
             .map(|entry| entry.unwrap().path())
-            .filter(|path| path.join("expected.json").is_file())
+            .filter(|path| path.join(config).is_file())
             .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
             .collect()
     };
     let mut listed = BTreeMap::<_, BTreeSet<_>>::new();
-    for (name, adapters) in FIXTURES.iter().chain(NOT_YET) {
+    for (name, adapters) in FIXTURES {
         let adapters = adapters.iter().map(|&adapter| adapter.to_owned());
         listed.entry((*name).to_owned()).or_default().extend(adapters);
     }
-    let found: BTreeMap<_, _> = folders(&fixtures())
+    let found: BTreeMap<_, _> = folders(&fixtures(), "config.json")
         .into_iter()
         .map(|name| {
-            let adapters = folders(&fixtures().join(&name));
+            let adapters = folders(&fixtures().join(&name), "adapter_config.json");
             (name, adapters)
         })
         .collect();
