@@ -32,10 +32,13 @@ pub use adapter::{
 pub use chat::{ChatOptions, ChatTemplates};
 pub use checkpoint::{BaseWeights, GgufDtype, SaveDtype};
 pub use config::{ModelConfig, RopeScaling, TokenIds};
-pub use decode::{DecodeModel, DecodeRow};
+pub use decode::{
+    AdapterWeights, DecodeAdapter, DecodeModel, DecodeRow, ModuleTerm, PrefixWeights,
+};
 pub use error::{ModelError, Result};
 pub use fim::{FIM_FORMATS, FimFormat, FimOrder, FimPart};
 pub use generation_config::GenerationConfig;
+pub use kernels::WeightFormat;
 pub use kv_cache::KvCache;
 pub use model::{ForwardOptions, Model};
 pub use tokenizer::{Encoding, LAB_SPECIALS, Tokenizer, train_bpe};

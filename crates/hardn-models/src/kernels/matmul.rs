@@ -135,7 +135,7 @@ fn task(a: Matrix, first: usize, panels: &[f32], out: &mut [f32], n: usize, accu
                     Rows { data, count, row_stride: k, step: 1 }
                 };
                 let out = &mut out[row * n + i * WIDTH..];
-                panel::block(terms, rows, (panel, 1), (out, n), valid, accumulate || start > 0);
+                panel::block(terms, rows, panel.into(), (out, n), valid, accumulate || start > 0);
             }
         }
     }

@@ -3,6 +3,8 @@
 mod adapters;
 mod chat;
 mod decode;
+mod decode_adapters;
+mod families;
 mod files;
 mod gradients;
 mod parity;
