@@ -362,7 +362,7 @@ fn hex<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hardn_models::{LAB_SPECIALS, LlamaConfig, Model, train_bpe};
+    use hardn_models::{LAB_SPECIALS, Model, ModelConfig, train_bpe};
     use hardn_types::FinishReason;
 
     use super::*;
@@ -377,7 +377,7 @@ mod tests {
     fn lab(context: usize, hidden: usize) -> Lab {
         let tokenizer = train_bpe(std::iter::repeat_n(CODE, 50), 320, LAB_SPECIALS).unwrap();
         let mut config =
-            LlamaConfig::small(tokenizer.vocab_size(), hidden, 2, 2, 2 * hidden, context);
+            ModelConfig::llama(tokenizer.vocab_size(), hidden, 2, 2, 2 * hidden, context).unwrap();
         config.eos_token_id = tokenizer.eos().map(TokenIds::One);
         let model = Model::random(&config, 3).unwrap();
         Lab { model: Arc::new(DecodeModel::new(&model).unwrap()), tokenizer: Arc::new(tokenizer) }
@@ -563,7 +563,7 @@ mod tests {
         let tokenizer =
             Arc::new(train_bpe(std::iter::repeat_n(CODE, 50), 320, LAB_SPECIALS).unwrap());
         for (layers, hidden) in [(4, 128), (6, 224)] {
-            let config = LlamaConfig::small(4096, hidden, layers, 4, hidden * 8 / 3, 1024);
+            let config = ModelConfig::llama(4096, hidden, layers, 4, hidden * 8 / 3, 1024).unwrap();
             let parameters = config.parameters();
             let model = Model::random(&config, 3).unwrap();
             let model = Arc::new(DecodeModel::new(&model).unwrap());

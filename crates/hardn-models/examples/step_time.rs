@@ -11,7 +11,7 @@ use std::{fs, time::Instant};
 
 use candle_core::{D, Device, Tensor, Var};
 use hardn_models::{
-    DecodeModel, DecodeRow, ForwardOptions, KvCache, LlamaConfig, LoraConfig, Model, ModelError,
+    DecodeModel, DecodeRow, ForwardOptions, KvCache, LoraConfig, Model, ModelConfig, ModelError,
     ops::{AdamW, Moments, adamw_step},
 };
 
@@ -20,8 +20,8 @@ const REPEATS: usize = 9;
 
 fn main() -> Result<(), ModelError> {
     let config = match std::env::args().nth(1).as_deref() {
-        Some("1m") => LlamaConfig::small(2048, 128, 5, 4, 336, 1024),
-        _ => LlamaConfig::small(2048, 192, 8, 6, 512, 1024),
+        Some("1m") => ModelConfig::llama(2048, 128, 5, 4, 336, 1024)?,
+        _ => ModelConfig::llama(2048, 192, 8, 6, 512, 1024)?,
     };
     println!("{} parameters, {} threads", config.parameters(), rayon::current_num_threads());
     let mut model = Model::random(&config, 1)?;

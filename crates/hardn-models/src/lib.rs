@@ -1,6 +1,6 @@
 //! Checkpoint and tokenizer to logits: decoder, KV cache, adapters.
 //!
-//! [`Model`] is the differentiable form of a Llama-style checkpoint, for training and scoring.
+//! [`Model`] is the differentiable form of a checkpoint, for training and scoring.
 //! [`DecodeModel`] is the same weights packed for generation: bitwise the same logits for a position,
 //! however the work is cut into batches, chunks and threads.
 
@@ -24,8 +24,8 @@ mod tokenizer_bytes;
 mod tokenizer_train;
 
 pub use checkpoint::SaveDtype;
-pub use config::{LlamaConfig, RopeScaling, TokenIds};
-pub use decode::{DecodeModel, DecodeRow};
+pub use config::{ModelConfig, RopeScaling, TokenIds};
+pub use decode::{AdapterWeights, DecodeAdapter, DecodeModel, DecodeRow, ModuleTerm, PrefixWeights};
 pub use error::{ModelError, Result};
 pub use kernels::WeightFormat;
 pub use kv_cache::KvCache;

@@ -41,12 +41,15 @@ pub(crate) struct Lora {
     pub(crate) stream: u64,
 }
 
-/// A linear layer, `[out, in]`.
+/// A linear layer.
 pub(crate) struct Linear {
     /// The module's published name, without `.weight`.
     pub(crate) name: String,
+    /// `[out, in]`, whatever the published layout.
     pub(crate) weight: Var,
     pub(crate) bias: Option<Var>,
+    /// The published weight is `[in, out]`.
+    pub(crate) transposed: bool,
     pub(crate) lora: Option<Lora>,
 }
 

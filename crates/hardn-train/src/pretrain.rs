@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path, sync::atomic::AtomicBool};
 
 use candle_core::{Device, Tensor};
-use hardn_models::{LlamaConfig, Model, SaveDtype, Tokenizer};
+use hardn_models::{Model, ModelConfig, SaveDtype, Tokenizer};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -23,7 +23,7 @@ use crate::{
 /// Sequences sorted by length at a time: enough for little padding, few enough that batches stay mixed.
 const WINDOW: usize = 2048;
 
-/// Shape of the model to be made; every other key of `config.json` has [`LlamaConfig::small`]'s value.
+/// Shape of the model to be made; every other key of `config.json` has [`ModelConfig::llama`]'s value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[expect(missing_docs, reason = "published names")]
@@ -103,20 +103,23 @@ impl PretrainRecipe {
     }
 
     /// The configuration of the model to be made, for a tokenizer.
-    pub fn llama_config(&self, tokenizer: &Tokenizer) -> LlamaConfig {
+    ///
+    /// # Errors
+    /// Sizes that contradict each other.
+    pub fn model_config(&self, tokenizer: &Tokenizer) -> Result<ModelConfig> {
         let shape = &self.model;
-        let mut config = LlamaConfig::small(
+        let mut config = ModelConfig::llama(
             tokenizer.vocab_size(),
             shape.hidden_size,
             shape.num_hidden_layers,
             shape.num_attention_heads,
             shape.intermediate_size,
             shape.max_position_embeddings,
-        );
+        )?;
         config.bos_token_id = tokenizer.eos();
         config.eos_token_id = tokenizer.eos().map(hardn_models::TokenIds::One);
         config.pad_token_id = tokenizer.special("<|pad|>");
-        config
+        Ok(config)
     }
 }
 
@@ -251,7 +254,7 @@ pub fn pretrain(
     stop: &AtomicBool,
 ) -> Result<(Model, Outcome)> {
     let seed = recipe.training.seed;
-    let model = Model::random(&recipe.llama_config(tokenizer), seed)?;
+    let model = Model::random(&recipe.model_config(tokenizer)?, seed)?;
     let mut training = documents.clone();
     let held = match validation {
         Some(validation) => validation.clone(),

@@ -1,6 +1,6 @@
 //! Small models and data for this crate's tests.
 
-use hardn_models::{LAB_SPECIALS, LlamaConfig, Model, Tokenizer, train_bpe};
+use hardn_models::{LAB_SPECIALS, Model, ModelConfig, Tokenizer, train_bpe};
 use hardn_types::{FixPair, Language};
 
 /// A byte-level tokenizer that has seen a little Python.
@@ -15,7 +15,7 @@ pub(crate) fn tokenizer() -> Tokenizer {
 
 /// A model of two layers for that tokenizer.
 pub(crate) fn model(seed: u64) -> Model {
-    let config = LlamaConfig::small(tokenizer().vocab_size(), 16, 2, 2, 32, 128);
+    let config = ModelConfig::llama(tokenizer().vocab_size(), 16, 2, 2, 32, 128).unwrap();
     Model::random(&config, seed).unwrap()
 }
 

@@ -115,6 +115,11 @@ impl Packed {
         Self { bias, ..self }
     }
 
+    /// Inputs of the product.
+    pub(crate) fn k(&self) -> usize {
+        self.k
+    }
+
     /// Columns of the product.
     pub(crate) fn n(&self) -> usize {
         self.n

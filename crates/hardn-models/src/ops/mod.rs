@@ -4,15 +4,18 @@
 //! candle's own fused normalisation, softmax and rotary functions return tensors without history, so none
 //! of them may appear on a path that is trained.
 
+mod activation;
 mod adamw;
 mod attention;
 pub(crate) mod elementary;
+pub(crate) mod interim;
 mod linear;
 mod lora_linear;
 mod rms_norm;
 mod storage;
 mod swiglu;
 
+pub use activation::{Activation, activation, gated};
 pub use adamw::{AdamW, Moments, adamw_step};
 pub(crate) use attention::{AttentionShape, attention};
 pub use linear::{frozen_linear, linear};

@@ -8,7 +8,7 @@ use super::{
     AttentionShape, Dropout, LoraTerm, attention, elementary, frozen_linear, linear, lora_linear,
     rms_norm, swiglu,
 };
-use crate::{LlamaConfig, rng::Stream, rope::Rope};
+use crate::{config::spec::Rotary, rng::Stream, rope::Rope};
 
 fn variable(name: &str, shape: &[usize]) -> Var {
     let mut stream = Stream::new(3, name);
@@ -104,10 +104,10 @@ fn attention_of_every_grouping() {
     for (batch, seq, heads, kv_heads, head_dim) in
         [(2, 7, 2, 2, 8), (1, 33, 4, 2, 4), (2, 70, 3, 1, 12), (1, 1, 2, 1, 2)]
     {
-        let mut config = LlamaConfig::small(8, 8, 1, 1, 8, 128);
-        config.head_dim = head_dim;
-        let shape =
-            AttentionShape { heads, kv_heads, head_dim, rope: Arc::new(Rope::new(&config)) };
+        let rotary =
+            Rotary { first: 0, dims: head_dim, interleaved: false, theta: 10_000.0, scaling: None };
+        let rope = Arc::new(Rope::new(&rotary, 128));
+        let shape = AttentionShape { heads, kv_heads, head_dim, rope };
         check(
             &[
                 variable("q", &[batch, seq, heads * head_dim]),

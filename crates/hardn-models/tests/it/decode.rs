@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Tensor};
 use hardn_models::{
-    DecodeModel, DecodeRow, ForwardOptions, KvCache, LlamaConfig, LoraConfig, Model,
+    DecodeModel, DecodeRow, ForwardOptions, KvCache, LoraConfig, Model, ModelConfig,
 };
 
 use crate::{grouped, lively, untied};
@@ -19,9 +19,9 @@ fn whole(model: &DecodeModel, ids: &[u32]) -> Vec<f32> {
     read(model, &mut model.cache(96), ids)
 }
 
-fn configs() -> Vec<LlamaConfig> {
+fn configs() -> Vec<ModelConfig> {
     // The last is large enough for work to be split over threads.
-    let wide = LlamaConfig::small(67, 192, 2, 6, 512, 96);
+    let wide = ModelConfig::llama(67, 192, 2, 6, 512, 96).unwrap();
     vec![grouped(), untied(), wide]
 }
 
@@ -77,7 +77,7 @@ fn a_batch_gives_the_bits_of_its_rows() {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let wide = LlamaConfig::small(67, 192, 2, 6, 512, 96);
+    let wide = ModelConfig::llama(67, 192, 2, 6, 512, 96).unwrap();
     let model = DecodeModel::new(&lively(&wide, 7)).unwrap();
     let run = |threads: usize| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
@@ -158,7 +158,8 @@ fn attach(model: &mut Model) {
 #[test]
 fn wrong_input_is_refused_before_anything_changes() {
     let model = DecodeModel::new(&lively(&grouped(), 5)).unwrap();
-    let other = DecodeModel::new(&lively(&LlamaConfig::small(67, 16, 1, 2, 16, 96), 5)).unwrap();
+    let other =
+        DecodeModel::new(&lively(&ModelConfig::llama(67, 16, 1, 2, 16, 96).unwrap(), 5)).unwrap();
     let check = |cache: &mut KvCache, ids: &[u32], part: &str| {
         let error = model.forward(&mut [DecodeRow { cache, ids, all_logits: false }]).unwrap_err();
         assert!(error.to_string().contains(part), "{error}");

@@ -5,29 +5,28 @@ mod files;
 mod gradients;
 mod parity;
 
-use hardn_models::{LlamaConfig, Model, RopeScaling};
+use hardn_models::{Model, ModelConfig};
+use serde_json::json;
 
 /// A small model with grouped queries and a head size of its own; weights are large enough to matter.
-fn grouped() -> LlamaConfig {
-    let mut config = LlamaConfig::small(67, 24, 2, 4, 40, 96);
-    config.num_key_value_heads = 2;
-    config.head_dim = 8;
-    config
+fn grouped() -> ModelConfig {
+    let config = ModelConfig::llama(67, 24, 2, 4, 40, 96).unwrap();
+    config.with(&json!({"num_key_value_heads": 2, "head_dim": 8})).unwrap()
 }
 
 /// The same with an own output, biases and stretched positions.
-fn untied() -> LlamaConfig {
-    LlamaConfig {
-        tie_word_embeddings: false,
-        attention_bias: true,
-        mlp_bias: true,
-        rope_scaling: Some(RopeScaling::Linear { factor: 2.0 }),
-        ..grouped()
-    }
+fn untied() -> ModelConfig {
+    let changes = json!({
+        "tie_word_embeddings": false,
+        "attention_bias": true,
+        "mlp_bias": true,
+        "rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10_000.0},
+    });
+    grouped().with(&changes).unwrap()
 }
 
 /// Random weights ten times the initial size, so that attention is far from uniform.
-fn lively(config: &LlamaConfig, seed: u64) -> Model {
+fn lively(config: &ModelConfig, seed: u64) -> Model {
     let model = Model::random(config, seed).unwrap();
     for (name, var) in model.trainable() {
         if !name.contains("norm") {

@@ -25,7 +25,6 @@ fn close(actual: &[f32], expected: &[f32], what: &str) {
 fn check(name: &str, adapter: Option<&str>) {
     let dir = fixture(name);
     let mut model = Model::load(&dir, &Device::Cpu).unwrap();
-    assert!(model.config().unknown_keys.is_empty(), "{:?}", model.config().unknown_keys);
     let mut file = dir.join("expected.json");
     if let Some(adapter) = adapter {
         model.load_adapter(&dir.join(adapter)).unwrap();

@@ -10,7 +10,7 @@ use std::{
     process::{Command, Output},
 };
 
-use hardn_models::{LAB_SPECIALS, LlamaConfig, Model, SaveDtype, train_bpe};
+use hardn_models::{LAB_SPECIALS, Model, ModelConfig, SaveDtype, train_bpe};
 use serde_json::{Value, json};
 
 fn hardn(folder: &Path, args: &[&str]) -> Output {
@@ -70,7 +70,7 @@ fn workplace() -> tempfile::TempDir {
         pairs.iter().map(|pair| pair["after"].as_str().unwrap().to_owned()).collect();
     let tokenizer = train_bpe(texts.iter().map(String::as_str), 320, LAB_SPECIALS).unwrap();
     tokenizer.save(&at("model")).unwrap();
-    let config = LlamaConfig::small(tokenizer.vocab_size(), 16, 2, 2, 32, 256);
+    let config = ModelConfig::llama(tokenizer.vocab_size(), 16, 2, 2, 32, 256).unwrap();
     Model::random(&config, 1).unwrap().save(&at("model"), SaveDtype::F32).unwrap();
     let utility = (0..6).map(|i| json!({"prompt": format!("def f{i}(a):\n"), "completion": "    return a\n", "language": "python"}));
     fs::write(at("utility.jsonl"), lines(utility)).unwrap();

@@ -1,0 +1,130 @@
+//! A model from files, at random, and into files.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use candle_core::{Device, Tensor};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use super::Model;
+use crate::{
+    ModelConfig, ModelError, Result, SaveDtype,
+    checkpoint::{load_weights, write_file},
+    linear::Linear,
+    rng::Stream,
+    tokenizer::write_json,
+};
+
+/// Spread of random initial weights, as in GPT-2; also transformers' `initializer_range`.
+const INITIAL_STD: f64 = 0.02;
+
+impl Model {
+    /// Reads `config.json` and the weights in `dir`; weights become f32.
+    ///
+    /// # Errors
+    /// Files that cannot be read, a model this crate does not compute, or tensors that are missing, too many or misshapen.
+    pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        let config = ModelConfig::load(dir)?;
+        let weights = load_weights(dir, &config.tensors(), device)?;
+        Self::from_weights(config, weights, device)
+    }
+
+    /// A model with random weights, on the CPU: normal with standard deviation 0.02, divided by the root of the
+    /// number of residual additions for the projections that end in one; norms are 1, biases 0.
+    ///
+    /// # Errors
+    /// Whatever the tensor library reports.
+    pub fn random(config: &ModelConfig, seed: u64) -> Result<Self> {
+        let residual = INITIAL_STD / (2.0 * config.num_hidden_layers as f64).sqrt();
+        let spec = &config.spec;
+        let is_norm = |module: &str| {
+            spec.norm.name == module
+                || spec.layers.iter().any(|layer| layer.norms().iter().any(|n| n.name == module))
+        };
+        let ends_in_sum = |module: &str| {
+            ["o_proj", "out_proj", "c_proj", "dense", "down_proj", "fc_out", "fc2"]
+                .iter()
+                .any(|name| module.ends_with(name))
+        };
+        let mut weights = BTreeMap::new();
+        for (name, shape) in config.tensors() {
+            let n = shape.iter().product();
+            let module = name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module);
+            let data = if name.ends_with(".bias") {
+                vec![0.0; n]
+            } else if is_norm(module) {
+                vec![1.0; n]
+            } else {
+                let std = if ends_in_sum(module) { residual } else { INITIAL_STD };
+                let mut stream = Stream::new(seed, &name);
+                (0..n).map(|_| (stream.normal() * std) as f32).collect()
+            };
+            weights.insert(name, Tensor::from_vec(data, shape, &Device::Cpu)?);
+        }
+        Self::from_weights(config.clone(), weights, &Device::Cpu)
+    }
+
+    /// Names and tensors as a checkpoint has them.
+    pub(crate) fn published_weights(&self) -> Result<BTreeMap<String, Tensor>> {
+        let mut weights: BTreeMap<String, Tensor> = self
+            .weights()
+            .into_iter()
+            .map(|(name, var)| (name, var.as_detached_tensor()))
+            .collect();
+        for linear in self.linears().filter(|linear| linear.transposed) {
+            let name = format!("{}.weight", linear.name);
+            weights.insert(name, linear.published(&linear.weight.as_detached_tensor())?);
+        }
+        Ok(weights)
+    }
+
+    /// Writes `config.json`, `generation_config.json` and `model.safetensors`, such that
+    /// `from_pretrained` reads the same model. The adapter is not part of it.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn save(&self, dir: &Path, dtype: SaveDtype) -> Result<()> {
+        fs::create_dir_all(dir).map_err(|error| ModelError::write(dir, error))?;
+        write_file(&dir.join("model.safetensors"), &self.published_weights()?, dtype)?;
+        let mut generation = Map::new();
+        for (key, value) in [
+            ("bos_token_id", json!(self.config.bos_token_id)),
+            ("eos_token_id", json!(self.config.eos_token_id)),
+            ("pad_token_id", json!(self.config.pad_token_id)),
+        ] {
+            if !value.is_null() {
+                generation.insert(key.to_owned(), value);
+            }
+        }
+        write_json(&dir.join("generation_config.json"), &Value::Object(generation))?;
+        write_json(&dir.join("config.json"), &self.config.to_json(dtype.name()))
+    }
+
+    /// SHA-256, in hexadecimal, of everything that determines logits: configuration, weights and adapter.
+    ///
+    /// # Errors
+    /// Weights that cannot be copied from their device.
+    pub fn fingerprint(&self) -> Result<String> {
+        let mut hash = Sha256::new();
+        hash.update(self.config.identity());
+        if let Some(adapter) = &self.adapter {
+            hash.update(adapter.to_json().to_string());
+        }
+        let adapter = self.adapter_variables();
+        for (name, var) in self.weights().iter().chain(&adapter) {
+            hash.update(name);
+            hash.update(format!("{:?}", var.dims()));
+            let data = var.flatten_all()?.to_vec1::<f32>()?;
+            let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
+            hash.update(bytes);
+        }
+        Ok(format!("{:x}", hash.finalize()))
+    }
+}
+
+impl Linear {
+    /// A weight `[out, in]` in the layout the checkpoint has.
+    pub(super) fn published(&self, weight: &Tensor) -> Result<Tensor> {
+        Ok(if self.transposed { weight.t()?.contiguous()? } else { weight.clone() })
+    }
+}

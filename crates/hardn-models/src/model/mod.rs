@@ -1,0 +1,384 @@
+//! A decoder as a differentiable function, for every family of [`ModelConfig`].
+
+mod attention;
+mod files;
+mod mlp;
+mod parts;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use candle_core::{Device, Tensor, Var};
+
+use self::{attention::Attention, mlp::Mlp, parts::Norm};
+use crate::{
+    LoraConfig, ModelConfig, ModelError, Result,
+    config::spec::{LayerSpec, Positions},
+    linear::{Linear, Pass},
+    rope::Rope,
+};
+pub(crate) use parts::Parts;
+
+/// What counts in a forward pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForwardOptions {
+    /// The attached adapter counts; `false` gives the base model.
+    pub adapter: bool,
+    /// Dropout of the adapter, as a function of this seed; `None` for evaluation.
+    pub dropout_seed: Option<u64>,
+    /// The result can be differentiated; `false` keeps no intermediate results.
+    pub grad: bool,
+}
+
+impl Default for ForwardOptions {
+    fn default() -> Self {
+        Self { adapter: true, dropout_seed: None, grad: true }
+    }
+}
+
+impl ForwardOptions {
+    /// Adapter on, no dropout, no gradient.
+    pub fn evaluate() -> Self {
+        Self { grad: false, ..Self::default() }
+    }
+
+    /// The base model, without gradient.
+    pub fn base() -> Self {
+        Self { adapter: false, grad: false, dropout_seed: None }
+    }
+}
+
+/// A model with or without an adapter.
+///
+/// Without an adapter all weights can be trained; with one the weights are frozen.
+pub struct Model {
+    config: ModelConfig,
+    device: Device,
+    fused: bool,
+    embed: Var,
+    positions: Places,
+    layers: Vec<Layer>,
+    norm: Norm,
+    head: Linear,
+    adapter: Option<LoraConfig>,
+}
+
+/// How a token's place enters.
+enum Places {
+    /// Queries and keys are rotated.
+    Rotary(Arc<Rope>),
+    /// Added to the embedding, `[positions, hidden_size]`.
+    Learned(Var),
+    /// Added to the embedding, `[positions, hidden_size]`.
+    Fixed(Tensor),
+}
+
+struct Layer {
+    input_norm: Norm,
+    attention: Attention,
+    mlp_norm: Option<Norm>,
+    mlp: Mlp,
+}
+
+impl Layer {
+    fn new(spec: &LayerSpec, parts: &mut Parts) -> Result<Self> {
+        Ok(Self {
+            input_norm: parts.norm(&spec.input_norm)?,
+            attention: Attention::new(&spec.attention, parts)?,
+            mlp_norm: spec.mlp_norm.as_ref().map(|norm| parts.norm(norm)).transpose()?,
+            mlp: Mlp::new(&spec.mlp, parts)?,
+        })
+    }
+
+    fn norms(&self) -> impl Iterator<Item = &Norm> {
+        [&self.input_norm].into_iter().chain(self.attention.norms()).chain(&self.mlp_norm)
+    }
+
+    fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.attention.linears().into_iter().chain(self.mlp.linears())
+    }
+
+    fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.attention.linears_mut().into_iter().chain(self.mlp.linears_mut())
+    }
+
+    /// `[b, s, hidden_size]` to the same.
+    fn forward(&self, x: &Tensor, rope: Option<Arc<Rope>>, pass: Pass) -> Result<Tensor> {
+        let h = self.input_norm.forward(x, pass)?;
+        let attended = self.attention.forward(&h, rope, pass)?;
+        match &self.mlp_norm {
+            None => Ok(((attended + self.mlp.forward(&h, pass)?)? + x)?),
+            Some(norm) => {
+                let x = (x + attended)?;
+                let h = norm.forward(&x, pass)?;
+                Ok((x + self.mlp.forward(&h, pass)?)?)
+            }
+        }
+    }
+}
+
+impl Model {
+    /// A model of the given weights, named and shaped as in a checkpoint.
+    ///
+    /// # Errors
+    /// Weights that are missing or misshapen.
+    pub fn from_weights(
+        config: ModelConfig,
+        weights: BTreeMap<String, Tensor>,
+        device: &Device,
+    ) -> Result<Self> {
+        let mut parts = Parts::new(weights);
+        let spec = &config.spec;
+        let hidden = config.hidden_size;
+        let embed = parts.take(&format!("{}.weight", spec.embed), &[config.vocab_size, hidden])?;
+        let context = config.max_position_embeddings;
+        let positions = match &spec.positions {
+            Positions::Rotary(rotary) => Places::Rotary(Arc::new(Rope::new(rotary, context))),
+            Positions::Learned { module, rows } => {
+                Places::Learned(parts.take(&format!("{module}.weight"), &[*rows, hidden])?)
+            }
+            Positions::Sinusoidal { offset, zero_row } => {
+                let table = sinusoidal(context, hidden, *offset, *zero_row);
+                Places::Fixed(Tensor::from_vec(table, (context, hidden), device)?)
+            }
+        };
+        let layers =
+            spec.layers.iter().map(|layer| Layer::new(layer, &mut parts)).collect::<Result<_>>()?;
+        let norm = parts.norm(&spec.norm)?;
+        let head = if config.tie_word_embeddings {
+            parts.linear_of(&spec.head, embed.clone())?
+        } else {
+            parts.linear(&spec.head)?
+        };
+        let (device, fused) = (device.clone(), device.is_cpu());
+        Ok(Self { config, device, fused, embed, positions, layers, norm, head, adapter: None })
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The token ids that begin, end and pad a text, which `config.json` then carries.
+    pub fn config_mut_tokens(&mut self, bos: Option<u32>, eos: Option<u32>, pad: Option<u32>) {
+        self.config.bos_token_id = bos;
+        self.config.eos_token_id = eos.map(crate::TokenIds::One);
+        self.config.pad_token_id = pad;
+    }
+
+    /// Where the weights lie.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// The attached adapter's configuration.
+    pub fn adapter_config(&self) -> Option<&LoraConfig> {
+        self.adapter.as_ref()
+    }
+
+    pub(crate) fn set_adapter(&mut self, adapter: Option<LoraConfig>) {
+        self.adapter = adapter;
+    }
+
+    /// Fused CPU kernels (the default on the CPU), or elementary operations, which any device has.
+    pub fn set_fused(&mut self, fused: bool) {
+        self.fused = fused && self.device.is_cpu();
+    }
+
+    /// The last hidden states, normalised: what [`Self::head`] takes.
+    ///
+    /// Batches are padded on the right. Attention is causal, so padding changes nothing before it.
+    ///
+    /// # Shapes
+    /// `ids`: `[b, s]` u32; returns `[b, s, hidden_size]` f32.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary, or a text longer than the context.
+    pub fn hidden(&self, ids: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
+        let mut x = self.embed(ids, options)?;
+        for layer in 0..self.layers.len() {
+            x = self.layer(layer, &x, options)?;
+        }
+        self.normalise(&x, options)
+    }
+
+    /// Embeddings, with positions where they are added: what the first layer takes.
+    ///
+    /// # Shapes
+    /// `ids`: `[b, s]` u32; returns `[b, s, hidden_size]`.
+    ///
+    /// # Errors
+    /// As [`Self::hidden`].
+    pub fn embed(&self, ids: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
+        let (batch, seq) = ids.dims2()?;
+        let context = self.config.longest_text();
+        if seq > context {
+            return Err(ModelError::Input(format!(
+                "{seq} tokens exceed the model's context of {context}"
+            )));
+        }
+        let pass = self.pass(options);
+        let ids = ids.flatten_all()?;
+        let hidden = self.config.hidden_size;
+        let x = pass.weight(&self.embed).index_select(&ids, 0)?.reshape((batch, seq, hidden))?;
+        let scale = f64::from(self.config.spec.embed_scale);
+        let x = if scale == 1.0 { x } else { (x * scale)? };
+        let places = match &self.positions {
+            Places::Rotary(_) => return Ok(x),
+            Places::Learned(table) => pass.weight(table),
+            Places::Fixed(table) => table.clone(),
+        };
+        Ok(x.broadcast_add(&places.narrow(0, 0, seq)?)?)
+    }
+
+    /// One block.
+    ///
+    /// # Shapes
+    /// `x`: `[b, s, hidden_size]`; returns the same.
+    ///
+    /// # Errors
+    /// A tensor of another width, or a layer the model does not have.
+    pub fn layer(&self, index: usize, x: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
+        let layer = self
+            .layers
+            .get(index)
+            .ok_or_else(|| ModelError::Input(format!("layer {index} of {}", self.layers.len())))?;
+        layer.forward(x, self.rope(x.dim(1)?), self.pass(options))
+    }
+
+    /// The rotation for a text of so many tokens.
+    fn rope(&self, length: usize) -> Option<Arc<Rope>> {
+        let (Places::Rotary(rope), Positions::Rotary(rotary)) =
+            (&self.positions, &self.config.spec.positions)
+        else {
+            return None;
+        };
+        let is_stretched = length > self.config.max_position_embeddings;
+        Some(if is_stretched { Arc::new(Rope::new(rotary, length)) } else { rope.clone() })
+    }
+
+    /// The norm after the last block.
+    ///
+    /// # Errors
+    /// A tensor of another width.
+    pub fn normalise(&self, x: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
+        self.norm.forward(x, self.pass(options))
+    }
+
+    /// Logits of hidden states.
+    ///
+    /// # Shapes
+    /// `hidden`: `[n, hidden_size]` f32; returns `[n, vocab_size]` f32.
+    ///
+    /// # Errors
+    /// A tensor of another width.
+    pub fn head(&self, hidden: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
+        self.head.forward(hidden, self.pass(options))
+    }
+
+    /// Logits of every position: [`Self::head`] of [`Self::hidden`].
+    ///
+    /// # Shapes
+    /// `ids`: `[b, s]` u32; returns `[b, s, vocab_size]` f32.
+    ///
+    /// # Errors
+    /// As [`Self::hidden`].
+    pub fn logits(&self, ids: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
+        let hidden = self.hidden(ids, options)?;
+        self.head(&hidden, options)
+    }
+
+    /// What is trained, sorted by name: the adapter's tensors under PEFT's names where one is attached, else all weights.
+    pub fn trainable(&self) -> Vec<(String, Var)> {
+        let variables = match &self.adapter {
+            Some(_) => self.adapter_variables(),
+            None => self.weights(),
+        };
+        variables.into_iter().collect()
+    }
+
+    /// A model without adapter whose weights include it. A copy: training one does not change the other.
+    ///
+    /// # Errors
+    /// Whatever the tensor library reports.
+    pub fn merged(&self) -> Result<Self> {
+        let mut config = self.config.clone();
+        // A term on a tied output must not change the embedding.
+        if self.head.lora.is_some() {
+            config.tie_word_embeddings = false;
+        }
+        let mut weights = self.published_weights()?;
+        for linear in self.linears().filter(|linear| linear.lora.is_some()) {
+            weights.insert(format!("{}.weight", linear.name), linear.published(&linear.merged()?)?);
+        }
+        Self::from_weights(config, weights, &self.device)
+    }
+
+    /// Names and weights, linear layers as `[out, in]`, sorted.
+    pub(crate) fn weights(&self) -> BTreeMap<String, Var> {
+        let spec = &self.config.spec;
+        let mut weights = BTreeMap::from([(format!("{}.weight", spec.embed), self.embed.clone())]);
+        if let (Places::Learned(table), Positions::Learned { module, .. }) =
+            (&self.positions, &spec.positions)
+        {
+            weights.insert(format!("{module}.weight"), table.clone());
+        }
+        for norm in self.layers.iter().flat_map(Layer::norms).chain([&self.norm]) {
+            weights.insert(format!("{}.weight", norm.name), norm.weight.clone());
+            if let Some(bias) = &norm.bias {
+                weights.insert(format!("{}.bias", norm.name), bias.clone());
+            }
+        }
+        let routers = self.layers.iter().filter_map(|layer| layer.mlp.router());
+        for linear in self.linears().chain(routers) {
+            if !(self.config.tie_word_embeddings && linear.name == self.head.name) {
+                weights.insert(format!("{}.weight", linear.name), linear.weight.clone());
+            }
+            if let Some(bias) = &linear.bias {
+                weights.insert(format!("{}.bias", linear.name), bias.clone());
+            }
+        }
+        weights
+    }
+
+    /// Linear layers that adapters can be put on, the output last.
+    pub(crate) fn linears(&self) -> impl Iterator<Item = &Linear> {
+        self.layers.iter().flat_map(Layer::linears).chain([&self.head])
+    }
+
+    pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = &mut Linear> {
+        self.layers.iter_mut().flat_map(Layer::linears_mut).chain([&mut self.head])
+    }
+
+    fn pass(&self, options: &ForwardOptions) -> Pass {
+        Pass {
+            fused: self.fused,
+            adapter: options.adapter,
+            weights_grad: options.grad && self.adapter.is_none(),
+            adapter_grad: options.grad,
+            dropout_seed: options.dropout_seed,
+        }
+    }
+}
+
+/// Sines, then cosines, `[positions, hidden]`, computed in f32 as transformers does.
+pub(crate) fn sinusoidal(
+    positions: usize,
+    hidden: usize,
+    offset: usize,
+    zero_row: Option<usize>,
+) -> Vec<f32> {
+    let half = hidden / 2;
+    let step = (10_000.0_f64.ln() / (half as f64 - 1.0)) as f32;
+    let mut table = vec![0.0; positions * hidden];
+    for (position, row) in table.chunks_exact_mut(hidden).enumerate() {
+        let place = position + offset;
+        if zero_row == Some(place) {
+            continue;
+        }
+        for i in 0..half {
+            let angle = place as f32 * (i as f32 * -step).exp();
+            (row[i], row[half + i]) = angle.sin_cos();
+        }
+    }
+    table
+}

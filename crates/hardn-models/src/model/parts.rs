@@ -1,0 +1,97 @@
+//! Making a model's modules of named tensors.
+
+use std::collections::BTreeMap;
+
+use candle_core::{Tensor, Var};
+
+use crate::{
+    ModelError, Result,
+    config::spec::{LinearSpec, NormKind, NormSpec},
+    linear::{Linear, Pass},
+    ops::{self, elementary, interim},
+};
+
+/// Tensors by their published names, each taken once.
+pub(crate) struct Parts {
+    weights: BTreeMap<String, Tensor>,
+}
+
+impl Parts {
+    pub(crate) fn new(weights: BTreeMap<String, Tensor>) -> Self {
+        Self { weights }
+    }
+
+    /// # Errors
+    /// A tensor that is missing or has another shape.
+    pub(crate) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Var> {
+        Ok(Var::from_tensor(&self.tensor(name, shape)?)?)
+    }
+
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let error = |message: String| ModelError::Tensor {
+            path: "weights".into(),
+            name: name.to_owned(),
+            message,
+        };
+        let tensor = self.weights.remove(name).ok_or_else(|| error("is missing".to_owned()))?;
+        if tensor.dims() != shape {
+            return Err(error(format!("has shape {:?}, expected {shape:?}", tensor.dims())));
+        }
+        Ok(tensor)
+    }
+
+    pub(crate) fn linear(&mut self, spec: &LinearSpec) -> Result<Linear> {
+        let weight = self.tensor(&format!("{}.weight", spec.name), &spec.published_shape())?;
+        let weight = if spec.transposed { weight.t()?.contiguous()? } else { weight };
+        self.linear_of(spec, Var::from_tensor(&weight)?)
+    }
+
+    /// A linear layer of a weight that another module has as well.
+    pub(crate) fn linear_of(&mut self, spec: &LinearSpec, weight: Var) -> Result<Linear> {
+        let bias = if spec.bias {
+            Some(self.take(&format!("{}.bias", spec.name), &[spec.out])?)
+        } else {
+            None
+        };
+        let name = spec.name.clone();
+        Ok(Linear { name, weight, bias, transposed: spec.transposed, lora: None })
+    }
+
+    pub(crate) fn norm(&mut self, spec: &NormSpec) -> Result<Norm> {
+        let weight = self.take(&format!("{}.weight", spec.name), &[spec.size])?;
+        let bias = match spec.kind {
+            NormKind::Rms => None,
+            NormKind::Layer => Some(self.take(&format!("{}.bias", spec.name), &[spec.size])?),
+        };
+        Ok(Norm { name: spec.name.clone(), weight, bias, eps: spec.eps })
+    }
+}
+
+/// A normalisation over the last dimension: by mean and variance where there is a bias, else by root mean square.
+pub(crate) struct Norm {
+    pub(crate) name: String,
+    pub(crate) weight: Var,
+    pub(crate) bias: Option<Var>,
+    eps: f64,
+}
+
+impl Norm {
+    pub(crate) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
+        let weight = pass.weight(&self.weight);
+        Ok(match &self.bias {
+            Some(bias) if pass.fused => {
+                interim::layer_norm(x, &weight, Some(&pass.weight(bias)), self.eps)?
+            }
+            Some(bias) => interim::layer_norm(x, &weight, Some(&pass.weight(bias)), self.eps)?,
+            None if pass.fused => ops::rms_norm(x, &weight, self.eps)?,
+            None => elementary::rms_norm(x, &weight, self.eps)?,
+        })
+    }
+
+    /// Each of `heads` parts of the last dimension for itself.
+    pub(crate) fn forward_heads(&self, x: &Tensor, heads: usize, pass: Pass) -> Result<Tensor> {
+        let (batch, seq, width) = x.dims3()?;
+        let split = x.reshape((batch, seq, heads, width / heads))?;
+        Ok(self.forward(&split, pass)?.reshape((batch, seq, width))?)
+    }
+}
