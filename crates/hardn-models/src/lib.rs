@@ -25,7 +25,9 @@ mod tokenizer_train;
 
 pub use checkpoint::SaveDtype;
 pub use config::{ModelConfig, RopeScaling, TokenIds};
-pub use decode::{AdapterWeights, DecodeAdapter, DecodeModel, DecodeRow, ModuleTerm, PrefixWeights};
+pub use decode::{
+    AdapterWeights, DecodeAdapter, DecodeModel, DecodeRow, ModuleTerm, PrefixWeights,
+};
 pub use error::{ModelError, Result};
 pub use kernels::WeightFormat;
 pub use kv_cache::KvCache;

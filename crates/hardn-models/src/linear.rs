@@ -57,7 +57,9 @@ impl Linear {
     /// `[.., in]` to `[.., out]`.
     pub(crate) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
         let weight = pass.weight(&self.weight);
-        let y = match self.lora.as_ref().filter(|_| pass.adapter) {
+        let bias = self.bias.as_ref().map(|bias| pass.weight(bias));
+        let bias = bias.as_ref();
+        Ok(match self.lora.as_ref().filter(|_| pass.adapter) {
             Some(lora) => {
                 let key = pass.dropout_seed.filter(|_| lora.dropout > 0.0);
                 let dropout = key.map(|seed| Dropout {
@@ -74,18 +76,14 @@ impl Linear {
                 };
                 let (a, b) = (see(&lora.a), see(&lora.b));
                 if pass.fused {
-                    ops::lora_linear(x, &weight, &a, &b, term)?
+                    ops::lora_linear(x, &weight, bias, &a, &b, term)?
                 } else {
-                    elementary::lora_linear(x, &weight, &a, &b, term)?
+                    elementary::lora_linear(x, &weight, bias, &a, &b, term)?
                 }
             }
-            None if !pass.fused => elementary::linear(x, &weight)?,
-            None if pass.weights_grad => ops::linear(x, &weight)?,
-            None => ops::frozen_linear(x, &weight)?,
-        };
-        Ok(match &self.bias {
-            Some(bias) => y.broadcast_add(&pass.weight(bias))?,
-            None => y,
+            None if !pass.fused => elementary::linear(x, &weight, bias)?,
+            None if pass.weights_grad => ops::linear(x, &weight, bias)?,
+            None => ops::frozen_linear(x, &weight, bias)?,
         })
     }
 

@@ -49,6 +49,11 @@ pub(crate) enum Command {
     Complete(CompleteArgs),
     /// Judge samples: a model's, or samples made elsewhere
     Eval(EvalArgs),
+    /// Fetch a model from the hub, to be used by its name
+    Fetch {
+        #[command(subcommand)]
+        command: FetchCommand,
+    },
     /// Make report.html of a run folder again
     Report(ReportArgs),
     /// Look inside: logits, tokens, masks, losses, preference, statistics (JSON Lines)
@@ -88,7 +93,7 @@ pub(crate) enum Command {
     Killed at any moment, the same command goes on where it stopped."
 )]
 pub(crate) struct DemoArgs {
-    /// A shipped lab model (lab-1m, lab-4m) or a checkpoint folder
+    /// A shipped lab model (lab-1m, lab-4m), a checkpoint folder, or a hub name (owner/name[@revision])
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Where the run folder goes
@@ -383,7 +388,7 @@ pub(crate) enum NewRuleKind {
 pub(crate) struct TrainArgs {
     /// A shipped recipe's name or a TOML file
     pub(crate) recipe: String,
-    /// A shipped lab model or a checkpoint folder
+    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
     #[arg(long)]
     pub(crate) model: String,
     /// Fix pairs: files or folders of JSON Lines
@@ -419,10 +424,10 @@ pub(crate) struct CompleteArgs {
     /// A file with the prompt, or - for standard input
     #[arg(long)]
     pub(crate) prompt_file: Option<PathBuf>,
-    /// A shipped lab model or a checkpoint folder
+    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
     #[arg(long)]
     pub(crate) model: String,
-    /// An adapter folder in PEFT layout
+    /// An adapter folder in PEFT layout, or its hub name
     #[arg(long)]
     pub(crate) adapter: Option<PathBuf>,
     /// A shipped decoder's name or a TOML file
@@ -438,6 +443,34 @@ pub(crate) struct CompleteArgs {
     #[arg(short, default_value_t = 1)]
     pub(crate) n: u32,
     /// JSON Lines
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum FetchCommand {
+    /// A model, or an adapter, by its hub name
+    Model(FetchModelArgs),
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  hardn fetch model bigcode/starcoder2-3b\n  \
+    hardn fetch model Qwen/Qwen2.5-Coder-0.5B --revision v1.0 --out models/qwen\n  \
+    hardn fetch model owner/name:FILE.gguf       one file of a repository\n  \
+    hardn complete --model owner/name \"def add(\"  fetches what is not there yet\n\n\
+    Killed at any moment, the same command goes on where it stopped. The cache is the one Python's tools use: HF_HUB_CACHE,\n\
+    HF_HOME/hub or ~/.cache/huggingface/hub. HF_ENDPOINT names another hub, HF_TOKEN opens private and gated repositories,\n\
+    HF_HUB_OFFLINE=1 asks no hub. Code of a repository is never fetched.")]
+pub(crate) struct FetchModelArgs {
+    /// owner/name, owner/name@revision or owner/name:FILE
+    pub(crate) name: String,
+    /// A branch, a tag or a commit; a full commit hash pins the files for ever
+    #[arg(long)]
+    pub(crate) revision: Option<String>,
+    /// Copy the files to this folder as well
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// One JSON object: pinned name, commit, path, files
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -488,10 +521,10 @@ pub(crate) struct ReportArgs {
 pub(crate) enum InspectCommand {
     /// Logits of every position
     Logits {
-        /// A shipped lab model or a checkpoint folder
+        /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
         #[arg(long)]
         model: String,
-        /// An adapter folder in PEFT layout
+        /// An adapter folder in PEFT layout, or its hub name
         #[arg(long)]
         adapter: Option<PathBuf>,
         /// Token ids, comma-separated
@@ -503,7 +536,7 @@ pub(crate) enum InspectCommand {
     },
     /// Token ids and their code-point offsets
     Tokens {
-        /// A shipped lab model, or a folder with tokenizer.json
+        /// A shipped lab model, a folder with tokenizer.json, or a hub name (owner/name[@revision])
         #[arg(long, alias = "tokenizer")]
         model: String,
         /// The text, or - for standard input
@@ -526,10 +559,10 @@ pub(crate) enum InspectCommand {
     },
     /// Loss terms of fix pairs under a recipe
     Loss {
-        /// A shipped lab model or a checkpoint folder
+        /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
         #[arg(long)]
         model: String,
-        /// An adapter folder in PEFT layout
+        /// An adapter folder in PEFT layout, or its hub name
         #[arg(long)]
         adapter: Option<PathBuf>,
         /// A shipped recipe's name or a TOML file
@@ -543,10 +576,10 @@ pub(crate) enum InspectCommand {
     },
     /// How likely the changed tokens are on both sides of fix pairs
     Preference {
-        /// A shipped lab model or a checkpoint folder
+        /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
         #[arg(long)]
         model: String,
-        /// An adapter folder in PEFT layout
+        /// An adapter folder in PEFT layout, or its hub name
         #[arg(long)]
         adapter: Option<PathBuf>,
         /// Fix pairs, JSON Lines
@@ -668,7 +701,7 @@ pub(crate) struct BenchArgs {
     /// A Python with torch, transformers and peft: the peer runs in turns with us
     #[arg(long)]
     pub(crate) peer_python: Option<PathBuf>,
-    /// A shipped lab model or a checkpoint folder
+    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
     #[arg(long, default_value = "lab-4m")]
     pub(crate) model: String,
     /// Only these: lora-step, decode, scan

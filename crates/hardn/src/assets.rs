@@ -11,7 +11,10 @@ use hardn_types::write_atomic;
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    failure::{Failure, Outcome},
+    hub,
+};
 
 static LAB: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../lab");
 
@@ -25,19 +28,17 @@ pub(crate) fn is_shipped(name: &str) -> bool {
     shipped().contains(&name)
 }
 
-/// The folder of a model: a shipped one is unpacked into the cache first.
+/// The folder of a model: a shipped one is unpacked into the cache first, one with a hub name is fetched.
 pub(crate) fn model_folder(name: &str) -> Outcome<PathBuf> {
     if let Some(dir) = LAB.get_dir(name) {
         return unpack(name, dir);
     }
-    let path = Path::new(name);
-    if path.is_dir() {
-        return Ok(path.to_owned());
-    }
-    Err(Failure::new(format!("there is no model `{name}`")).help(format!(
-        "give a checkpoint folder (config.json, tokenizer.json, model.safetensors) or one of {}",
-        shipped().join(", ")
-    )))
+    hub::find(name)?.ok_or_else(|| {
+        Failure::new(format!("there is no model `{name}`")).help(format!(
+            "give a checkpoint folder (config.json, tokenizer.json, model.safetensors), a hub name (owner/name) or one of {}",
+            shipped().join(", ")
+        ))
+    })
 }
 
 fn unpack(name: &str, dir: &Dir<'static>) -> Outcome<PathBuf> {
@@ -78,7 +79,7 @@ pub(crate) fn load_model(name: &str, adapter: Option<&Path>) -> Outcome<Model> {
     let folder = model_folder(name)?;
     let mut model = Model::load(&folder, &Device::Cpu)?;
     if let Some(adapter) = adapter {
-        model.load_adapter(adapter)?;
+        model.load_adapter(&hub::adapter_folder(adapter)?)?;
     }
     Ok(model)
 }

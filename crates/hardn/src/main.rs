@@ -5,6 +5,7 @@ mod assets;
 mod commands;
 mod failure;
 mod harden;
+mod hub;
 mod limits;
 mod oracles;
 mod output;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         .without_time()
         .init();
     limits::allow_weaker(cli.allow_weaker_sandbox);
+    hub::quiet(cli.quiet);
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),

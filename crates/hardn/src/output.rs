@@ -7,7 +7,7 @@ use std::{
 };
 
 use hardn_types::write_atomic;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{DecimalBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure::{Context, Failure, Outcome};
@@ -44,6 +44,9 @@ pub(crate) fn put_json<T: Serialize>(value: &T) -> Outcome {
     put(&line)
 }
 
+/// The unit that is shown as kB, MB and GB.
+pub(crate) const BYTES: &str = "bytes";
+
 /// A progress bar with rate and time left; plain lines every few seconds where standard error is no terminal.
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -62,7 +65,11 @@ impl Progress {
         if plain || quiet {
             bar.set_draw_target(ProgressDrawTarget::hidden());
         }
-        let template = "{prefix:<22} {bar:28} {pos}/{len} {per_sec} left {eta} {msg}";
+        let template = if unit == BYTES {
+            "{prefix:<22} {bar:28} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} left {eta} {msg}"
+        } else {
+            "{prefix:<22} {bar:28} {pos}/{len} {per_sec} left {eta} {msg}"
+        };
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸─"));
         }
@@ -86,11 +93,24 @@ impl Progress {
             let total = self.bar.length().unwrap_or(0);
             let rate = (done - self.first.min(done)) as f64 / self.started.elapsed().as_secs_f64();
             let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
-            say(&format!(
-                "{}: {done}/{total} {}, {rate:.1}/s, {left:.0} s left {message}",
-                self.name, self.unit
-            ));
+            let amounts = if self.unit == BYTES {
+                let rate = DecimalBytes(rate as u64);
+                format!("{}/{}, {rate}/s", DecimalBytes(done), DecimalBytes(total))
+            } else {
+                format!("{done}/{total} {}, {rate:.1}/s", self.unit)
+            };
+            say(&format!("{}: {amounts}, {left:.0} s left {message}", self.name));
         }
+    }
+
+    /// What is being done, where nothing is counted.
+    pub(crate) fn message(&self, message: &str) {
+        self.bar.set_message(message.to_owned());
+    }
+
+    /// A line for people, above the bar.
+    pub(crate) fn note(&self, line: &str) {
+        self.bar.suspend(|| say(line));
     }
 
     /// Leaves nothing behind.

@@ -2,9 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use candle_core::Var;
+
 use super::product::Layout;
 use crate::{
-    KvCache, ModelError, Result,
+    KvCache, Model, ModelConfig, ModelError, Result,
+    config::spec::{LayerSpec, LinearSpec},
     kernels::{Packed, Team, WeightFormat},
     kv_cache::CacheShape,
 };
@@ -16,6 +19,40 @@ pub struct AdapterWeights {
     pub modules: BTreeMap<String, ModuleTerm>,
     /// Virtual tokens before the text.
     pub prefix: Option<PrefixWeights>,
+}
+
+impl AdapterWeights {
+    /// The adapter that is attached to a model; nothing where there is none.
+    ///
+    /// # Errors
+    /// Weights that cannot be copied from their device.
+    pub fn of(model: &Model) -> Result<Self> {
+        let mut weights = Self::default();
+        for linear in model.linears() {
+            if let Some(lora) = &linear.lora {
+                let numbers = |var: &Var| var.flatten_all()?.to_vec1::<f32>();
+                let (a, b) = (numbers(&lora.a)?, numbers(&lora.b)?);
+                let term = ModuleTerm::LowRank { a, b, scale: lora.scale as f32 };
+                weights.modules.insert(linear.name.clone(), term);
+            }
+        }
+        Ok(weights)
+    }
+
+    /// Linear layers that an adapter can change: name, outputs, inputs.
+    pub fn modules_of(config: &ModelConfig) -> Vec<(String, usize, usize)> {
+        let module = |linear: &LinearSpec| (linear.name.clone(), linear.out, linear.input);
+        config.spec.linears().map(module).collect()
+    }
+
+    /// For each layer the numbers that a virtual token's keys and values have.
+    pub fn prefix_sizes(config: &ModelConfig) -> Vec<(usize, usize)> {
+        let sizes = |layer: &LayerSpec| {
+            let attention = &layer.attention;
+            (attention.kv_heads * attention.key_dim, attention.kv_heads * attention.value_dim)
+        };
+        config.spec.layers.iter().map(sizes).collect()
+    }
 }
 
 /// What an adapter changes at a linear layer.

@@ -129,10 +129,10 @@ impl Attention {
         let n = position + 1 - (first - hidden);
         let blocks = cache.head(self.layer, kv_head, first / BLOCK);
         let mut scores = vec![0.0_f32; n.next_multiple_of(BLOCK)];
-        let heads =
-            queries.chunks_exact(self.key_dim).zip(out.chunks_exact_mut(self.value_dim));
+        let heads = queries.chunks_exact(self.key_dim).zip(out.chunks_exact_mut(self.value_dim));
         for (q, out) in heads {
-            for (scores, (keys, _)) in scores.as_chunks_mut::<BLOCK>().0.iter_mut().zip(blocks.clone())
+            for (scores, (keys, _)) in
+                scores.as_chunks_mut::<BLOCK>().0.iter_mut().zip(blocks.clone())
             {
                 let mut sums = [0.0_f32; BLOCK];
                 for (q, keys) in q.iter().zip(keys.as_chunks::<BLOCK>().0) {

@@ -137,7 +137,8 @@ impl Builder<'_> {
     /// Layers that read the same, one below the other.
     fn whole<'s>(&mut self, linears: impl IntoIterator<Item = &'s LinearSpec>) -> Result<Product> {
         let linears: Vec<LinearSpec> = linears.into_iter().cloned().collect();
-        let whole = |(linear, spec): (usize, &LinearSpec)| Slice { linear, start: 0, len: spec.out };
+        let whole =
+            |(linear, spec): (usize, &LinearSpec)| Slice { linear, start: 0, len: spec.out };
         let runs = linears.iter().enumerate().map(whole).collect();
         self.product(&linears, runs)
     }

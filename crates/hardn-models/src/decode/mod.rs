@@ -143,8 +143,7 @@ impl DecodeModel {
         };
         let mut builder = Builder { read, format, rope, layouts: Vec::new() };
         let is_tied = config.tie_word_embeddings;
-        let embed =
-            if is_tied { None } else { Some(builder.table(&spec.embed, vocab, hidden)?) };
+        let embed = if is_tied { None } else { Some(builder.table(&spec.embed, vocab, hidden)?) };
         let layers = spec
             .layers
             .iter()
@@ -152,8 +151,7 @@ impl DecodeModel {
             .map(|(i, layer)| builder.layer(i, layer))
             .collect::<Result<_>>()?;
         let norm = builder.norm(&spec.norm)?;
-        let head =
-            builder.head(&spec.head, if is_tied { &spec.embed } else { &spec.head.name })?;
+        let head = builder.head(&spec.head, if is_tied { &spec.embed } else { &spec.head.name })?;
         let shape = CacheShape::new(spec.layers.iter().map(|layer| {
             let attention = &layer.attention;
             (attention.kv_heads, attention.key_dim, attention.value_dim)
@@ -294,7 +292,9 @@ impl DecodeModel {
         each_row(team, x, hidden, |i, x| self.embed(tokens[i], x));
         let mut pass = Pass { rows, tokens, users: &users, team };
         for layer in &self.layers {
-            each_row(team, h, hidden, |i, h| layer.input_norm.forward(&x[i * hidden..][..hidden], h));
+            each_row(team, h, hidden, |i, h| {
+                layer.input_norm.forward(&x[i * hidden..][..hidden], h)
+            });
             layer.attention.forward(h, projected, &mut pass, attention);
             add_rows(team, x, projected, hidden);
             if let Some(norm) = &layer.mlp_norm {

@@ -9,7 +9,7 @@ use crate::{
     Result,
     config::spec::{AttentionSpec, LatentSpec, Projections, QuerySpec, Slice},
     linear::{Linear, Pass},
-    ops::interim::{self as ops, self as elementary, AttentionShape},
+    ops::{self, AttentionShape, elementary},
     rope::Rope,
 };
 

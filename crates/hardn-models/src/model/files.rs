@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::Model;
+use super::{Model, Parts};
 use crate::{
     ModelConfig, ModelError, Result, SaveDtype,
-    checkpoint::{load_weights, write_file},
+    checkpoint::{Stock, Weights, write_file},
     linear::Linear,
     rng::Stream,
     tokenizer::write_json,
@@ -24,9 +24,17 @@ impl Model {
     /// # Errors
     /// Files that cannot be read, a model this crate does not compute, or tensors that are missing, too many or misshapen.
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
+        Self::load_as(dir, DType::F32, device)
+    }
+
+    /// The same with weights of another type: f32, bf16 or f16.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_as(dir: &Path, dtype: DType, device: &Device) -> Result<Self> {
         let config = ModelConfig::load(dir)?;
-        let weights = load_weights(dir, &config.tensors(), device)?;
-        Self::from_weights(config, weights, device)
+        let stock = Stock::open(Weights::open(dir)?, &config.tensors(), dtype, device)?;
+        Self::assemble(config, Parts::Files(stock), dtype, device)
     }
 
     /// A model with random weights, on the CPU: normal with standard deviation 0.02, divided by the root of the
@@ -114,7 +122,7 @@ impl Model {
         for (name, var) in self.weights().iter().chain(&adapter) {
             hash.update(name);
             hash.update(format!("{:?}", var.dims()));
-            let data = var.flatten_all()?.to_vec1::<f32>()?;
+            let data = var.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
             let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
             hash.update(bytes);
         }

@@ -8,10 +8,7 @@ use crate::{
     config::spec::{DenseSpec, ExpertsSpec, MlpSpec},
     kernels::route,
     linear::{Linear, Pass},
-    ops::{
-        Activation,
-        interim::{self as ops, self as elementary},
-    },
+    ops::{self, Activation, elementary},
 };
 
 pub(super) enum Mlp {
@@ -114,8 +111,8 @@ impl Dense {
                     elementary::gated(self.activation, &gate, &up)?
                 }
             }
-            None if pass.fused => ops::activate(self.activation, &up)?,
-            None => elementary::activate(self.activation, &up)?,
+            None if pass.fused => ops::activation(self.activation, &up)?,
+            None => elementary::activation(self.activation, &up)?,
         };
         self.down.forward(&inner, pass)
     }

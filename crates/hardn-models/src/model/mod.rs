@@ -7,7 +7,7 @@ mod parts;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 
 use self::{attention::Attention, mlp::Mlp, parts::Norm};
 use crate::{
@@ -53,6 +53,7 @@ impl ForwardOptions {
 pub struct Model {
     config: ModelConfig,
     device: Device,
+    dtype: DType,
     fused: bool,
     embed: Var,
     positions: Places,
@@ -126,7 +127,15 @@ impl Model {
         weights: BTreeMap<String, Tensor>,
         device: &Device,
     ) -> Result<Self> {
-        let mut parts = Parts::new(weights);
+        Self::assemble(config, Parts::Memory(weights), DType::F32, device)
+    }
+
+    fn assemble(
+        config: ModelConfig,
+        mut parts: Parts,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self> {
         let spec = &config.spec;
         let hidden = config.hidden_size;
         let embed = parts.take(&format!("{}.weight", spec.embed), &[config.vocab_size, hidden])?;
@@ -138,7 +147,8 @@ impl Model {
             }
             Positions::Sinusoidal { offset, zero_row } => {
                 let table = sinusoidal(context, hidden, *offset, *zero_row);
-                Places::Fixed(Tensor::from_vec(table, (context, hidden), device)?)
+                let table = Tensor::from_vec(table, (context, hidden), device)?;
+                Places::Fixed(table.to_dtype(dtype)?)
             }
         };
         let layers =
@@ -149,8 +159,20 @@ impl Model {
         } else {
             parts.linear(&spec.head)?
         };
-        let (device, fused) = (device.clone(), device.is_cpu());
-        Ok(Self { config, device, fused, embed, positions, layers, norm, head, adapter: None })
+        let fused = device.is_cpu() && dtype == DType::F32;
+        let device = device.clone();
+        Ok(Self {
+            config,
+            device,
+            dtype,
+            fused,
+            embed,
+            positions,
+            layers,
+            norm,
+            head,
+            adapter: None,
+        })
     }
 
     /// The configuration.
@@ -179,9 +201,14 @@ impl Model {
         self.adapter = adapter;
     }
 
-    /// Fused CPU kernels (the default on the CPU), or elementary operations, which any device has.
+    /// The type of the weights and of what is computed between them.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Fused CPU kernels (the default for f32 on the CPU), or elementary operations, which any device and type has.
     pub fn set_fused(&mut self, fused: bool) {
-        self.fused = fused && self.device.is_cpu();
+        self.fused = fused && self.device.is_cpu() && self.dtype == DType::F32;
     }
 
     /// The last hidden states, normalised: what [`Self::head`] takes.
@@ -189,7 +216,7 @@ impl Model {
     /// Batches are padded on the right. Attention is causal, so padding changes nothing before it.
     ///
     /// # Shapes
-    /// `ids`: `[b, s]` u32; returns `[b, s, hidden_size]` f32.
+    /// `ids`: `[b, s]` u32; returns `[b, s, hidden_size]` in the weights' type.
     ///
     /// # Errors
     /// An id outside the vocabulary, or a text longer than the context.
@@ -267,12 +294,12 @@ impl Model {
     /// Logits of hidden states.
     ///
     /// # Shapes
-    /// `hidden`: `[n, hidden_size]` f32; returns `[n, vocab_size]` f32.
+    /// `hidden`: `[n, hidden_size]`; returns `[n, vocab_size]` f32, whatever the weights' type.
     ///
     /// # Errors
     /// A tensor of another width.
     pub fn head(&self, hidden: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
-        self.head.forward(hidden, self.pass(options))
+        Ok(self.head.forward(hidden, self.pass(options))?.to_dtype(DType::F32)?)
     }
 
     /// Logits of every position: [`Self::head`] of [`Self::hidden`].
@@ -310,7 +337,7 @@ impl Model {
         for linear in self.linears().filter(|linear| linear.lora.is_some()) {
             weights.insert(format!("{}.weight", linear.name), linear.published(&linear.merged()?)?);
         }
-        Self::from_weights(config, weights, &self.device)
+        Self::assemble(config, Parts::Memory(weights), self.dtype, &self.device)
     }
 
     /// Names and weights, linear layers as `[out, in]`, sorted.

@@ -6,21 +6,20 @@ use candle_core::{Tensor, Var};
 
 use crate::{
     ModelError, Result,
+    checkpoint::Stock,
     config::spec::{LinearSpec, NormKind, NormSpec},
     linear::{Linear, Pass},
-    ops::{self, elementary, interim},
+    ops::{self, elementary},
 };
 
 /// Tensors by their published names, each taken once.
-pub(crate) struct Parts {
-    weights: BTreeMap<String, Tensor>,
+pub(crate) enum Parts {
+    Memory(BTreeMap<String, Tensor>),
+    /// Read when they are taken, so that a model is never in memory twice.
+    Files(Stock),
 }
 
 impl Parts {
-    pub(crate) fn new(weights: BTreeMap<String, Tensor>) -> Self {
-        Self { weights }
-    }
-
     /// # Errors
     /// A tensor that is missing or has another shape.
     pub(crate) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Var> {
@@ -33,7 +32,11 @@ impl Parts {
             name: name.to_owned(),
             message,
         };
-        let tensor = self.weights.remove(name).ok_or_else(|| error("is missing".to_owned()))?;
+        let tensor = match self {
+            Self::Memory(weights) => weights.remove(name),
+            Self::Files(stock) => stock.tensor(name)?,
+        };
+        let tensor = tensor.ok_or_else(|| error("is missing".to_owned()))?;
         if tensor.dims() != shape {
             return Err(error(format!("has shape {:?}, expected {shape:?}", tensor.dims())));
         }
@@ -79,10 +82,14 @@ impl Norm {
     pub(crate) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
         let weight = pass.weight(&self.weight);
         Ok(match &self.bias {
-            Some(bias) if pass.fused => {
-                interim::layer_norm(x, &weight, Some(&pass.weight(bias)), self.eps)?
+            Some(bias) => {
+                let bias = pass.weight(bias);
+                if pass.fused {
+                    ops::layer_norm(x, &weight, Some(&bias), self.eps)?
+                } else {
+                    elementary::layer_norm(x, &weight, Some(&bias), self.eps)?
+                }
             }
-            Some(bias) => interim::layer_norm(x, &weight, Some(&pass.weight(bias)), self.eps)?,
             None if pass.fused => ops::rms_norm(x, &weight, self.eps)?,
             None => elementary::rms_norm(x, &weight, self.eps)?,
         })

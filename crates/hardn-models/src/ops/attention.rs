@@ -1,35 +1,50 @@
-//! Causal self-attention with rotary positions, in one operation.
+//! Causal self-attention of every kind of head, in one operation.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::storage::{argument, elements, tensor};
 use crate::{
-    kernels::{softmax, tile_mm},
+    kernels::{filled, softmax, tile_mm},
     rope::Rope,
 };
 
 /// Queries handled together.
 const BLOCK: usize = 32;
 
-/// How vectors are cut into heads.
+/// Columns of scores are handled in whole groups of this many.
+const LANES: usize = 16;
+
+/// How vectors are cut into heads, and which positions they see.
 #[derive(Clone, Debug)]
 pub(crate) struct AttentionShape {
     pub(crate) heads: usize,
     /// Divides `heads`; each key and value head serves `heads / kv_heads` query heads.
     pub(crate) kv_heads: usize,
-    pub(crate) head_dim: usize,
-    pub(crate) rope: Arc<Rope>,
+    /// Dimensions of a query or key.
+    pub(crate) key_dim: usize,
+    /// Dimensions of a value; differs from `key_dim` in latent attention.
+    pub(crate) value_dim: usize,
+    /// Factor on the products of queries and keys; most often `1 / sqrt(key_dim)`.
+    pub(crate) scale: f32,
+    /// Rotary positions, if there are any.
+    pub(crate) rope: Option<Arc<Rope>>,
+    /// A query sees this many positions, its own and those before it; all of them without a window.
+    pub(crate) window: Option<usize>,
+    /// Leading keys and values that belong to no query. They are not rotated and take the positions
+    /// `0..prefix`, so that the first query is at position `prefix`.
+    pub(crate) prefix: usize,
 }
 
-/// Softmax over earlier and own positions of `q k^T / sqrt(head_dim)`, times `v`; `q` and `k` are rotated first.
+/// Softmax over the seen positions of `scale * q k^T`, times `v`; `q` and `k` are rotated first.
 ///
 /// Probabilities are not kept but computed again in the backward pass.
 ///
 /// # Shapes
-/// `q`: `[b, s, heads * head_dim]`, `k`, `v`: `[b, s, kv_heads * head_dim]`, f32; returns the shape of `q`.
+/// `q`: `[b, s, heads * key_dim]`, `k`: `[b, prefix + s, kv_heads * key_dim]`,
+/// `v`: `[b, prefix + s, kv_heads * value_dim]`, f32; returns `[b, s, heads * value_dim]`.
 ///
 /// # Errors
 /// Sizes that do not fit, or more positions than the rotary table has.
@@ -44,60 +59,133 @@ pub(crate) fn attention(
 
 struct Attention(AttentionShape);
 
+impl Attention {
+    fn rope(&self) -> Option<&Rope> {
+        self.0.rope.as_deref()
+    }
+}
+
 /// Sizes of one call.
 #[derive(Clone, Copy)]
-struct Sizes {
-    batch: usize,
-    seq: usize,
-    kv_heads: usize,
+pub(super) struct Sizes {
+    pub(super) batch: usize,
+    /// Queries.
+    pub(super) seq: usize,
+    pub(super) prefix: usize,
+    pub(super) kv_heads: usize,
     /// Query heads per key head.
     group: usize,
-    dim: usize,
+    key_dim: usize,
+    value_dim: usize,
+    scale: f32,
+    window: usize,
+}
+
+impl AttentionShape {
+    /// Checks the shapes of queries, keys and values.
+    pub(super) fn sizes(&self, q: &Shape, k: &Shape, v: &Shape) -> Result<Sizes> {
+        let Self { heads, kv_heads, key_dim, value_dim, scale, rope, window, prefix } = self;
+        let (batch, seq, width) = q.dims3()?;
+        let keys = prefix + seq;
+        let fits = *kv_heads > 0
+            && heads % kv_heads == 0
+            && width == heads * key_dim
+            && k.dims() == [batch, keys, kv_heads * key_dim]
+            && v.dims() == [batch, keys, kv_heads * value_dim];
+        if !fits {
+            bail!(
+                "attention: queries {q:?}, keys {k:?} and values {v:?} do not fit {heads} heads of {key_dim} and \
+                 {value_dim}, {kv_heads} of keys, after {prefix} positions"
+            )
+        }
+        if let Some(rope) = rope {
+            if rope.first + 2 * rope.half > *key_dim {
+                bail!("attention: {} rotated pairs do not fit heads of {key_dim}", rope.half)
+            }
+            if keys * rope.half > rope.cos.len() {
+                let positions = rope.cos.len() / rope.half.max(1);
+                bail!("attention: {keys} positions, but the model has {positions}")
+            }
+        }
+        if *window == Some(0) {
+            bail!("attention: a window of no positions")
+        }
+        Ok(Sizes {
+            batch,
+            seq,
+            prefix: *prefix,
+            kv_heads: *kv_heads,
+            group: heads / kv_heads,
+            key_dim: *key_dim,
+            value_dim: *value_dim,
+            scale: *scale,
+            window: window.unwrap_or(usize::MAX),
+        })
+    }
 }
 
 impl Sizes {
-    /// `seq` rounded up, so that blocks of columns are whole.
+    pub(super) fn keys(self) -> usize {
+        self.prefix + self.seq
+    }
+
+    /// The number of keys rounded up, so that blocks of columns are whole.
     fn padded(self) -> usize {
-        self.seq.next_multiple_of(16)
+        self.keys().next_multiple_of(LANES)
     }
 
-    fn scale(self) -> f32 {
-        1.0 / (self.dim as f32).sqrt()
+    /// Keys that a query sees.
+    pub(super) fn seen(self, query: usize) -> Range<usize> {
+        let end = self.prefix + query + 1;
+        end.saturating_sub(self.window)..end
     }
-}
 
-impl Attention {
-    fn sizes(&self, q: &Shape, k: &Shape, v: &Shape) -> Result<Sizes> {
-        let AttentionShape { heads, kv_heads, head_dim, rope } = &self.0;
-        let (batch, seq, width) = q.dims3()?;
-        if width != heads * head_dim || k.dims() != [batch, seq, kv_heads * head_dim] || k != v {
-            bail!("attention: queries {q:?}, keys {k:?} and values {v:?} do not fit")
-        }
-        if seq * rope.half > rope.cos.len() {
-            bail!("attention: {seq} positions, but the model has {}", rope.cos.len() / rope.half)
-        }
-        let group = heads / kv_heads;
-        Ok(Sizes { batch, seq, kv_heads: *kv_heads, group, dim: *head_dim })
+    /// Whole groups of keys that hold all that any of the queries sees.
+    fn columns(self, queries: &Range<usize>) -> Range<usize> {
+        let first = self.seen(queries.start).start / LANES * LANES;
+        first..self.seen(queries.end - 1).end.next_multiple_of(LANES)
+    }
+
+    /// Queries in blocks.
+    fn blocks(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.seq).step_by(BLOCK).map(move |first| first..self.seq.min(first + BLOCK))
     }
 }
 
-/// One head of `[s, heads * dim]` as `[s, dim]`.
-fn head(data: &[f32], heads: usize, index: usize, dim: usize) -> Vec<f32> {
-    let mut out = Vec::with_capacity(data.len() / heads);
-    for row in data.chunks_exact(heads * dim) {
+/// Head `index` of entry `b` of `[batch, rows, heads * dim]` as `[rows, dim]`.
+fn head(
+    data: &[f32],
+    (b, rows): (usize, usize),
+    (index, heads): (usize, usize),
+    dim: usize,
+) -> Vec<f32> {
+    let width = heads * dim;
+    let mut out = Vec::with_capacity(rows * dim);
+    for row in data[b * rows * width..][..rows * width].chunks_exact(width) {
         out.extend_from_slice(&row[index * dim..][..dim]);
     }
     out
 }
 
-fn rotated(mut head: Vec<f32>, dim: usize, rope: &Rope) -> Vec<f32> {
-    for (position, row) in head.chunks_exact_mut(dim).enumerate() {
-        rope.rotate(position, row);
+/// Rotates the rows of a head that follow `skip` unrotated ones; the first row is at position 0.
+fn rotate(head: &mut [f32], dim: usize, skip: usize, first: usize, rope: Option<&Rope>) {
+    if let Some(rope) = rope {
+        for (i, row) in head.chunks_exact_mut(dim).enumerate().skip(skip) {
+            rope.rotate(first + i, row);
+        }
     }
-    head
 }
 
-/// `[s, dim]` as `[dim, padded]`, zero beyond `s`.
+/// The gradient of [`rotate`].
+fn rotate_back(head: &mut [f32], dim: usize, skip: usize, first: usize, rope: Option<&Rope>) {
+    if let Some(rope) = rope {
+        for (i, row) in head.chunks_exact_mut(dim).enumerate().skip(skip) {
+            rope.rotate_back(first + i, row);
+        }
+    }
+}
+
+/// `[keys, dim]` as `[dim, padded]`, zero beyond the keys.
 fn transposed(head: &[f32], dim: usize, padded: usize) -> Vec<f32> {
     let mut out = vec![0.0; dim * padded];
     for (position, row) in head.chunks_exact(dim).enumerate() {
@@ -108,45 +196,42 @@ fn transposed(head: &[f32], dim: usize, padded: usize) -> Vec<f32> {
     out
 }
 
-/// Probabilities of the queries `first..first + rows`, in rows of `padded`; zero for later positions.
-/// Returns how many columns are filled.
+/// Probabilities of some queries, in rows of `padded`: zero within `columns` for what is not seen.
 fn probabilities(
     q: &[f32],
     k_columns: &[f32],
     sizes: Sizes,
-    first: usize,
-    rows: usize,
+    queries: &Range<usize>,
     out: &mut [f32],
-) -> usize {
-    let (padded, dim) = (sizes.padded(), sizes.dim);
-    let columns = (first + rows).next_multiple_of(16);
-    let q = &q[first * dim..(first + rows) * dim];
-    tile_mm((rows, columns, dim), (q, (dim, 1)), (k_columns, padded), (out, padded), false);
-    let scale = sizes.scale();
-    for (i, row) in out.chunks_mut(padded).take(rows).enumerate() {
-        let (seen, later) = row[..columns].split_at_mut(first + i + 1);
-        softmax(seen, scale);
-        later.fill(0.0);
+) {
+    let (padded, dim) = (sizes.padded(), sizes.key_dim);
+    let columns = sizes.columns(queries);
+    let q = &q[queries.start * dim..queries.end * dim];
+    let keys = (&k_columns[columns.start..], padded);
+    let shape = (queries.len(), columns.len(), dim);
+    tile_mm(shape, (q, (dim, 1)), keys, (&mut out[columns.start..], padded), false);
+    for (query, row) in queries.clone().zip(out.chunks_mut(padded)) {
+        let seen = sizes.seen(query);
+        row[columns.start..seen.start].fill(0.0);
+        softmax(&mut row[seen.clone()], sizes.scale);
+        row[seen.end..columns.end].fill(0.0);
     }
-    columns
 }
 
-/// Puts heads `[units][group][s, dim]` of one batch entry back into `[s, heads * dim]`.
-fn scatter(parts: &[Vec<f32>], sizes: Sizes, group: usize) -> Vec<f32> {
-    let Sizes { batch, seq, kv_heads, dim, .. } = sizes;
-    let heads = kv_heads * group;
-    let mut out = vec![0.0; batch * seq * heads * dim];
-    out.par_chunks_mut(seq * heads * dim).enumerate().for_each(|(b, out)| {
+/// Puts heads `[units][group][rows, dim]` back into `[batch, rows, heads * dim]`.
+fn scatter(parts: &[Vec<f32>], sizes: Sizes, group: usize, rows: usize, dim: usize) -> Vec<f32> {
+    let kv_heads = sizes.kv_heads;
+    let width = kv_heads * group * dim;
+    filled(sizes.batch * rows * width, rows * width, |b, out| {
         for unit in 0..kv_heads {
-            for (g, head) in parts[b * kv_heads + unit].chunks_exact(seq * dim).enumerate() {
+            for (g, head) in parts[b * kv_heads + unit].chunks_exact(rows * dim).enumerate() {
                 let column = (unit * group + g) * dim;
-                for (row, head) in out.chunks_exact_mut(heads * dim).zip(head.chunks_exact(dim)) {
+                for (row, head) in out.chunks_exact_mut(width).zip(head.chunks_exact(dim)) {
                     row[column..column + dim].copy_from_slice(head);
                 }
             }
         }
-    });
-    out
+    })
 }
 
 impl CustomOp3 for Attention {
@@ -163,38 +248,16 @@ impl CustomOp3 for Attention {
         v: &CpuStorage,
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let sizes = self.sizes(q_layout.shape(), k_layout.shape(), v_layout.shape())?;
-        let (q, k, v) = (argument(q, q_layout)?, argument(k, k_layout)?, argument(v, v_layout)?);
-        let rope = &self.0.rope;
-        let Sizes { batch, seq, kv_heads, group, dim } = sizes;
-        let padded = sizes.padded();
+        let sizes = self.0.sizes(q_layout.shape(), k_layout.shape(), v_layout.shape())?;
+        let data = [argument(q, q_layout)?, argument(k, k_layout)?, argument(v, v_layout)?];
+        let Sizes { batch, seq, kv_heads, group, value_dim, .. } = sizes;
         let parts: Vec<Vec<f32>> = (0..batch * kv_heads)
             .into_par_iter()
-            .map(|unit| {
-                let (b, kv_head) = (unit / kv_heads, unit % kv_heads);
-                let of = |data: &[f32], heads: usize, index: usize| {
-                    head(&data[b * seq * heads * dim..][..seq * heads * dim], heads, index, dim)
-                };
-                let k_columns =
-                    transposed(&rotated(of(k, kv_heads, kv_head), dim, rope), dim, padded);
-                let mut v_rows = of(v, kv_heads, kv_head);
-                v_rows.resize(padded * dim, 0.0);
-                let mut probs = vec![0.0; BLOCK * padded];
-                let mut out = vec![0.0; group * seq * dim];
-                for (g, out) in out.chunks_exact_mut(seq * dim).enumerate() {
-                    let q = rotated(of(q, kv_heads * group, kv_head * group + g), dim, rope);
-                    for first in (0..seq).step_by(BLOCK) {
-                        let rows = BLOCK.min(seq - first);
-                        let columns = probabilities(&q, &k_columns, sizes, first, rows, &mut probs);
-                        let out = &mut out[first * dim..];
-                        let shape = (rows, dim, columns);
-                        tile_mm(shape, (&probs, (padded, 1)), (&v_rows, dim), (out, dim), false);
-                    }
-                }
-                out
-            })
+            .map(|unit| unit_value((unit / kv_heads, unit % kv_heads), data, sizes, self.rope()))
             .collect();
-        Ok((CpuStorage::F32(scatter(&parts, sizes, group)), q_layout.shape().clone()))
+        let y = scatter(&parts, sizes, group, seq, value_dim);
+        let shape = Shape::from((batch, seq, kv_heads * group * value_dim));
+        Ok((CpuStorage::F32(y), shape))
     }
 
     fn bwd(
@@ -205,16 +268,15 @@ impl CustomOp3 for Attention {
         result: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let sizes = self.sizes(q.shape(), k.shape(), v.shape())?;
+        let sizes = self.0.sizes(q.shape(), k.shape(), v.shape())?;
         let grad = grad.contiguous()?;
         let (q_data, k_data, v_data) = (elements(q)?, elements(k)?, elements(v)?);
         let (y_data, dy_data) = (elements(result)?, elements(&grad)?);
         let data: [&[f32]; 5] = [&q_data, &k_data, &v_data, &y_data, &dy_data];
-        let rope = &self.0.rope;
-        let Sizes { batch, kv_heads, group, .. } = sizes;
+        let Sizes { batch, seq, kv_heads, group, key_dim, value_dim, .. } = sizes;
         let parts: Vec<[Vec<f32>; 3]> = (0..batch * kv_heads)
             .into_par_iter()
-            .map(|unit| unit_gradient(unit / kv_heads, unit % kv_heads, data, sizes, rope))
+            .map(|unit| unit_gradient((unit / kv_heads, unit % kv_heads), data, sizes, self.rope()))
             .collect();
         let mut columns: [Vec<Vec<f32>>; 3] = Default::default();
         for part in parts {
@@ -223,71 +285,110 @@ impl CustomOp3 for Attention {
             }
         }
         let [dq, dk, dv] = columns;
+        let dq = scatter(&dq, sizes, group, seq, key_dim);
+        let dk = scatter(&dk, sizes, 1, sizes.keys(), key_dim);
+        let dv = scatter(&dv, sizes, 1, sizes.keys(), value_dim);
         Ok((
-            Some(tensor(scatter(&dq, sizes, group), q.shape())?),
-            Some(tensor(scatter(&dk, sizes, 1), k.shape())?),
-            Some(tensor(scatter(&dv, sizes, 1), v.shape())?),
+            Some(tensor(dq, q.shape())?),
+            Some(tensor(dk, k.shape())?),
+            Some(tensor(dv, v.shape())?),
         ))
     }
 }
 
-/// Gradients of the query heads `[group, s, dim]`, the key head and the value head `[s, dim]` of one unit.
+/// What the query heads of one key head give: `[group, seq, value_dim]`.
+fn unit_value(
+    (b, kv_head): (usize, usize),
+    [q, k, v]: [&[f32]; 3],
+    sizes: Sizes,
+    rope: Option<&Rope>,
+) -> Vec<f32> {
+    let Sizes { seq, prefix, kv_heads, group, key_dim, value_dim, .. } = sizes;
+    let padded = sizes.padded();
+    let mut k = head(k, (b, sizes.keys()), (kv_head, kv_heads), key_dim);
+    rotate(&mut k, key_dim, prefix, 0, rope);
+    let k_columns = transposed(&k, key_dim, padded);
+    let mut v = head(v, (b, sizes.keys()), (kv_head, kv_heads), value_dim);
+    v.resize(padded * value_dim, 0.0);
+    let mut probs = vec![0.0; BLOCK * padded];
+    let mut out = vec![0.0; group * seq * value_dim];
+    for (g, out) in out.chunks_exact_mut(seq * value_dim).enumerate() {
+        let mut q = head(q, (b, seq), (kv_head * group + g, kv_heads * group), key_dim);
+        rotate(&mut q, key_dim, 0, prefix, rope);
+        for queries in sizes.blocks() {
+            probabilities(&q, &k_columns, sizes, &queries, &mut probs);
+            let columns = sizes.columns(&queries);
+            let shape = (queries.len(), value_dim, columns.len());
+            let v = (&v[columns.start * value_dim..], value_dim);
+            let out = (&mut out[queries.start * value_dim..], value_dim);
+            tile_mm(shape, (&probs[columns.start..], (padded, 1)), v, out, false);
+        }
+    }
+    out
+}
+
+/// Gradients of the query heads `[group, seq, key_dim]`, the key head `[keys, key_dim]` and the value head
+/// `[keys, value_dim]` of one unit.
 fn unit_gradient(
-    b: usize,
-    kv_head: usize,
+    (b, kv_head): (usize, usize),
     [q, k, v, y, dy]: [&[f32]; 5],
     sizes: Sizes,
-    rope: &Rope,
+    rope: Option<&Rope>,
 ) -> [Vec<f32>; 3] {
-    let Sizes { seq, kv_heads, group, dim, .. } = sizes;
-    let padded = sizes.padded();
-    let of = |data: &[f32], heads: usize, index: usize| {
-        head(&data[b * seq * heads * dim..][..seq * heads * dim], heads, index, dim)
-    };
-    let mut k_rows = rotated(of(k, kv_heads, kv_head), dim, rope);
-    let k_columns = transposed(&k_rows, dim, padded);
-    k_rows.resize(padded * dim, 0.0);
-    let v_columns = transposed(&of(v, kv_heads, kv_head), dim, padded);
+    let Sizes { seq, prefix, kv_heads, group, key_dim, value_dim, .. } = sizes;
+    let (keys, padded) = (sizes.keys(), sizes.padded());
+    let mut k_rows = head(k, (b, keys), (kv_head, kv_heads), key_dim);
+    rotate(&mut k_rows, key_dim, prefix, 0, rope);
+    let k_columns = transposed(&k_rows, key_dim, padded);
+    k_rows.resize(padded * key_dim, 0.0);
+    let v_columns =
+        transposed(&head(v, (b, keys), (kv_head, kv_heads), value_dim), value_dim, padded);
     let mut probs = vec![0.0; BLOCK * padded];
     let mut scores = vec![0.0; BLOCK * padded];
-    let mut dq = vec![0.0; group * seq * dim];
-    let mut dk = vec![0.0; padded * dim];
-    let mut dv = vec![0.0; padded * dim];
-    for (g, dq) in dq.chunks_exact_mut(seq * dim).enumerate() {
-        let index = kv_head * group + g;
-        let q = rotated(of(q, kv_heads * group, index), dim, rope);
-        let y = of(y, kv_heads * group, index);
-        let dy = of(dy, kv_heads * group, index);
-        for first in (0..seq).step_by(BLOCK) {
-            let rows = BLOCK.min(seq - first);
-            let columns = probabilities(&q, &k_columns, sizes, first, rows, &mut probs);
-            let block = first * dim..(first + rows) * dim;
-            let (q, y, dy) = (&q[block.clone()], &y[block.clone()], &dy[block.clone()]);
-            let inward = (rows, columns, dim);
-            tile_mm(inward, (dy, (dim, 1)), (&v_columns, padded), (&mut scores, padded), false);
+    let mut dq = vec![0.0; group * seq * key_dim];
+    let mut dk = vec![0.0; padded * key_dim];
+    let mut dv = vec![0.0; padded * value_dim];
+    for (g, dq) in dq.chunks_exact_mut(seq * key_dim).enumerate() {
+        let place = (kv_head * group + g, kv_heads * group);
+        let mut q = head(q, (b, seq), place, key_dim);
+        rotate(&mut q, key_dim, 0, prefix, rope);
+        let y = head(y, (b, seq), place, value_dim);
+        let dy = head(dy, (b, seq), place, value_dim);
+        for queries in sizes.blocks() {
+            probabilities(&q, &k_columns, sizes, &queries, &mut probs);
+            let columns = sizes.columns(&queries);
+            let (rows, first) = (queries.len(), columns.start);
+            let keys = queries.start * key_dim..queries.end * key_dim;
+            let values = queries.start * value_dim..queries.end * value_dim;
+            let (q, y, dy) = (&q[keys.clone()], &y[values.clone()], &dy[values]);
+            let inward = (rows, columns.len(), value_dim);
+            let v_columns = (&v_columns[first..], padded);
+            tile_mm(inward, (dy, (value_dim, 1)), v_columns, (&mut scores[first..], padded), false);
             // A softmax passes on p * (dp - sum(p dp)), and sum(p dp) is the output times its gradient.
-            for i in 0..rows {
-                let row = i * dim..(i + 1) * dim;
-                let mean: f32 = y[row.clone()].iter().zip(&dy[row]).map(|(y, dy)| y * dy).sum();
-                let line = i * padded..i * padded + columns;
+            for (i, (y, dy)) in
+                y.chunks_exact(value_dim).zip(dy.chunks_exact(value_dim)).enumerate()
+            {
+                let mean: f32 = y.iter().zip(dy).map(|(y, dy)| y * dy).sum();
+                let line = i * padded + first..i * padded + columns.end;
                 for (score, p) in scores[line.clone()].iter_mut().zip(&probs[line]) {
-                    *score = p * (*score - mean) * sizes.scale();
+                    *score = p * (*score - mean) * sizes.scale;
                 }
             }
-            let outward = (columns, dim, rows);
-            tile_mm(outward, (&probs, (1, padded)), (dy, dim), (&mut dv, dim), true);
-            tile_mm(outward, (&scores, (1, padded)), (q, dim), (&mut dk, dim), true);
-            let back = (rows, dim, columns);
-            tile_mm(back, (&scores, (padded, 1)), (&k_rows, dim), (&mut dq[block], dim), false);
+            let (probs, scores) = (&probs[first..], &scores[first..]);
+            let to_values = (columns.len(), value_dim, rows);
+            let dv = (&mut dv[first * value_dim..], value_dim);
+            tile_mm(to_values, (probs, (1, padded)), (dy, value_dim), dv, true);
+            let to_keys = (columns.len(), key_dim, rows);
+            let dk = (&mut dk[first * key_dim..], key_dim);
+            tile_mm(to_keys, (scores, (1, padded)), (q, key_dim), dk, true);
+            let back = (rows, key_dim, columns.len());
+            let k_rows = (&k_rows[first * key_dim..], key_dim);
+            tile_mm(back, (scores, (padded, 1)), k_rows, (&mut dq[keys], key_dim), false);
         }
-        for (position, row) in dq.chunks_exact_mut(dim).enumerate() {
-            rope.rotate_back(position, row);
-        }
+        rotate_back(dq, key_dim, 0, prefix, rope);
     }
-    dk.truncate(seq * dim);
-    dv.truncate(seq * dim);
-    for (position, row) in dk.chunks_exact_mut(dim).enumerate() {
-        rope.rotate_back(position, row);
-    }
+    dk.truncate(keys * key_dim);
+    dv.truncate(keys * value_dim);
+    rotate_back(&mut dk, key_dim, prefix, 0, rope);
     [dq, dk, dv]
 }

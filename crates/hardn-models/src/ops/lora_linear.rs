@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{
-    linear::product_shape,
+    linear::{Frozen, product_shape},
     storage::{argument, elements, tensor},
 };
 use crate::kernels::{Matrix, filled, matmul, product};
@@ -81,27 +81,28 @@ pub(crate) struct LoraTerm {
     pub(crate) dropout: Option<Dropout>,
 }
 
-/// `x w^T + scale * dropout(x) a^T b^T` with gradients for `x`, `a` and `b`.
+/// `x w^T + bias + scale * dropout(x) a^T b^T` with gradients for `x`, `a` and `b`.
 ///
 /// # Shapes
-/// `x`: `[.., in]`, `weight`: `[out, in]`, `a`: `[r, in]`, `b`: `[out, r]`, all f32; returns `[.., out]`.
+/// `x`: `[.., in]`, `weight`: `[out, in]`, `bias`: `[out]`, `a`: `[r, in]`, `b`: `[out, r]`, all f32; returns
+/// `[.., out]`.
 ///
 /// # Source
 /// Hu et al. 2021 (arXiv:2106.09685), section 4.1.
 pub(crate) fn lora_linear(
     x: &Tensor,
     weight: &Tensor,
+    bias: Option<&Tensor>,
     a: &Tensor,
     b: &Tensor,
     term: LoraTerm,
 ) -> Result<Tensor> {
-    let weight = weight.contiguous()?.detach();
-    let op = LoraLinear { weight, term, forward: Mutex::default() };
+    let op = LoraLinear { base: Frozen::new(weight, bias)?, term, forward: Mutex::default() };
     x.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, op)
 }
 
 struct LoraLinear {
-    weight: Tensor,
+    base: Frozen,
     term: LoraTerm,
     /// What the way forward leaves for the way back.
     forward: Mutex<Option<Forward>>,
@@ -134,11 +135,11 @@ impl CustomOp3 for LoraLinear {
         b: &CpuStorage,
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (shape, [rows, out, input]) = product_shape(x_layout.shape(), self.weight.shape())?;
+        let (shape, [rows, out, input]) =
+            product_shape(x_layout.shape(), self.base.weight.shape())?;
         let (_, [_, r, _]) = product_shape(x_layout.shape(), a_layout.shape())?;
         let x = argument(x, x_layout)?;
-        let weight = elements(&self.weight)?;
-        let mut y = product(Matrix::new(x, rows, input), Matrix::new(&weight, out, input).t());
+        let mut y = self.base.apply(x, [rows, out, input])?;
         let dropped = self.term.dropout.map(|dropout| dropout.of(x));
         let seen = dropped.as_deref().unwrap_or(x);
         let (a, b) = (argument(a, a_layout)?, argument(b, b_layout)?);
@@ -157,7 +158,7 @@ impl CustomOp3 for LoraLinear {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (_, [rows, out, input]) = product_shape(x.shape(), self.weight.shape())?;
+        let (_, [rows, out, input]) = product_shape(x.shape(), self.base.weight.shape())?;
         let r = a.dim(0)?;
         let scale = self.term.scale;
         let grad = grad.contiguous()?;
@@ -183,7 +184,7 @@ impl CustomOp3 for LoraLinear {
             if let Some(dropout) = self.term.dropout {
                 dropout.apply(&mut dx);
             }
-            let weight = elements(&self.weight)?;
+            let weight = elements(&self.base.weight)?;
             matmul(&mut dx, dy, Matrix::new(&weight, out, input), true);
             Some(tensor(dx, x.shape())?)
         } else {

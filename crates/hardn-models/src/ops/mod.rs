@@ -8,21 +8,23 @@ mod activation;
 mod adamw;
 mod attention;
 pub(crate) mod elementary;
-pub(crate) mod interim;
+mod layer_norm;
 mod linear;
 mod lora_linear;
 mod rms_norm;
+mod scale_columns;
 mod storage;
-mod swiglu;
+mod sums;
 
 pub use activation::{Activation, activation, gated};
 pub use adamw::{AdamW, Moments, adamw_step};
 pub(crate) use attention::{AttentionShape, attention};
+pub use layer_norm::layer_norm;
 pub use linear::{frozen_linear, linear};
 pub(crate) use lora_linear::{Dropout, LoraTerm, lora_linear};
 pub(crate) use rms_norm::inverse_rms;
 pub use rms_norm::rms_norm;
-pub use swiglu::swiglu;
+pub use scale_columns::scale_columns;
 
 pub use crate::kernels::{filled, zeros};
 

@@ -3,11 +3,11 @@
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::storage::{argument, elements, tensor};
+use super::{
+    storage::{argument, elements, tensor},
+    sums::{ROWS, added, dot},
+};
 use crate::kernels::{filled, zeros};
-
-/// Rows a task takes at once.
-const ROWS: usize = 64;
 
 /// `x / sqrt(mean(x^2) + eps) * weight` over the last dimension, with gradients for both.
 ///
@@ -25,20 +25,6 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
 
 struct RmsNorm {
     eps: f32,
-}
-
-/// The sum of products, in sixteen chains.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    let (a_blocks, a_rest) = a.as_chunks::<16>();
-    let (b_blocks, b_rest) = b.as_chunks::<16>();
-    let mut sums = [0.0_f32; 16];
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum = a.mul_add(*b, *sum);
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
 }
 
 /// `1 / sqrt(mean(x^2) + eps)`.
@@ -111,13 +97,8 @@ impl CustomOp2 for RmsNorm {
                 dw
             })
             .collect();
-        let mut dw = vec![0.0; n];
-        for part in parts {
-            for (dw, part) in dw.iter_mut().zip(part) {
-                *dw += part;
-            }
-        }
-        let dw = if weight.track_op() { Some(tensor(dw, weight.shape())?) } else { None };
+        let dw =
+            if weight.track_op() { Some(tensor(added(&parts, n), weight.shape())?) } else { None };
         Ok((Some(tensor(dx, x.shape())?), dw))
     }
 }

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use candle_core::{Device, Result, Tensor, Var};
 
 use super::{
-    AttentionShape, Dropout, LoraTerm, attention, elementary, frozen_linear, linear, lora_linear,
-    rms_norm, swiglu,
+    Activation, AttentionShape, Dropout, LoraTerm, activation, attention, elementary,
+    frozen_linear, gated, layer_norm, linear, lora_linear, rms_norm, scale_columns,
 };
-use crate::{config::spec::Rotary, rng::Stream, rope::Rope};
+use crate::{rng::Stream, rope::Rope};
 
 fn variable(name: &str, shape: &[usize]) -> Var {
     let mut stream = Stream::new(3, name);
@@ -54,22 +54,41 @@ fn close(a: &[f32], b: &[f32], what: &str) {
 
 #[test]
 fn linear_and_its_frozen_form() {
-    let (x, w) = (variable("x", &[2, 5, 12]), variable("w", &[7, 12]));
-    check(&[x.clone(), w.clone()], |t| linear(&t[0], &t[1]), |t| elementary::linear(&t[0], &t[1]));
-    let w = w.as_detached_tensor();
-    check(&[x], |t| frozen_linear(&t[0], &w), |t| elementary::linear(&t[0], &w));
+    for (rows, input, out) in [(5, 12, 7), (67, 33, 130)] {
+        let (x, w) = (variable("x", &[2, rows, input]), variable("w", &[out, input]));
+        let bias = variable("bias", &[out]);
+        check(
+            &[x.clone(), w.clone()],
+            |t| linear(&t[0], &t[1], None),
+            |t| elementary::linear(&t[0], &t[1], None),
+        );
+        check(
+            &[x.clone(), w.clone(), bias.clone()],
+            |t| linear(&t[0], &t[1], Some(&t[2])),
+            |t| elementary::linear(&t[0], &t[1], Some(&t[2])),
+        );
+        let (w, bias) = (w.as_detached_tensor(), bias.as_detached_tensor());
+        for bias in [None, Some(&bias)] {
+            check(
+                std::slice::from_ref(&x),
+                |t| frozen_linear(&t[0], &w, bias),
+                |t| elementary::linear(&t[0], &w, bias),
+            );
+        }
+    }
 }
 
 #[test]
 fn low_rank_terms_with_and_without_dropout() {
     let w = variable("w", &[7, 12]).as_detached_tensor();
+    let bias = variable("bias", &[7]).as_detached_tensor();
     let variables = [variable("x", &[2, 5, 12]), variable("a", &[3, 12]), variable("b", &[7, 3])];
-    for dropout in [None, Some(Dropout { key: 99, share: 0.25 })] {
+    for (dropout, bias) in [(None, Some(&bias)), (Some(Dropout { key: 99, share: 0.25 }), None)] {
         let term = LoraTerm { scale: 1.5, dropout };
         check(
             &variables,
-            |t| lora_linear(&t[0], &w, &t[1], &t[2], term),
-            |t| elementary::lora_linear(&t[0], &w, &t[1], &t[2], term),
+            |t| lora_linear(&t[0], &w, bias, &t[1], &t[2], term),
+            |t| elementary::lora_linear(&t[0], &w, bias, &t[1], &t[2], term),
         );
     }
 }
@@ -84,46 +103,135 @@ fn dropout_keeps_the_mean() {
 }
 
 #[test]
-fn norms_and_gates() {
-    for n in [12, 40] {
+fn norms_and_factors() {
+    for n in [12, 37] {
+        let (x, w, bias) = (variable("x", &[3, 50, n]), variable("w", &[n]), variable("b", &[n]));
         check(
-            &[variable("x", &[3, 50, n]), variable("w", &[n])],
+            &[x.clone(), w.clone()],
             |t| rms_norm(&t[0], &t[1], 1e-5),
             |t| elementary::rms_norm(&t[0], &t[1], 1e-5),
         );
         check(
-            &[variable("g", &[3, 5, n]), variable("u", &[3, 5, n])],
-            |t| swiglu(&t[0], &t[1]),
-            |t| elementary::swiglu(&t[0], &t[1]),
+            &[x.clone(), w.clone()],
+            |t| layer_norm(&t[0], &t[1], None, 1e-5),
+            |t| elementary::layer_norm(&t[0], &t[1], None, 1e-5),
+        );
+        check(
+            &[x.clone(), w.clone(), bias],
+            |t| layer_norm(&t[0], &t[1], Some(&t[2]), 1e-2),
+            |t| elementary::layer_norm(&t[0], &t[1], Some(&t[2]), 1e-2),
+        );
+        check(
+            &[x, w],
+            |t| scale_columns(&t[0], &t[1]),
+            |t| elementary::scale_columns(&t[0], &t[1]),
         );
     }
 }
 
 #[test]
-fn attention_of_every_grouping() {
-    for (batch, seq, heads, kv_heads, head_dim) in
-        [(2, 7, 2, 2, 8), (1, 33, 4, 2, 4), (2, 70, 3, 1, 12), (1, 1, 2, 1, 2)]
-    {
-        let rotary =
-            Rotary { first: 0, dims: head_dim, interleaved: false, theta: 10_000.0, scaling: None };
-        let rope = Arc::new(Rope::new(&rotary, 128));
-        let shape = AttentionShape { heads, kv_heads, head_dim, rope };
-        check(
-            &[
-                variable("q", &[batch, seq, heads * head_dim]),
-                variable("k", &[batch, seq, kv_heads * head_dim]),
-                variable("v", &[batch, seq, kv_heads * head_dim]),
-            ],
-            |t| attention(&t[0], &t[1], &t[2], &shape),
-            |t| elementary::attention(&t[0], &t[1], &t[2], &shape),
-        );
+fn activations_with_and_without_gates() {
+    use Activation::{Gelu, GeluTanh, QuickGelu, Relu, Silu};
+    for act in [Silu, Gelu, GeluTanh, QuickGelu, Relu] {
+        let variables = [variable("g", &[3, 5, 23]), variable("u", &[3, 5, 23])];
+        check(&variables, |t| gated(act, &t[0], &t[1]), |t| elementary::gated(act, &t[0], &t[1]));
+        check(&variables[..1], |t| activation(act, &t[0]), |t| elementary::activation(act, &t[0]));
     }
+}
+
+/// Rotary tables of any angles: `half` pairs from dimension `first` on.
+fn rope(first: usize, half: usize, interleaved: bool) -> Arc<Rope> {
+    let angles = (0..160 * half).map(|i| (i / half) as f32 * 0.7_f32.powi((i % half) as i32));
+    let (sin, cos) = angles.map(f32::sin_cos).unzip();
+    Arc::new(Rope { first, half, interleaved, cos, sin })
+}
+
+#[track_caller]
+fn check_attention(batch: usize, seq: usize, shape: &AttentionShape) {
+    let AttentionShape { heads, kv_heads, key_dim, value_dim, prefix, .. } = shape;
+    check(
+        &[
+            variable("q", &[batch, seq, heads * key_dim]),
+            variable("k", &[batch, prefix + seq, kv_heads * key_dim]),
+            variable("v", &[batch, prefix + seq, kv_heads * value_dim]),
+        ],
+        |t| attention(&t[0], &t[1], &t[2], shape),
+        |t| elementary::attention(&t[0], &t[1], &t[2], shape),
+    );
+}
+
+#[test]
+fn attention_of_every_grouping() {
+    for (batch, seq, heads, kv_heads, key_dim, value_dim) in [
+        (2, 7, 2, 2, 8, 8),
+        (1, 33, 4, 2, 4, 4),
+        (2, 70, 3, 1, 12, 12),
+        (1, 1, 2, 1, 2, 2),
+        (2, 45, 4, 4, 10, 7),
+        (1, 37, 6, 3, 24, 16),
+        (3, 16, 5, 5, 6, 21),
+    ] {
+        let plain = AttentionShape {
+            heads,
+            kv_heads,
+            key_dim,
+            value_dim,
+            scale: 1.0 / (key_dim as f32).sqrt(),
+            rope: None,
+            window: None,
+            prefix: 0,
+        };
+        let half = key_dim / 2;
+        for (rope, window, prefix) in [
+            (Some(rope(0, half, false)), None, 0),
+            (Some(rope(0, half, true)), None, 3),
+            (Some(rope(1, half / 2, false)), Some(2), 0),
+            (Some(rope(0, half.div_ceil(2), true)), Some(9), 5),
+            (None, Some(17), 18),
+            (None, Some(1000), 1),
+        ] {
+            check_attention(
+                batch,
+                seq,
+                &AttentionShape { rope, window, prefix, scale: 0.3, ..plain },
+            );
+        }
+        check_attention(batch, seq, &plain);
+    }
+}
+
+#[test]
+fn attention_by_hand() {
+    // Equal scores average what is seen: with a window of 2, the second of two prefix values and the first own one.
+    let shape = AttentionShape {
+        heads: 1,
+        kv_heads: 1,
+        key_dim: 1,
+        value_dim: 1,
+        scale: 1.0,
+        rope: None,
+        window: Some(2),
+        prefix: 2,
+    };
+    let row =
+        |values: &[f32]| Tensor::from_slice(values, (1, values.len(), 1), &Device::Cpu).unwrap();
+    let (q, k, v) = (row(&[0.0; 2]), row(&[1.0; 4]), row(&[8.0, 4.0, 2.0, 1.0]));
+    let y = attention(&q, &k, &v, &shape).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert_eq!(y, [3.0, 1.5]);
+    let whole = AttentionShape { window: None, ..shape };
+    let y = attention(&q, &k, &v, &whole).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    assert!((y[0] - 14.0 / 3.0).abs() < 1e-6 && (y[1] - 3.75).abs() < 1e-6, "{y:?}");
 }
 
 #[test]
 fn sizes_that_do_not_fit_are_errors() {
     let (x, w) = (variable("x", &[2, 5]), variable("w", &[7, 12]));
-    assert!(linear(&x, &w).is_err());
+    assert!(linear(&x, &w, None).is_err());
+    let w = variable("w", &[7, 5]);
+    assert!(linear(&x, &w, Some(&variable("b", &[5]))).is_err());
     assert!(rms_norm(&x, &variable("w", &[4]), 1e-5).is_err());
-    assert!(swiglu(&x, &variable("u", &[2, 4])).is_err());
+    assert!(layer_norm(&x, &variable("w", &[4]), None, 1e-5).is_err());
+    assert!(layer_norm(&x, &variable("w", &[5]), Some(&variable("b", &[4])), 1e-5).is_err());
+    assert!(scale_columns(&x, &variable("w", &[2])).is_err());
+    assert!(gated(Activation::Silu, &x, &variable("u", &[2, 4])).is_err());
 }

@@ -1,6 +1,8 @@
 //! Models as a whole: training form, decoding form, files, and agreement with transformers.
 
 mod decode;
+mod decode_adapters;
+mod families;
 mod files;
 mod gradients;
 mod parity;

@@ -238,12 +238,13 @@ fn run_info(
     tools: BTreeMap<String, String>,
 ) -> Outcome<RunInfo> {
     let config = job.base.config();
-    let name = if assets::is_shipped(&job.config.model) {
-        job.config.model.clone()
-    } else {
-        inputs::set_name(std::path::Path::new(&job.config.model))
+    let origin = crate::hub::origin(&job.config.model);
+    let name = match &origin {
+        Some(origin) => origin.name.to_string(),
+        None if assets::is_shipped(&job.config.model) => job.config.model.clone(),
+        None => inputs::set_name(std::path::Path::new(&job.config.model)),
     };
-    let facts = [
+    let mut facts = vec![
         ("name", json!(name)),
         ("fingerprint", json!(job.base.fingerprint()?)),
         ("parameters", json!(config.parameters())),
@@ -252,6 +253,9 @@ fn run_info(
         ("vocabulary", json!(config.vocab_size)),
         ("context", json!(config.max_position_embeddings)),
     ];
+    if let Some(origin) = origin {
+        facts.push(("from the hub", json!(origin.pinned().to_string())));
+    }
     let mut resolved = serde_json::to_value(job.config)?;
     strip_folders(&mut resolved);
     Ok(RunInfo {
