@@ -22,6 +22,7 @@ use crate::{
     kernels::{Packed, Team},
     kv_cache::CacheShape,
     model::sinusoidal,
+    rng::Stream,
     rope::Rope,
 };
 pub(crate) use adapter::AdapterTerms;
@@ -122,6 +123,21 @@ impl DecodeModel {
             Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
         };
         Self::build(merged.config().clone(), &mut read, format)
+    }
+
+    /// A model of random weights, to measure how fast models of its sizes are.
+    ///
+    /// # Errors
+    /// A model this crate does not compute.
+    pub fn random(config: ModelConfig, seed: u64, format: WeightFormat) -> Result<Self> {
+        let mut read = |name: &str, shape: &[usize]| {
+            let mut stream = Stream::new(seed, name);
+            // Uniform, with the spread of a fresh model's weights; normalisation changes nothing.
+            let mut draw = || ((stream.uniform() - 0.5) * 0.07) as f32;
+            let is_matrix = shape.len() > 1;
+            Ok((0..shape.iter().product()).map(|_| if is_matrix { draw() } else { 1.0 }).collect())
+        };
+        Self::build(config, &mut read, format)
     }
 
     fn build(config: ModelConfig, read: Read, format: WeightFormat) -> Result<Self> {
