@@ -11,19 +11,21 @@ mod checkpoint;
 mod config;
 mod decode;
 mod error;
+mod head_loss;
 mod kernels;
 mod kv_cache;
 mod linear;
 mod lora;
 mod model;
 pub mod ops;
+pub mod quantised;
 mod rng;
 mod rope;
 mod tokenizer;
 mod tokenizer_bytes;
 mod tokenizer_train;
 
-pub use checkpoint::SaveDtype;
+pub use checkpoint::{GgufDtype, SaveDtype};
 pub use config::{ModelConfig, RopeScaling, TokenIds};
 pub use decode::{
     AdapterWeights, DecodeAdapter, DecodeModel, DecodeRow, ModuleTerm, PrefixWeights,

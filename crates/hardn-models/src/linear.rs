@@ -41,6 +41,22 @@ pub(crate) struct Lora {
     pub(crate) stream: u64,
 }
 
+impl Lora {
+    fn term(&self, pass: Pass) -> LoraTerm {
+        let key = pass.dropout_seed.filter(|_| self.dropout > 0.0);
+        let dropout = key
+            .map(|seed| Dropout { key: mix(seed.wrapping_add(self.stream)), share: self.dropout });
+        LoraTerm { scale: self.scale as f32, dropout }
+    }
+
+    /// `a` and `b` as a pass sees them.
+    fn matrices(&self, pass: Pass) -> [Tensor; 2] {
+        [&self.a, &self.b].map(|var| {
+            if pass.adapter_grad { var.as_tensor().clone() } else { var.as_detached_tensor() }
+        })
+    }
+}
+
 /// A linear layer.
 pub(crate) struct Linear {
     /// The module's published name, without `.weight`.
@@ -61,20 +77,7 @@ impl Linear {
         let bias = bias.as_ref();
         Ok(match self.lora.as_ref().filter(|_| pass.adapter) {
             Some(lora) => {
-                let key = pass.dropout_seed.filter(|_| lora.dropout > 0.0);
-                let dropout = key.map(|seed| Dropout {
-                    key: mix(seed.wrapping_add(lora.stream)),
-                    share: lora.dropout,
-                });
-                let term = LoraTerm { scale: lora.scale as f32, dropout };
-                let see = |var: &Var| {
-                    if pass.adapter_grad {
-                        var.as_tensor().clone()
-                    } else {
-                        var.as_detached_tensor()
-                    }
-                };
-                let (a, b) = (see(&lora.a), see(&lora.b));
+                let ([a, b], term) = (lora.matrices(pass), lora.term(pass));
                 if pass.fused {
                     ops::lora_linear(x, &weight, bias, &a, &b, term)?
                 } else {
@@ -85,6 +88,20 @@ impl Linear {
             None if pass.weights_grad => ops::linear(x, &weight, bias)?,
             None => ops::frozen_linear(x, &weight, bias)?,
         })
+    }
+
+    /// What the output is made of, for losses that never hold all of it.
+    pub(crate) fn parts(&self, x: &Tensor, pass: Pass) -> Result<ops::Head> {
+        let weight = pass.weight(&self.weight);
+        let bias = self.bias.as_ref().map(|bias| pass.weight(bias));
+        let low_rank = match self.lora.as_ref().filter(|_| pass.adapter) {
+            Some(lora) => {
+                let [a, b] = lora.matrices(pass);
+                Some((ops::low_rank_input(x, &a, lora.term(pass))?, b))
+            }
+            None => None,
+        };
+        Ok(ops::Head { x: x.clone(), weight, bias, low_rank })
     }
 
     /// The weight with the low-rank term added, `[out, in]`.

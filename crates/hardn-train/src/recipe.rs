@@ -316,6 +316,9 @@ pub struct LoopRecipe {
     pub keep_checkpoints: usize,
     /// End with the weights of the lowest validation loss, not with the last ones.
     pub keep_best: bool,
+    /// Keep only the states between layers for the backward pass and compute the rest again: the same gradients with
+    /// less memory, for about a third more time.
+    pub gradient_checkpointing: bool,
 }
 
 impl Default for LoopRecipe {
@@ -332,6 +335,7 @@ impl Default for LoopRecipe {
             checkpoint_every: 100,
             keep_checkpoints: 2,
             keep_best: false,
+            gradient_checkpointing: false,
         }
     }
 }

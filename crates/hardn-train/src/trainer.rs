@@ -126,6 +126,7 @@ pub fn train(
             model,
             reference: frozen.as_ref().map_or(Reference::AdapterOff, Reference::Copy),
             kl_direction: loss.kl_direction,
+            checkpointing: recipe.training.gradient_checkpointing,
             per_token: false,
         };
         let settings = LoopSettings {
@@ -394,6 +395,24 @@ mod tests {
         }
         assert!(n_killed > 0);
         check_same(whole.path(), parts.path());
+    }
+
+    #[test]
+    fn gradient_checkpointing_changes_no_bit() {
+        for assignments in [
+            &["adapter.dropout=0.2", "loss.kl_weight=0.5"][..],
+            &["adapter.kind=full", "loss.kl_weight=0.5", "optimizer.learning_rate=1e-3"],
+        ] {
+            let (plain, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            run_quietly(&recipe(assignments), plain.path());
+            let with = [assignments, &["training.gradient_checkpointing=true"]].concat();
+            run_quietly(&recipe(&with), other.path());
+            for ((name, left), (_, right)) in
+                results(plain.path()).iter().zip(results(other.path()))
+            {
+                assert!(name == "training.json" || *left == right, "{name} differs");
+            }
+        }
     }
 
     #[test]

@@ -704,7 +704,7 @@ pub(crate) struct BenchArgs {
     /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
     #[arg(long, default_value = "lab-4m")]
     pub(crate) model: String,
-    /// Only these: lora-step, decode, scan
+    /// Only these: lora-step, train-step, decode, scan
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Steps timed of each
@@ -719,4 +719,7 @@ pub(crate) struct BenchArgs {
     /// JSON Lines
     #[arg(long)]
     pub(crate) json: bool,
+    /// One side of `train-step`, told what to do on standard input
+    #[arg(long, hide = true)]
+    pub(crate) worker: bool,
 }

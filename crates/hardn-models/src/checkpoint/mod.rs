@@ -22,6 +22,7 @@ mod weights;
 mod write;
 
 pub(crate) use adapter::read_file;
+pub use gguf::GgufDtype;
 pub(crate) use load::Stock;
 pub(crate) use shards::{SHARD_BYTES, write_weights};
 pub(crate) use weights::Weights;

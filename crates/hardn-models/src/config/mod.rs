@@ -16,7 +16,7 @@ use self::{
 };
 pub use rope_scaling::RopeScaling;
 
-use crate::{ModelError, Result};
+use crate::{ModelError, Result, checkpoint::gguf};
 
 /// One token id, or several that mean the same.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -115,13 +115,16 @@ impl ModelConfig {
         Self::from_json(&Value::Object(map), Path::new("config.json"))
     }
 
-    /// Reads `config.json` in `dir`.
+    /// Reads `config.json` in `dir`, or the metadata of a GGUF file that has none beside it.
     ///
     /// # Errors
     /// An unreadable file, a model this crate does not compute, unknown keys, or sizes that contradict each
     /// other; the key is named.
     pub fn load(dir: &Path) -> Result<Self> {
         let path = dir.join("config.json");
+        if let Some(gguf) = gguf::find(dir).filter(|_| !path.exists()) {
+            return gguf::config(&gguf);
+        }
         let text = fs::read_to_string(&path).map_err(|error| ModelError::read(&path, error))?;
         let value: Value =
             serde_json::from_str(&text).map_err(|error| ModelError::read(&path, error))?;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{Model, Parts};
 use crate::{
     ModelConfig, ModelError, Result, SaveDtype,
-    checkpoint::{Stock, Weights, write_file},
+    checkpoint::{SHARD_BYTES, Stock, Weights, write_weights},
     linear::Linear,
     rng::Stream,
     tokenizer::write_json,
@@ -19,7 +19,7 @@ use crate::{
 const INITIAL_STD: f64 = 0.02;
 
 impl Model {
-    /// Reads `config.json` and the weights in `dir`; weights become f32.
+    /// Reads `config.json` and the weights in `dir`, or a GGUF file; weights become f32.
     ///
     /// # Errors
     /// Files that cannot be read, a model this crate does not compute, or tensors that are missing, too many or misshapen.
@@ -86,14 +86,22 @@ impl Model {
         Ok(weights)
     }
 
-    /// Writes `config.json`, `generation_config.json` and `model.safetensors`, such that
+    /// Writes `config.json`, `generation_config.json` and `model.safetensors` (in shards of 5 GB), such that
     /// `from_pretrained` reads the same model. The adapter is not part of it.
     ///
     /// # Errors
     /// A file that cannot be written.
     pub fn save(&self, dir: &Path, dtype: SaveDtype) -> Result<()> {
         fs::create_dir_all(dir).map_err(|error| ModelError::write(dir, error))?;
-        write_file(&dir.join("model.safetensors"), &self.published_weights()?, dtype)?;
+        let weights = self.published_weights()?;
+        let shapes = weights.iter().map(|(name, tensor)| (name.clone(), tensor.dims().to_vec()));
+        write_weights(
+            dir,
+            &shapes.collect(),
+            dtype,
+            SHARD_BYTES,
+            |name| Ok(weights[name].clone()),
+        )?;
         let mut generation = Map::new();
         for (key, value) in [
             ("bos_token_id", json!(self.config.bos_token_id)),

@@ -211,6 +211,16 @@ impl Model {
         self.fused = fused && self.device.is_cpu() && self.dtype == DType::F32;
     }
 
+    /// Whether fused CPU kernels are used.
+    pub fn is_fused(&self) -> bool {
+        self.fused
+    }
+
+    /// The output layer.
+    pub(crate) fn head_linear(&self) -> &Linear {
+        &self.head
+    }
+
     /// The last hidden states, normalised: what [`Self::head`] takes.
     ///
     /// Batches are padded on the right. Attention is causal, so padding changes nothing before it.
@@ -376,7 +386,7 @@ impl Model {
         self.layers.iter_mut().flat_map(Layer::linears_mut).chain([&mut self.head])
     }
 
-    fn pass(&self, options: &ForwardOptions) -> Pass {
+    pub(crate) fn pass(&self, options: &ForwardOptions) -> Pass {
         Pass {
             fused: self.fused,
             adapter: options.adapter,

@@ -125,6 +125,14 @@ impl Keys<'_> {
         self.metadata.error(&self.key(key), message)
     }
 
+    /// The width of the MLP; converters write four times the hidden size whatever it is.
+    fn inner(&self) -> Result<u64> {
+        match self.metadata.tensor("blk.0.ffn_up.weight") {
+            Some([inner, _]) => Ok(*inner as u64),
+            _ => self.count("feed_forward_length"),
+        }
+    }
+
     /// GPT-2 and StarCoderBase.
     fn gpt2(&self, map: &mut Map<String, Json>, model_type: &str) -> Result<()> {
         let context = self.metadata.tensor("position_embd.weight").and_then(|s| s.first().copied());
@@ -133,7 +141,7 @@ impl Keys<'_> {
             ("n_embd", json!(self.count("embedding_length")?)),
             ("n_layer", json!(self.count("block_count")?)),
             ("n_head", json!(heads)),
-            ("n_inner", json!(self.count("feed_forward_length")?)),
+            ("n_inner", json!(self.inner()?)),
             ("n_positions", json!(context)),
             ("layer_norm_epsilon", json!(self.number("attention.layer_norm_epsilon")?)),
             ("activation_function", json!("gelu_new")),
@@ -166,7 +174,7 @@ impl Keys<'_> {
             ("num_hidden_layers", json!(layers)),
             ("num_attention_heads", json!(heads)),
             ("num_key_value_heads", json!(kv_heads)),
-            ("intermediate_size", json!(self.count("feed_forward_length")?)),
+            ("intermediate_size", json!(self.inner()?)),
             ("max_position_embeddings", json!(context)),
             ("hidden_act", json!(activation)),
         ] {

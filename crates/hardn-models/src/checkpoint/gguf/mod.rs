@@ -4,15 +4,23 @@
 //! tensors have published names, row orders and shapes.
 
 mod config;
+mod cut;
+mod export;
 mod header;
 mod kinds;
 mod names;
 mod part;
 mod rope;
+mod save;
+mod tokenizer;
+mod vocabulary;
+mod write;
 
 use std::path::{Path, PathBuf};
 
 pub(super) use part::Part;
+pub(crate) use tokenizer::tokenizer;
+pub use write::GgufDtype;
 
 use super::map::map;
 use crate::{ModelConfig, ModelError, Result};
@@ -50,3 +58,6 @@ pub(super) fn tensors(path: &Path, file: &[u8]) -> Result<Vec<(String, Part)>> {
     let config = config::read(path, file, &header)?;
     part::all(path, file.len(), &header, &config)
 }
+
+#[cfg(test)]
+mod tests;

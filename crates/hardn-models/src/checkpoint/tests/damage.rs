@@ -4,7 +4,12 @@ use super::*;
 use crate::rng::Stream;
 
 /// Opens `file` as `name` in many damaged versions and reads all there is.
-fn damage(file: &[u8], name: &str, n: usize) {
+pub(super) fn damage(file: &[u8], name: &str, n: usize) {
+    damage_within(file, name, n, file.len());
+}
+
+/// The same with changes among the first `len` bytes.
+pub(super) fn damage_within(file: &[u8], name: &str, n: usize, len: usize) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join(name);
     let mut random = Stream::new(7, name);
@@ -12,12 +17,12 @@ fn damage(file: &[u8], name: &str, n: usize) {
     for round in 0..n {
         let mut bytes = file.to_vec();
         match round % 4 {
-            0 => bytes.truncate(below(file.len())),
-            1 => bytes[below(file.len())] ^= 1 << below(8),
-            2 => bytes[below(file.len())] = [0, 1, 0x7f, 0x80, 0xff][below(5)],
+            0 => bytes.truncate(below(len)),
+            1 => bytes[below(len)] ^= 1 << below(8),
+            2 => bytes[below(len)] = [0, 1, 0x7f, 0x80, 0xff][below(5)],
             _ => {
                 // A length or offset of any size.
-                let at = below(file.len().saturating_sub(8).max(1));
+                let at = below(len.saturating_sub(8).max(1));
                 let value = [u64::MAX, 1 << 62, 1 << 32, 1 << 31, file.len() as u64][below(5)];
                 for (to, from) in bytes[at..].iter_mut().zip(value.to_le_bytes()) {
                     *to = from;

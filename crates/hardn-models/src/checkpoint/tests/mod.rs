@@ -1,6 +1,7 @@
 //! Files that are whole, cut, changed or contradict each other.
 
 mod damage;
+mod gguf;
 mod pickled;
 mod shards;
 

@@ -1,0 +1,185 @@
+//! Files written here against those llama.cpp's converter wrote (`tests/fixtures/make_gguf_fixtures.py`), and read again.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use candle_core::{DType, Device};
+use serde_json::json;
+
+use super::{header::Header, *};
+use crate::{Model, checkpoint::Weights};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+fn read(path: &Path) -> (Vec<u8>, Header) {
+    let file = fs::read(path).unwrap();
+    let header = Header::read(&file).unwrap();
+    (file, header)
+}
+
+/// Tensors bit for bit, and metadata, as llama.cpp's converter has them.
+#[test]
+fn files_are_those_of_the_converter() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    for name in [
+        "llama-grouped",
+        "llama-linear",
+        "llama-llama3",
+        "qwen2",
+        "qwen3",
+        "starcoder2",
+        "phi",
+        "gpt_bigcode",
+        "gpt2",
+    ] {
+        let model = Model::load(&fixtures().join(name), &Device::Cpu).unwrap();
+        model.save_gguf(&path, None, GgufDtype::F32).unwrap();
+        let (ours, our_header) = read(&path);
+        let (theirs, their_header) = read(&fixtures().join(format!("gguf/{name}-f32.gguf")));
+        assert!(our_header.tensors.keys().eq(their_header.tensors.keys()), "{name}");
+        for (tensor, a) in &our_header.tensors {
+            let b = &their_header.tensors[tensor];
+            assert_eq!((&a.shape, a.kind), (&b.shape, b.kind), "{name} {tensor}");
+            let n = 4 * a.shape.iter().product::<usize>();
+            let (a, b) = (&ours[a.start..a.start + n], &theirs[b.start..b.start + n]);
+            if tensor != "rope_freqs.weight" {
+                assert_eq!(a, b, "{name} {tensor}");
+            }
+        }
+        for (key, value) in &their_header.metadata {
+            // Names and sizes of the model as text; four times the width whatever the MLP has; windows ignored.
+            let differs = ["general.", "feed_forward_length", "context_length"];
+            if !differs.iter().any(|part| key.contains(part)) {
+                assert_eq!(our_header.metadata.get(key), Some(value), "{name} {key}");
+            }
+        }
+    }
+}
+
+/// Writes a model with random weights and reads it again; every value may differ by `allowed`.
+#[track_caller]
+fn check_round_trip(config: &ModelConfig, dtype: GgufDtype, allowed: f32) {
+    let model = Model::random(config, 1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    model.save_gguf(&path, None, dtype).unwrap();
+    let read = super::config(&path).unwrap();
+    assert_eq!(read.spec, config.spec);
+    let weights = Weights::open(dir.path()).unwrap();
+    for (name, tensor) in model.published_weights().unwrap() {
+        let loaded = weights.load(&name, DType::F32, &Device::Cpu).unwrap();
+        let error = (loaded - tensor.to_dtype(DType::F32).unwrap()).unwrap().abs().unwrap();
+        let error = error.flatten_all().unwrap().max(0).unwrap().to_scalar::<f32>().unwrap();
+        assert!(error <= allowed, "{name}: {error}");
+    }
+}
+
+#[test]
+fn what_is_written_is_read_again() {
+    let config = ModelConfig::llama(96, 64, 2, 4, 96, 32).unwrap();
+    check_round_trip(&config, GgufDtype::F32, 0.0);
+    check_round_trip(&config, GgufDtype::F16, 1e-4);
+    check_round_trip(&config, GgufDtype::BF16, 1e-3);
+    check_round_trip(&config, GgufDtype::Q8_0, 1e-3);
+    check_round_trip(&config, GgufDtype::Q4_0, 3e-2);
+    // Blocks of 256 do not fit, so these are kept in 8 bits.
+    check_round_trip(&config, GgufDtype::Q4K, 1e-3);
+    let yarn = json!({"rope_type": "yarn", "factor": 4.0, "attention_factor": 1.5,
+        "original_max_position_embeddings": 8, "beta_fast": 16.0});
+    for changes in [
+        json!({"rope_parameters": yarn, "rope_scaling": null}),
+        json!({"rope_parameters": {"rope_type": "linear", "factor": 2.0}, "tie_word_embeddings": false}),
+        json!({"attention_bias": true, "num_key_value_heads": 2, "head_dim": 6}),
+        json!({"model_type": "qwen3", "architectures": null, "head_dim": 10, "num_key_value_heads": 1,
+            "pretraining_tp": null, "mlp_bias": null}),
+    ] {
+        check_round_trip(&config.with(&changes).unwrap(), GgufDtype::F32, 0.0);
+    }
+    let bigcode = ModelConfig::load(&fixtures().join("gpt_bigcode-multihead")).unwrap();
+    check_round_trip(&bigcode, GgufDtype::F32, 0.0);
+}
+
+#[test]
+fn latent_attention_and_experts() {
+    let config = ModelConfig::load(&fixtures().join("deepseek_v2-lite")).unwrap();
+    let error = Model::random(&config, 1).unwrap();
+    let error = error.save_gguf(Path::new("unused.gguf"), None, GgufDtype::F32).unwrap_err();
+    assert!(error.to_string().contains("rms_norm_eps"), "{error}");
+    // As many experts as the order of their names is not that of their numbers.
+    let whole = json!({"rms_norm_eps": 1e-6, "num_hidden_layers": 26, "n_routed_experts": 11});
+    check_round_trip(&config.with(&whole).unwrap(), GgufDtype::F32, 0.0);
+    let low_rank = json!({"rms_norm_eps": 1e-6, "q_lora_rank": 7});
+    check_round_trip(&config.with(&low_rank).unwrap(), GgufDtype::F32, 0.0);
+}
+
+#[test]
+fn what_llama_cpp_does_not_compute_is_an_error() {
+    let path = Path::new("unused.gguf");
+    for (name, part) in [
+        ("codegen", "llama.cpp has no graph for \"codegen\""),
+        ("gptj", "no graph"),
+        ("xglm", "no graph"),
+        ("santacoder", "kv_attn"),
+        ("deepseek_v2-grouped", "rms_norm_eps"),
+        ("phi-normed", "layernorm"),
+    ] {
+        let model = Model::load(&fixtures().join(name), &Device::Cpu).unwrap();
+        let error = model.save_gguf(path, None, GgufDtype::F32).unwrap_err().to_string();
+        assert!(error.contains(part), "{name}: {error}");
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn quantised_weights_keep_their_rows() {
+    let config = ModelConfig::llama(96, 64, 1, 4, 96, 32).unwrap();
+    let model = Model::random(&config, 1).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    model.save_gguf(&dir.path().join("m.gguf"), None, GgufDtype::Q8_0).unwrap();
+    let weights = Weights::open(dir.path()).unwrap();
+    for name in weights.names() {
+        let quantised = weights.quantised(name).unwrap();
+        assert_eq!(quantised.is_some(), weights.shape(name).unwrap().len() == 2, "{name}");
+        if let Some(quantised) = quantised {
+            let loaded = weights.load(name, DType::F32, &Device::Cpu).unwrap();
+            let back = quantised.dequantize(&Device::Cpu).unwrap();
+            assert_eq!(back.to_vec2::<f32>().unwrap(), loaded.to_vec2::<f32>().unwrap());
+        }
+    }
+}
+
+#[test]
+fn scaling_of_llama_3_is_told_from_its_factors() {
+    let scaling = |factor: f64, low: f64, high: f64, original: usize| crate::RopeScaling::Llama3 {
+        factor,
+        low_freq_factor: low,
+        high_freq_factor: high,
+        original_max_position_embeddings: original,
+    };
+    for (factor, low, high, original, theta, dims) in [
+        (8.0, 1.0, 4.0, 8192, 5e5, 128),
+        (32.0, 1.0, 4.0, 8192, 5e5, 64),
+        (4.0, 1.0, 3.0, 2048, 1e4, 64),
+        (16.0, 2.0, 5.0, 4096, 1e5, 96),
+    ] {
+        let factors = rope::llama3_factors(&scaling(factor, low, high, original), theta, dims);
+        let factors: Vec<f64> =
+            factors.unwrap().iter().map(|factor| f64::from(*factor as f32)).collect();
+        let told = rope::llama3(&factors, theta).unwrap();
+        let number = |key: &str| told[key].as_f64().unwrap();
+        let again = scaling(
+            number("factor"),
+            number("low_freq_factor"),
+            number("high_freq_factor"),
+            number("original_max_position_embeddings") as usize,
+        );
+        let again = rope::llama3_factors(&again, theta, dims).unwrap();
+        assert!(again.iter().zip(&factors).all(|(a, b)| (a / b - 1.0).abs() < 1e-4));
+    }
+    assert!(rope::llama3(&[1.0, 3.0, 2.0, 8.0], 1e4).is_err());
+}
