@@ -58,6 +58,6 @@ impl Model {
         if !self.is_fused() {
             return Err(ModelError::Input("this needs fused operations".to_owned()));
         }
-        self.head_linear().parts(hidden, self.pass(options))
+        self.head_linear().parts(hidden, self.pass(options)?)
     }
 }

@@ -9,7 +9,8 @@ use hardn_models::{
 };
 
 use crate::{
-    ExampleKind, KlDirection, Result, TrainError, batch::MicroBatch, kl_divergence, token_loss,
+    ExampleKind, KlDirection, Result, TrainError, batch::MicroBatch, kl_divergence,
+    rng::derive_seed, token_loss,
 };
 
 /// Sums of reduced losses, by term: `utility`, `secure` (both likelihood), `vulnerable` (unlikelihood) and `kl`.
@@ -61,6 +62,26 @@ pub(crate) struct Objective<'a> {
 impl Objective<'_> {
     /// The parts of the loss to minimise, and its gradients. `dropout_seed` switches dropout on.
     pub(crate) fn gradients(
+        &self,
+        batch: &MicroBatch,
+        dropout_seed: Option<u64>,
+        variables: &[Var],
+    ) -> Result<(Terms, Gradients)> {
+        let Some([first, second]) = batch.halves() else {
+            return self.gradients_at_once(batch, dropout_seed, variables);
+        };
+        // What runs on one thread in one half is then hidden by the other, and the cut depends on the batch alone.
+        let other_seed = dropout_seed.map(|seed| derive_seed(seed, &[1]));
+        let (first, second) = rayon::join(
+            || self.gradients_at_once(&first, dropout_seed, variables),
+            || self.gradients_at_once(&second, other_seed, variables),
+        );
+        let ((mut terms, gradients), (others, other_gradients)) = (first?, second?);
+        terms.merge(&others);
+        Ok((terms, gradients.merged(other_gradients)?))
+    }
+
+    fn gradients_at_once(
         &self,
         batch: &MicroBatch,
         dropout_seed: Option<u64>,

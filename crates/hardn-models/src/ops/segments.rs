@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use candle_core::{DType, Result, Tensor, TensorId, Var};
+use candle_core::{DType, Error, Result, Tensor, TensorId, Var};
+
+use rayon::prelude::*;
 
 use super::known::Known;
 
@@ -29,6 +31,23 @@ impl Gradients {
     /// The same, taken out.
     pub fn remove(&mut self, variable: &Tensor) -> Option<Tensor> {
         self.0.remove(&variable.id())
+    }
+
+    /// The sums of these and others' gradients, on all threads.
+    ///
+    /// # Errors
+    /// Gradients of one variable that differ in shape.
+    pub fn merged(mut self, other: Self) -> Result<Self> {
+        let pair = |(id, theirs): (TensorId, Tensor)| {
+            let sum = match self.0.get(&id) {
+                Some(own) => (own + theirs)?,
+                None => theirs,
+            };
+            Ok((id, sum))
+        };
+        let sums = other.0.into_par_iter().map(pair).collect::<Result<Vec<_>>>()?;
+        self.0.extend(sums);
+        Ok(self)
     }
 
     /// Adds the gradients of a scalar, and returns that of `state`.
@@ -69,7 +88,7 @@ fn seed(tensor: &Tensor, gradient: Tensor) -> Result<Tensor> {
 }
 
 /// One part of a computation: the state after it, as a function of the state before.
-pub type Segment<'a, E> = Box<dyn Fn(&Tensor) -> Result<Tensor, E> + 'a>;
+pub type Segment<'a, E> = Box<dyn Fn(&Tensor) -> std::result::Result<Tensor, E> + 'a>;
 
 /// What `loss` gives besides the loss, and the gradients of that loss after all `segments`, as an ordinary backward pass has them, bit for bit.
 ///
@@ -82,12 +101,12 @@ pub type Segment<'a, E> = Box<dyn Fn(&Tensor) -> Result<Tensor, E> + 'a>;
 ///
 /// # Source
 /// Chen et al. 2016 (arXiv:1604.06174), section 4.1, with the segments given.
-pub fn backward_in_segments<T, E: From<candle_core::Error>>(
+pub fn backward_in_segments<T, E: From<Error>>(
     input: &Tensor,
     segments: &[Segment<E>],
-    loss: impl FnOnce(&Tensor) -> Result<(Tensor, T), E>,
+    loss: impl FnOnce(&Tensor) -> std::result::Result<(Tensor, T), E>,
     variables: &[Var],
-) -> Result<(T, Gradients), E> {
+) -> std::result::Result<(T, Gradients), E> {
     let mut states = vec![input.detach()];
     for segment in segments {
         let state = segment(&states[states.len() - 1])?;
@@ -101,7 +120,7 @@ pub fn backward_in_segments<T, E: From<candle_core::Error>>(
         states.truncate(i + 1);
         let Some(gradient) = upstream.take() else {
             let message = format!("segment {} does not depend on the one before it", i + 1);
-            return Err(candle_core::Error::Msg(message).into());
+            return Err(Error::Msg(message).into());
         };
         let state = match i {
             0 => None,
@@ -150,7 +169,7 @@ mod tests {
         let mut variables = weights.clone();
         variables.push(table.clone());
 
-        let segments: Vec<Segment<candle_core::Error>> = vec![
+        let segments: Vec<Segment<Error>> = vec![
             Box::new(|ids| table.index_select(ids, 0)),
             Box::new(|x| layer(1, &layer(0, x)?)),
             Box::new(|x| layer(2, x)),
@@ -173,7 +192,7 @@ mod tests {
     fn a_segment_that_ignores_its_argument_is_an_error() {
         let x = variable("x", &[3]);
         let constant = variable("c", &[3]);
-        let segments: Vec<Segment<candle_core::Error>> =
+        let segments: Vec<Segment<Error>> =
             vec![Box::new(|x| x * 2.0), Box::new(|_| Ok(constant.as_tensor().clone()))];
         let loss = |x: &Tensor| Ok((x.sum_all()?, ()));
         assert!(backward_in_segments(&x, &segments, loss, &[]).is_err());

@@ -13,16 +13,24 @@ use crate::{
 /// Elements of the weight that are dequantised at once: 8 MB.
 const CHUNK: usize = 1 << 21;
 
-/// `x w^T` with a gradient for `x` alone. The weight is dequantised in chunks of rows, so that it is never in memory as
+/// `x w^T + b` with a gradient for `x`, and for the bias if it is trained. The weight is dequantised in chunks of rows, so that it is never in memory as
 /// a whole; sums are formed as [`frozen_linear`](crate::ops::frozen_linear) forms them.
 ///
 /// # Shapes
-/// `x`: `[.., in]` f32, `weight`: `[out, in]`; returns `[.., out]`.
+/// `x`: `[.., in]` f32, `weight`: `[out, in]`, `bias`: `[out]` f32; returns `[.., out]`.
 ///
 /// # Errors
 /// Sizes that do not fit, or tensors that are not f32 on the CPU.
-pub fn quantised_linear(x: &Tensor, weight: &Arc<QuantisedWeight>) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(QuantisedLinear { weight: weight.clone() })
+pub fn quantised_linear(
+    x: &Tensor,
+    weight: &Arc<QuantisedWeight>,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let y = x.contiguous()?.apply_op1(QuantisedLinear { weight: weight.clone() })?;
+    match bias {
+        Some(bias) => y.broadcast_add(bias),
+        None => Ok(y),
+    }
 }
 
 struct QuantisedLinear {

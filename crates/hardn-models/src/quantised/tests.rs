@@ -33,16 +33,17 @@ fn check(weight: QuantisedWeight) {
     let dense = weight.dequantise().unwrap();
     let x = Var::from_tensor(&random((6, input), "x").reshape((2, 3, input)).unwrap()).unwrap();
     let factors = random((6, out), "factors").reshape((2, 3, out)).unwrap();
-    let y = quantised_linear(&x, &weight).unwrap();
+    let y = quantised_linear(&x, &weight, None).unwrap();
     let expected = x.reshape((6, input)).unwrap().matmul(&dense.t().unwrap()).unwrap();
     let expected = expected.reshape((2, 3, out)).unwrap();
-    close(&y, &expected, 2e-4);
-    assert_eq!(values(&y), values(&ops::frozen_linear(&x, &dense).unwrap()));
+    let allowed = 1e-5 * input as f32;
+    close(&y, &expected, allowed.max(1e-4));
+    assert_eq!(values(&y), values(&ops::frozen_linear(&x, &dense, None).unwrap()));
     let gradient = |y: &Tensor| {
         let loss = (y * &factors).unwrap().sqr().unwrap().mean_all().unwrap();
         loss.backward().unwrap().get(&x).unwrap().clone()
     };
-    close(&gradient(&y), &gradient(&expected), 2e-4);
+    close(&gradient(&y), &gradient(&expected), allowed.max(1e-4));
 }
 
 #[test]
@@ -50,13 +51,13 @@ fn rows_of_eight_bits() {
     check(QuantisedWeight::int8(&random((7, 5), "w")).unwrap());
     // Several chunks, the last one short.
     check(QuantisedWeight::int8(&random((1100, 3001), "w")).unwrap());
-    assert!(
-        quantised_linear(
-            &random((2, 4), "x"),
-            &Arc::new(QuantisedWeight::int8(&random((7, 5), "w")).unwrap())
-        )
-        .is_err()
-    );
+    let weight = Arc::new(QuantisedWeight::int8(&random((7, 5), "w")).unwrap());
+    assert!(quantised_linear(&random((2, 4), "x"), &weight, None).is_err());
+    let bias = random((1, 7), "bias").squeeze(0).unwrap();
+    let x = random((2, 5), "x");
+    let with = quantised_linear(&x, &weight, Some(&bias)).unwrap();
+    let without = quantised_linear(&x, &weight, None).unwrap();
+    close(&with, &without.broadcast_add(&bias).unwrap(), 0.0);
 }
 
 #[test]

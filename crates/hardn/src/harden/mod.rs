@@ -119,7 +119,7 @@ pub(crate) fn finish(
 fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<Job<'a>> {
     let model_folder = assets::model_folder(&config.model)?;
     let tokenizer = Arc::new(Tokenizer::load(&model_folder)?);
-    let base = Model::load(&model_folder, &candle_core::Device::Cpu)?;
+    let base = Model::load(&model_folder, crate::device::chosen())?;
     if tokenizer.vocab_size() > base.config().vocab_size {
         return Err(Failure::new(format!(
             "the tokenizer in {} has {} tokens, but the model only {}",
@@ -183,7 +183,7 @@ fn make_arm(
             generate::constant(job, arm, samples)?;
             return Ok(Made { model: None, fingerprint: "no model takes part".to_owned() });
         }
-        ArmKind::Base | ArmKind::SecurePrompt => job.base.merged()?,
+        ArmKind::Base | ArmKind::SecurePrompt => job.base.sharing_weights(),
         ArmKind::Trained { shuffled, utility_only } => {
             let (model, training) = train_arm(job, arm, shuffled, utility_only, trainings)?;
             trainings.push(training);

@@ -125,6 +125,17 @@ impl Keys<'_> {
         self.metadata.error(&self.key(key), message)
     }
 
+    /// The number of layers, each of which has tensors.
+    fn layers(&self) -> Result<u64> {
+        let key = "block_count";
+        let next = self.whole("nextn_predict_layers")?.unwrap_or(0);
+        let layers = self.count(key)?.saturating_sub(next);
+        match layers.checked_sub(1) {
+            Some(last) if self.has(&format!("blk.{last}.attn_norm.weight")) => Ok(layers),
+            _ => Err(self.error(key, format!("{layers}: the last layer has no tensors"))),
+        }
+    }
+
     /// The width of the MLP; converters write four times the hidden size whatever it is.
     fn inner(&self) -> Result<u64> {
         match self.metadata.tensor("blk.0.ffn_up.weight") {
@@ -139,7 +150,7 @@ impl Keys<'_> {
         let heads = self.count("attention.head_count")?;
         for (key, value) in [
             ("n_embd", json!(self.count("embedding_length")?)),
-            ("n_layer", json!(self.count("block_count")?)),
+            ("n_layer", json!(self.layers()?)),
             ("n_head", json!(heads)),
             ("n_inner", json!(self.inner()?)),
             ("n_positions", json!(context)),
@@ -163,8 +174,7 @@ impl Keys<'_> {
     fn rotary(&self, map: &mut Map<String, Json>, model_type: &str) -> Result<()> {
         let hidden = self.count("embedding_length")?;
         let heads = self.count("attention.head_count")?;
-        let layers =
-            self.count("block_count")? - self.whole("nextn_predict_layers")?.unwrap_or(0).min(1);
+        let layers = self.layers()?;
         let context = self.count("context_length")?;
         let kv_heads = self.whole("attention.head_count_kv")?.unwrap_or(heads);
         let activation =
@@ -243,6 +253,15 @@ impl Keys<'_> {
         if matches!(self.get("expert_weights_norm"), Some(Value::Bool(true))) {
             return Err(self.error("expert_weights_norm", "is not supported"));
         }
+        let experts = self.count("expert_count")?;
+        let stacks: Vec<_> = (0..3)
+            .filter_map(|i| self.metadata.tensor(&format!("blk.{i}.ffn_gate_exps.weight")))
+            .collect();
+        if stacks.iter().any(|shape| shape.first() != Some(&(experts as usize))) || experts > 4096 {
+            return Err(
+                self.error("expert_count", format!("{experts}, but stacks have another number"))
+            );
+        }
         for (key, value) in [
             ("num_key_value_heads", json!(heads)),
             ("qk_rope_head_dim", json!(rope)),
@@ -252,7 +271,7 @@ impl Keys<'_> {
             ("q_lora_rank", json!(self.whole("attention.q_lora_rank")?.filter(|rank| *rank > 0))),
             ("first_k_dense_replace", json!(self.whole("leading_dense_block_count")?.unwrap_or(0))),
             ("moe_intermediate_size", json!(self.count("expert_feed_forward_length")?)),
-            ("n_routed_experts", json!(self.count("expert_count")?)),
+            ("n_routed_experts", json!(experts)),
             ("num_experts_per_tok", json!(self.count("expert_used_count")?)),
             ("n_shared_experts", json!(self.whole("expert_shared_count")?.unwrap_or(0))),
             ("routed_scaling_factor", json!(self.number("expert_weights_scale")?.unwrap_or(1.0))),
@@ -310,7 +329,10 @@ impl Keys<'_> {
             scaling["mscale"] = json!(value);
             scaling["mscale_all_dim"] = json!(value);
         } else if let Some(stretch) = self.number("rope.scaling.attn_factor")? {
-            scaling["attention_factor"] = json!(stretch * (1.0 + 0.1 * factor.max(1.0).ln()));
+            let stretch = stretch * (1.0 + 0.1 * factor.max(1.0).ln());
+            // To the digits an f32 has.
+            scaling["attention_factor"] =
+                json!(format!("{stretch:.6e}").parse().unwrap_or(stretch));
         }
         Ok(scaling)
     }

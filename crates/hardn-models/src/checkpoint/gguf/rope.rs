@@ -47,29 +47,13 @@ fn turns(context: f64, theta: f64, i: usize, dims: usize) -> f64 {
     context / (std::f64::consts::TAU * theta.powf(2.0 * i as f64 / dims as f64))
 }
 
-/// `rope_scaling` of type `llama3` that gives these factors. Its three lengths can be told apart up to a common
-/// scale; the usual lowest one, 1, is taken.
+/// `rope_scaling` of type `llama3` that gives these factors. Its three lengths can be told apart only up to a common
+/// scale, and less where few frequencies lie between the bounds; where the published ones do not fit, others with the
+/// published context are taken that do.
 pub(super) fn llama3(factors: &[f64], theta: f64) -> Result<Json, String> {
     let dims = 2 * factors.len();
     let factor = factors.iter().copied().fold(1.0, f64::max);
-    let mut guesses = vec![USUAL];
-    // Between the bounds, the smoothness is a straight line in the number of turns.
-    let smooth = |i: usize| (1.0 / factors[i] - 1.0 / factor) / (1.0 - 1.0 / factor);
-    let between: Vec<usize> = (0..factors.len())
-        .filter(|i| factors[*i] > 1.0 + 1e-4 && factors[*i] < factor * (1.0 - 1e-4))
-        .collect();
-    if let [first, .., last] = between[..] {
-        let (x0, x1) = (turns(1.0, theta, first, dims), turns(1.0, theta, last, dims));
-        let slope = (smooth(first) - smooth(last)) / (x0 - x1);
-        let at_zero = smooth(first) - slope * x0;
-        if at_zero < 0.0 {
-            let high = 1.0 - 1.0 / at_zero;
-            let original = slope * (high - 1.0);
-            guesses.push((1.0, high, original.round().clamp(1.0, 1e12) as usize));
-            guesses.push((1.0, high.round(), original.round().clamp(1.0, 1e12) as usize));
-        }
-    }
-    for (low, high, original) in guesses {
+    for (low, high, original) in guesses(factors, theta, factor) {
         let scaling = RopeScaling::Llama3 {
             factor,
             low_freq_factor: low,
@@ -88,4 +72,38 @@ pub(super) fn llama3(factors: &[f64], theta: f64) -> Result<Json, String> {
         }
     }
     Err("holds factors that no scaling of Llama 3's kind gives".to_owned())
+}
+
+/// Bounds and contexts that may give the factors, the likeliest first.
+fn guesses(factors: &[f64], theta: f64, factor: f64) -> Vec<(f64, f64, usize)> {
+    let (.., original) = USUAL;
+    let turns = |i: usize| turns(original as f64, theta, i, 2 * factors.len());
+    let is_kept = |i: usize| factors[i] < 1.0 + 1e-4;
+    let is_full = |i: usize| factors[i] > factor * (1.0 - 1e-4);
+    let between: Vec<usize> = (0..factors.len()).filter(|i| !is_kept(*i) && !is_full(*i)).collect();
+    // Between the bounds, the smoothness is a straight line in the number of turns.
+    let smooth = |i: usize| (1.0 / factors[i] - 1.0 / factor) / (1.0 - 1.0 / factor);
+    let mut guesses = vec![USUAL];
+    match between[..] {
+        [first, .., last] => {
+            let slope = (smooth(first) - smooth(last)) / (turns(first) - turns(last));
+            let low = turns(last) - smooth(last) / slope;
+            guesses.push((low, low + 1.0 / slope, original));
+        }
+        [only] => {
+            for ratio in [4.0, 2.0, 3.0, 1.5, 8.0, 1.2, 16.0, 1.05, 64.0] {
+                let low = turns(only) / (1.0 + smooth(only) * (ratio - 1.0));
+                guesses.push((low, ratio * low, original));
+            }
+        }
+        [] => {
+            // The bounds lie between the last frequency that is kept and the first that is not.
+            let n_kept = (0..factors.len()).take_while(|i| is_kept(*i)).count();
+            let below = if n_kept < factors.len() { turns(n_kept) } else { 0.0 };
+            let above = if n_kept == 0 { 3.0 * below } else { turns(n_kept - 1) };
+            let third = (above - below) / 3.0;
+            guesses.push((below + third, above - third, original));
+        }
+    }
+    guesses
 }

@@ -9,10 +9,25 @@ use candle_core::{DType, Device};
 use serde_json::json;
 
 use super::{header::Header, *};
-use crate::{Model, checkpoint::Weights};
+use crate::{
+    Model, RopeScaling,
+    checkpoint::Weights,
+    config::spec::{Positions, Rotary},
+};
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
+}
+
+/// A fixture's configuration; where the activation is not the one llama.cpp takes for granted, with that.
+fn usual(name: &str) -> ModelConfig {
+    let config = ModelConfig::load(&fixtures().join(name)).unwrap();
+    let changes = match name {
+        "llama-llama3" => json!({"hidden_act": "silu"}),
+        "gpt_bigcode-multihead" => json!({"activation_function": "gelu_pytorch_tanh"}),
+        _ => json!({}),
+    };
+    config.with(&changes).unwrap()
 }
 
 fn read(path: &Path) -> (Vec<u8>, Header) {
@@ -38,6 +53,8 @@ fn files_are_those_of_the_converter() {
         "gpt2",
     ] {
         let model = Model::load(&fixtures().join(name), &Device::Cpu).unwrap();
+        let weights = model.published_weights().unwrap();
+        let model = Model::from_weights(usual(name), weights, &Device::Cpu).unwrap();
         model.save_gguf(&path, None, GgufDtype::F32).unwrap();
         let (ours, our_header) = read(&path);
         let (theirs, their_header) = read(&fixtures().join(format!("gguf/{name}-f32.gguf")));
@@ -58,6 +75,47 @@ fn files_are_those_of_the_converter() {
                 assert_eq!(our_header.metadata.get(key), Some(value), "{name} {key}");
             }
         }
+    }
+}
+
+/// What the metadata says computes what the published configuration says.
+#[test]
+fn configurations_compute_the_same() {
+    for entry in fs::read_dir(fixtures().join("gguf")).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_str().unwrap();
+        let (name, _) = stem.rsplit_once('-').unwrap();
+        let mut published = usual(name);
+        let mut read = super::config(&path).unwrap();
+        // llama.cpp's converter drops windows.
+        for layer in &mut published.spec.layers {
+            layer.attention.window = None;
+        }
+        let [a, b] = [&mut published, &mut read].map(|config| match &mut config.spec.positions {
+            Positions::Rotary(rotary) => rotary_factors(rotary),
+            _ => Vec::new(),
+        });
+        assert_eq!(a.len(), b.len());
+        assert!(a.iter().zip(&b).all(|(a, b)| (a / b - 1.0).abs() < 1e-5), "{name}: {a:?} {b:?}");
+        assert_eq!(read.spec, published.spec, "{name}");
+        assert_eq!(read.max_position_embeddings, published.max_position_embeddings, "{name}");
+        assert_eq!(read.tie_word_embeddings, published.tie_word_embeddings, "{name}");
+    }
+}
+
+/// Takes out the numbers of a scaling that files have in another form.
+fn rotary_factors(rotary: &mut Rotary) -> Vec<f64> {
+    let dims = rotary.dims;
+    match &mut rotary.scaling {
+        Some(RopeScaling::Yarn { attention_factor, .. }) => {
+            vec![std::mem::replace(attention_factor, 1.0)]
+        }
+        Some(scaling @ RopeScaling::Llama3 { .. }) => {
+            let factors = rope::llama3_factors(scaling, rotary.theta, dims).unwrap();
+            rotary.scaling = None;
+            factors
+        }
+        _ => Vec::new(),
     }
 }
 
@@ -100,8 +158,7 @@ fn what_is_written_is_read_again() {
     ] {
         check_round_trip(&config.with(&changes).unwrap(), GgufDtype::F32, 0.0);
     }
-    let bigcode = ModelConfig::load(&fixtures().join("gpt_bigcode-multihead")).unwrap();
-    check_round_trip(&bigcode, GgufDtype::F32, 0.0);
+    check_round_trip(&usual("gpt_bigcode-multihead"), GgufDtype::F32, 0.0);
 }
 
 #[test]
@@ -125,7 +182,8 @@ fn what_llama_cpp_does_not_compute_is_an_error() {
         ("gptj", "no graph"),
         ("xglm", "no graph"),
         ("santacoder", "kv_attn"),
-        ("deepseek_v2-grouped", "rms_norm_eps"),
+        ("deepseek_v2-grouped", "topk_method"),
+        ("llama-llama3", "hidden_act"),
         ("phi-normed", "layernorm"),
     ] {
         let model = Model::load(&fixtures().join(name), &Device::Cpu).unwrap();
@@ -166,6 +224,11 @@ fn scaling_of_llama_3_is_told_from_its_factors() {
         (32.0, 1.0, 4.0, 8192, 5e5, 64),
         (4.0, 1.0, 3.0, 2048, 1e4, 64),
         (16.0, 2.0, 5.0, 4096, 1e5, 96),
+        // One frequency between the bounds, or none, or none on one side.
+        (3.0, 1.0, 3.0, 20, 300.0, 8),
+        (5.0, 1.0, 1.1, 100, 1e4, 6),
+        (8.0, 1.0, 4.0, 1, 1e4, 16),
+        (8.0, 1.0, 4.0, 1 << 40, 1e4, 16),
     ] {
         let factors = rope::llama3_factors(&scaling(factor, low, high, original), theta, dims);
         let factors: Vec<f64> =
@@ -182,4 +245,24 @@ fn scaling_of_llama_3_is_told_from_its_factors() {
         assert!(again.iter().zip(&factors).all(|(a, b)| (a / b - 1.0).abs() < 1e-4));
     }
     assert!(rope::llama3(&[1.0, 3.0, 2.0, 8.0], 1e4).is_err());
+}
+
+/// The fixtures as llama.cpp can load them. `tests/compare_llama_cpp.py` compares its logits with the expected ones.
+#[test]
+#[ignore = "writes files for a comparison with llama.cpp into the folder HARDN_GGUF_OUT"]
+fn files_for_llama_cpp() {
+    let out = PathBuf::from(std::env::var("HARDN_GGUF_OUT").unwrap());
+    for entry in fs::read_dir(fixtures()).unwrap() {
+        let dir = entry.unwrap().path();
+        let name = dir.file_name().unwrap().to_str().unwrap().to_owned();
+        if !dir.join("config.json").exists() {
+            continue;
+        }
+        let model = Model::load(&dir, &Device::Cpu).unwrap();
+        let result = model.save_gguf(&out.join(format!("{name}.gguf")), None, GgufDtype::F32);
+        println!(
+            "{name}: {}",
+            result.map_or_else(|error| error.to_string(), |()| "written".into())
+        );
+    }
 }

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     ModelConfig, ModelError, Result,
     checkpoint::{tensor_error, write::Draft},
-    config::spec::{Positions, Projections},
+    config::spec::{LayerSpec, Positions, Projections},
 };
 
 const ALIGNMENT: usize = 32;
@@ -225,6 +225,16 @@ fn plan(path: &Path, config: &ModelConfig, dtype: GgufDtype) -> Result<Vec<Plann
         let shape = vec![config.vocab_size, config.hidden_size];
         let made = Made::published(name, RowOrder::Same, false);
         plan.push(planned("output.weight".to_owned(), shape, dtype, made));
+    }
+    // Its StarCoder2 always has biases.
+    if config.model_type == "starcoder2" {
+        for linear in config.spec.layers.iter().flat_map(LayerSpec::linears) {
+            let place = mapped(&config.model_type, &format!("{}.bias", linear.name));
+            if let Some(place) = place.filter(|_| !linear.bias) {
+                let made = Made::Values(vec![0.0; linear.out]);
+                plan.push(planned(place.name, vec![linear.out], dtype, made));
+            }
+        }
     }
     if let Positions::Rotary(rotary) = &config.spec.positions
         && let Some(scaling) = &rotary.scaling

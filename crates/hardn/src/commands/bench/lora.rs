@@ -74,7 +74,7 @@ pub(super) fn lora_step(args: &BenchArgs) -> Outcome<Row> {
         hardn_train::AdapterRecipe::Lora { r, lora_alpha, dropout, .. } => {
             (*r, *lora_alpha, *dropout)
         }
-        hardn_train::AdapterRecipe::Full {} => {
+        _ => {
             return Err(Failure::new("the recipe trains no LoRA adapter"));
         }
     };

@@ -14,11 +14,15 @@ use tokenizers::{
     tokenizer::SplitDelimiterBehavior,
 };
 
-use crate::{ModelError, Result, Tokenizer};
+use super::Tokenizer;
+use crate::{ModelError, Result};
 
 /// The special tokens of lab models, in the order of their ids from 0. The first ends a text.
 pub const LAB_SPECIALS: &[&str] =
-    &["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|pad|>"];
+    &["<|endoftext|>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", PAD];
+
+/// The token that fills a batch, where a tokenizer has it.
+const PAD: &str = "<|pad|>";
 
 /// Where merges stop. A line break stands alone and indentation is one piece, so that a prompt that ends
 /// after a line break is cut where a token ends; digits go in threes. A word is alone, without the space or
@@ -83,8 +87,16 @@ pub fn train_bpe<'a>(
     tokenizer.train(&mut trainer, texts).map_err(error)?;
     let text = tokenizer.to_string(false).map_err(error)?;
     let inner: Inner = text.parse().map_err(error)?;
-    let eos = specials.first().and_then(|name| inner.token_to_id(name));
-    Ok(Tokenizer::from_inner(inner, eos))
+    let mut roles = Vec::new();
+    if let Some(end) = specials.first() {
+        for role in ["bos_token", "eos_token", "unk_token"] {
+            roles.push((role.to_owned(), (*end).to_owned()));
+        }
+    }
+    if specials.contains(&PAD) {
+        roles.push(("pad_token".to_owned(), PAD.to_owned()));
+    }
+    Ok(Tokenizer::from_inner(inner, roles))
 }
 
 #[cfg(test)]

@@ -1,12 +1,28 @@
-//! Tokenizers: text to ids and back, over `tokenizer.json`.
+//! Tokenizers: text to ids and back, from the files a checkpoint is published with.
 
-use std::{collections::BTreeMap, fs, io::Read, path::Path};
+mod bytes;
+mod class;
+mod folder;
+mod parts;
+mod sentencepiece;
+mod special;
+mod train;
 
-use flate2::read::GzDecoder;
+use std::{collections::BTreeMap, fs, path::Path};
+
 use serde_json::{Value, json};
-use tokenizers::AddedToken;
+use tokenizers::{AddedToken, ModelWrapper};
 
-use crate::{ModelError, Result, tokenizer_bytes::token_table};
+use crate::{
+    ModelError, Result,
+    chat::{ChatOptions, ChatTemplates},
+};
+use bytes::token_table;
+use folder::Folder;
+use parts::Parts;
+use special::{Roles, add_special_tokens};
+
+pub use train::{LAB_SPECIALS, train_bpe};
 
 /// The ids of a text and where each token lies in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,51 +33,52 @@ pub struct Encoding {
     pub offsets: Vec<(usize, usize)>,
 }
 
-/// A tokenizer in the format of the `tokenizers` library.
+/// A tokenizer of the `tokenizers` library, with the roles its tokens have and its chat templates.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     bytes: Vec<Vec<u8>>,
+    roles: Roles,
     eos: Option<u32>,
+    cleans_up: bool,
+    chat: ChatTemplates,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` or `tokenizer.json.gz` in `dir`.
+    /// Reads the tokenizer of a checkpoint folder, as transformers' `AutoTokenizer` (5.23) does.
     ///
-    /// Tokens of `added_tokens.json` that the file lacks are added. The end-of-text token is looked up in
-    /// `tokenizer_config.json`, `special_tokens_map.json`, and then by its usual names.
+    /// The vocabulary is that of `tokenizer.json` (also packed as `tokenizer.json.gz`), else of a SentencePiece
+    /// `tokenizer.model`, else of `vocab.json` and `merges.txt`. `tokenizer_config.json`, `special_tokens_map.json`,
+    /// `added_tokens.json` and the `model_type` of `config.json` count where they are present: they name added tokens and
+    /// roles, and a class whose pipeline replaces the stored one. Limits on length left by a training run do not count.
     ///
     /// # Errors
     /// A missing or malformed file, or added tokens that contradict the vocabulary.
     pub fn load(dir: &Path) -> Result<Self> {
-        let plain = dir.join("tokenizer.json");
-        let packed = dir.join("tokenizer.json.gz");
-        let (path, bytes) = if !plain.exists() && packed.exists() {
-            let file = fs::File::open(&packed).map_err(|error| ModelError::read(&packed, error))?;
-            let mut bytes = Vec::new();
-            GzDecoder::new(file)
-                .read_to_end(&mut bytes)
-                .map_err(|error| ModelError::read(&packed, error))?;
-            (packed, bytes)
-        } else {
-            let bytes = fs::read(&plain).map_err(|error| ModelError::read(&plain, error))?;
-            (plain, bytes)
-        };
-        let error = |message: String| ModelError::Tokenizer { path: path.clone(), message };
-        let mut inner = tokenizers::Tokenizer::from_bytes(&bytes)
-            .map_err(|source| error(source.to_string()))?;
-        // Limits a training run left in the file would silently shorten texts.
-        inner.with_truncation(None).map_err(|source| error(source.to_string()))?;
+        let folder = Folder::read(dir)?;
+        let mut parts = Parts::build(&folder)?;
+        let roles = add_special_tokens(&mut parts, &folder)?;
+        let mut inner = parts.inner;
+        let unlimited = inner.with_truncation(None).map(|_| ());
+        unlimited.map_err(|source| ModelError::Tokenizer {
+            path: dir.to_owned(),
+            message: source.to_string(),
+        })?;
         inner.with_padding(None);
-        add_tokens(&mut inner, dir)?;
-        let eos = named_eos(dir)?.and_then(|name| inner.token_to_id(&name));
-        Ok(Self::from_inner(inner, eos))
+        let forced = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output";
+        let cleans_up = folder.switch("clean_up_tokenization_spaces", false)?
+            && (!matches!(inner.get_model(), ModelWrapper::BPE(_))
+                || folder.switch(forced, false)?);
+        let chat = ChatTemplates::read(dir, folder.tokenizer_config())?;
+        Ok(Self { cleans_up, chat, ..Self::from_inner(inner, roles) })
     }
 
-    pub(crate) fn from_inner(inner: tokenizers::Tokenizer, eos: Option<u32>) -> Self {
+    fn from_inner(inner: tokenizers::Tokenizer, roles: Roles) -> Self {
         let usual = ["<|endoftext|>", "</s>", "<|end_of_text|>", "<eos>"];
-        let eos = eos.or_else(|| usual.iter().find_map(|name| inner.token_to_id(name)));
+        let named =
+            roles.iter().find(|(role, _)| role == "eos_token").map(|(_, text)| text.as_str());
+        let eos = named.into_iter().chain(usual).find_map(|name| inner.token_to_id(name));
         let bytes = token_table(&inner);
-        Self { inner, bytes, eos }
+        Self { inner, bytes, roles, eos, cleans_up: false, chat: ChatTemplates::default() }
     }
 
     /// Ids and offsets of a text, without the tokens a post-processor would put around it.
@@ -72,16 +89,51 @@ impl Tokenizer {
         self.encode_with(text, false)
     }
 
-    /// Ids and offsets of a text, with the begin and end tokens of the tokenizer's post-processor where wanted.
+    /// Ids and offsets of a text as `AutoTokenizer(...)(text)` gives them: with the begin and end tokens of the tokenizer's
+    /// post-processor where wanted.
     ///
     /// # Errors
     /// A text the tokenizer's model cannot express.
     pub fn encode_with(&self, text: &str, add_special_tokens: bool) -> Result<Encoding> {
+        let (encoding, _) = self.encode_marked(text, add_special_tokens)?;
+        Ok(encoding)
+    }
+
+    /// Ids and offsets of a text that a model is to continue: with the begin token where the tokenizer adds one, never with
+    /// an end token behind it.
+    ///
+    /// # Errors
+    /// A text the tokenizer's model cannot express.
+    pub fn encode_prompt(&self, text: &str) -> Result<Encoding> {
+        let (mut encoding, added) = self.encode_marked(text, true)?;
+        let is_only_added = added.iter().all(|mask| *mask == 1);
+        let n_behind = added.iter().rev().take_while(|mask| **mask == 1).count();
+        // Around an empty text, the begin token is what stands first.
+        let n_kept = if is_only_added {
+            added.len().min(usize::from(self.adds_before()?))
+        } else {
+            added.len() - n_behind
+        };
+        encoding.ids.truncate(n_kept);
+        encoding.offsets.truncate(n_kept);
+        Ok(encoding)
+    }
+
+    /// Whether the post-processor puts a token before a text.
+    fn adds_before(&self) -> Result<bool> {
+        let (_, added) = self.encode_marked("a", true)?;
+        Ok(added.first() == Some(&1) && added.len() > 1)
+    }
+
+    /// An encoding, and 1 for each token that the post-processor added.
+    fn encode_marked(&self, text: &str, add_special_tokens: bool) -> Result<(Encoding, Vec<u32>)> {
         let encoding = self
             .inner
             .encode_char_offsets(text, add_special_tokens)
             .map_err(|error| ModelError::Input(format!("cannot tokenize the text: {error}")))?;
-        Ok(Encoding { ids: encoding.get_ids().to_vec(), offsets: encoding.get_offsets().to_vec() })
+        let added = encoding.get_special_tokens_mask().to_vec();
+        let (ids, offsets) = (encoding.get_ids().to_vec(), encoding.get_offsets().to_vec());
+        Ok((Encoding { ids, offsets }, added))
     }
 
     /// The text of ids. Special tokens are left out; bytes that are not UTF-8 become U+FFFD.
@@ -89,9 +141,11 @@ impl Tokenizer {
     /// # Errors
     /// Whatever the tokenizer's decoder reports.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner
+        let text = self
+            .inner
             .decode(ids, true)
-            .map_err(|error| ModelError::Input(format!("cannot decode tokens: {error}")))
+            .map_err(|error| ModelError::Input(format!("cannot decode tokens: {error}")))?;
+        Ok(if self.cleans_up { clean_up(text) } else { text })
     }
 
     /// The bytes a token stands for; empty for an id that no token has.
@@ -117,6 +171,36 @@ impl Tokenizer {
         self.eos
     }
 
+    /// The token the files name as the beginning of a text, whether or not the tokenizer adds it.
+    pub fn bos(&self) -> Option<u32> {
+        self.role("bos_token")
+    }
+
+    /// The token that fills a batch: the one the files name, else the end-of-text token.
+    pub fn pad(&self) -> Option<u32> {
+        self.role("pad_token").or(self.eos)
+    }
+
+    /// The id of the token with a role, by its key in `tokenizer_config.json` (`unk_token`, `prefix_token`).
+    pub fn role(&self, key: &str) -> Option<u32> {
+        let (_, text) = self.roles.iter().find(|(role, _)| role == key)?;
+        self.special(text)
+    }
+
+    /// The chat templates published with the tokenizer.
+    pub fn chat(&self) -> &ChatTemplates {
+        &self.chat
+    }
+
+    /// The text of a conversation, as transformers' `apply_chat_template(..., tokenize=False)` renders it. Its ids are those
+    /// of [`Self::encode`]: the template writes the begin token itself.
+    ///
+    /// # Errors
+    /// No template, a template that fails or refuses the messages, or messages that are not a list of objects.
+    pub fn render_chat(&self, messages: &Value, options: &ChatOptions) -> Result<String> {
+        self.chat.render(&self.roles, messages, options)
+    }
+
     /// Writes `tokenizer.json`, `tokenizer_config.json` and `special_tokens_map.json`, such that
     /// `AutoTokenizer.from_pretrained` reads the same tokenizer.
     ///
@@ -132,18 +216,17 @@ impl Tokenizer {
 
         let added: BTreeMap<u32, AddedToken> =
             self.inner.get_added_tokens_decoder().into_iter().collect();
-        let mut special = serde_json::Map::new();
-        if let Some(token) = self.eos.and_then(|eos| self.inner.id_to_token(eos)) {
-            special.insert("bos_token".to_owned(), json!(token));
-            special.insert("eos_token".to_owned(), json!(token));
-            special.insert("unk_token".to_owned(), json!(token));
-        }
-        if let Some(pad) = added.values().find(|token| token.content == "<|pad|>") {
-            special.insert("pad_token".to_owned(), json!(pad.content));
-        }
+        let special: serde_json::Map<String, Value> =
+            self.roles.iter().map(|(role, text)| (role.clone(), json!(text))).collect();
         let mut config = special.clone();
         config.insert("tokenizer_class".to_owned(), json!("PreTrainedTokenizerFast"));
-        config.insert("clean_up_tokenization_spaces".to_owned(), json!(false));
+        config.insert("clean_up_tokenization_spaces".to_owned(), json!(self.cleans_up));
+        if self.inner.get_encode_special_tokens() {
+            config.insert("split_special_tokens".to_owned(), json!(true));
+        }
+        if let Some(template) = self.chat.to_json() {
+            config.insert("chat_template".to_owned(), template);
+        }
         config.insert("added_tokens_decoder".to_owned(), json!(added));
         write_json(&dir.join("special_tokens_map.json"), &Value::Object(special))?;
         write_json(&dir.join("tokenizer_config.json"), &Value::Object(config))
@@ -158,54 +241,26 @@ pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
     hardn_types::write_atomic(path, text.as_bytes()).map_err(|error| ModelError::write(path, error))
 }
 
-fn add_tokens(inner: &mut tokenizers::Tokenizer, dir: &Path) -> Result<()> {
-    let path = dir.join("added_tokens.json");
-    let Some(Value::Object(map)) = read_json(&path)? else { return Ok(()) };
-    let mut missing: Vec<(u64, String)> = map
-        .into_iter()
-        .filter(|(name, _)| inner.token_to_id(name).is_none())
-        .map(|(name, id)| (id.as_u64().unwrap_or(u64::MAX), name))
-        .collect();
-    missing.sort();
-    for (id, name) in missing {
-        inner.add_tokens([AddedToken::from(name.clone(), false).normalized(false)]).map_err(
-            |error| ModelError::Tokenizer { path: path.clone(), message: error.to_string() },
-        )?;
-        let given = inner.token_to_id(&name).map(u64::from);
-        if given != Some(id) {
-            return Err(ModelError::Tokenizer {
-                path,
-                message: format!("`{name}` has id {id}, which does not follow the vocabulary"),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// The end-of-text token's text, where a file beside the tokenizer names it.
-fn named_eos(dir: &Path) -> Result<Option<String>> {
-    for file in ["tokenizer_config.json", "special_tokens_map.json"] {
-        let Some(value) = read_json(&dir.join(file))? else { continue };
-        let eos = &value["eos_token"];
-        if let Some(name) = eos.as_str().or_else(|| eos["content"].as_str()) {
-            return Ok(Some(name.to_owned()));
-        }
-    }
-    Ok(None)
-}
-
-fn read_json(path: &Path) -> Result<Option<Value>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let bytes = fs::read(path).map_err(|error| ModelError::read(path, error))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| ModelError::read(path, error))
+/// transformers' clean-up of the spaces that word-piece decoders leave.
+fn clean_up(text: String) -> String {
+    let pairs = [
+        (" .", "."),
+        (" ?", "?"),
+        (" !", "!"),
+        (" ,", ","),
+        (" ' ", "'"),
+        (" n't", "n't"),
+        (" 'm", "'m"),
+        (" 's", "'s"),
+        (" 've", "'ve"),
+        (" 're", "'re"),
+    ];
+    pairs.iter().fold(text, |text, (from, to)| text.replace(from, to))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LAB_SPECIALS, train_bpe};
 
     fn trained() -> Tokenizer {
         let texts =
