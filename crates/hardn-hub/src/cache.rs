@@ -115,7 +115,7 @@ impl RepoCache {
             return check(text.lines().map(str::to_owned).collect());
         }
         let Some(wanted) = select::choose(&files_of(&snapshot)) else {
-            return Err(vec!["weights".to_owned()]);
+            return Err(vec!["its weights file".to_owned()]);
         };
         let mut files = wanted.plain;
         if let Some(index) = wanted.index {

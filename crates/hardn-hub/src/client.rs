@@ -236,18 +236,26 @@ impl Client {
 
     fn unreachable(&self, url: &str, error: ureq::Error) -> HubError {
         use std::io::ErrorKind as Kind;
+        // A name that does not resolve, a refused connection and a bad certificate stay as they are.
         let may_pass = match &error {
-            ureq::Error::Io(error) => !matches!(
+            ureq::Error::Io(error) => matches!(
                 error.kind(),
-                Kind::ConnectionRefused
-                    | Kind::HostUnreachable
-                    | Kind::NetworkUnreachable
-                    | Kind::InvalidData
+                Kind::TimedOut
+                    | Kind::ConnectionReset
+                    | Kind::ConnectionAborted
+                    | Kind::BrokenPipe
+                    | Kind::UnexpectedEof
             ),
             ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => true,
             _ => false,
         };
-        let mut message = error.to_string();
+        let mut message = match error {
+            ureq::Error::Io(error) => error.to_string(),
+            other => other.to_string(),
+        };
+        if message.contains("certificate") {
+            message += "; SSL_CERT_FILE may name the certificates to trust";
+        }
         if !self.has_certificates && url.starts_with("https:") {
             message +=
                 "; no root certificates were found: install ca-certificates or set SSL_CERT_FILE";

@@ -122,7 +122,6 @@ impl HubError {
                     .to_owned()
             }
             Self::Forbidden { .. } => "set HF_TOKEN to a token that may read it".to_owned(),
-            Self::BrokeOff { .. } => keep.to_owned(),
             Self::WrongHash { .. } | Self::WrongSize { .. } => {
                 "the file was thrown away; try again, and if it stays so, the hub or a proxy on the way is broken"
                     .to_owned()
@@ -139,7 +138,7 @@ impl HubError {
             Self::NoRoom { .. } => {
                 "free some space, or set HF_HOME to a folder on another disk".to_owned()
             }
-            Self::Stopped => keep.to_owned(),
+            Self::BrokeOff { .. } | Self::Stopped => keep.to_owned(),
         })
     }
 }

@@ -1,5 +1,7 @@
 //! Which files of a repository make a model.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 /// Read by hardn or by `transformers` beside the weights.
@@ -42,7 +44,7 @@ pub(crate) fn choose(files: &[String]) -> Option<Wanted> {
     let best = |names: &[&str]| names.iter().find(|name| has(name)).map(|name| (*name).to_owned());
     let is_template = |file: &&String| {
         file.strip_prefix("additional_chat_templates/")
-            .is_some_and(|name| name.ends_with(".jinja") && !name.contains('/'))
+            .is_some_and(|name| has_extension(name, "jinja") && !name.contains('/'))
     };
     let mut wanted = Wanted {
         plain: PLAIN.iter().filter(|name| has(name)).map(|name| (*name).to_owned()).collect(),
@@ -57,19 +59,20 @@ pub(crate) fn choose(files: &[String]) -> Option<Wanted> {
     (wanted.index.is_some() || !wanted.weights.is_empty()).then_some(wanted)
 }
 
-/// Chooses one named file; a part of a GGUF file that was cut stands for all parts.
+/// Chooses one named file; a part of a GGUF file that was cut stands for all parts. `None` where one is missing.
 pub(crate) fn choose_file(files: &[String], name: &str) -> Option<Wanted> {
     let weights: Vec<String> = match split_of(name) {
         Some(whole) => files.iter().filter(|file| split_of(file) == Some(whole)).cloned().collect(),
         None => files.iter().filter(|file| *file == name).cloned().collect(),
     };
-    let found = weights.iter().any(|file| file == name);
-    found.then(|| Wanted { weights, ..Wanted::default() })
+    let n_parts = split_of(name).map_or(1, |(_, parts)| parts.parse().unwrap_or(1));
+    let all = weights.iter().any(|file| file == name) && weights.len() == n_parts;
+    all.then(|| Wanted { weights, ..Wanted::default() })
 }
 
 /// The GGUF files of a repository.
 pub(crate) fn gguf_files(files: &[String]) -> Vec<String> {
-    files.iter().filter(|file| file.ends_with(".gguf")).cloned().collect()
+    files.iter().filter(|file| has_extension(file, "gguf")).cloned().collect()
 }
 
 /// The shards an index names, each once, in order.
@@ -90,6 +93,10 @@ pub(crate) fn shards(index: &[u8]) -> Result<Vec<String>, String> {
         return Err("`weight_map` is empty".to_owned());
     }
     Ok(names.into_iter().collect())
+}
+
+fn has_extension(file: &str, extension: &str) -> bool {
+    Path::new(file).extension().is_some_and(|found| found.eq_ignore_ascii_case(extension))
 }
 
 /// Stem and number of parts of `STEM-00001-of-00003.gguf`.
@@ -149,6 +156,7 @@ mod tests {
         assert_eq!(weights("q-00001-of-00002.gguf"), Some(all[..2].to_vec()));
         assert_eq!(weights("q.gguf"), Some(files(&["q.gguf"])));
         assert_eq!(weights("x.gguf"), None);
+        assert_eq!(choose_file(&all[..1], "q-00001-of-00002.gguf"), None);
     }
 
     #[test]

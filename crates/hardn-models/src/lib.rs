@@ -7,29 +7,38 @@
 #![deny(unsafe_code)]
 
 mod adapter;
+mod chat;
 mod checkpoint;
 mod config;
 mod decode;
 mod error;
+mod fim;
+mod generation_config;
+mod head_loss;
 mod kernels;
 mod kv_cache;
 mod linear;
-mod lora;
 mod model;
 pub mod ops;
 pub mod quantised;
 mod rng;
 mod rope;
 mod tokenizer;
-mod tokenizer_bytes;
-mod tokenizer_train;
 
-pub use checkpoint::{GgufDtype, SaveDtype};
+pub use adapter::{
+    AdapterConfig, AdapterId, DEFAULT_ADAPTER, Ia3Config, LoraConfig, OneOrMany,
+    PrefixTuningConfig, TargetModules, UseAdapter,
+};
+pub use chat::{ChatOptions, ChatTemplates};
+pub use checkpoint::{BaseWeights, GgufDtype, SaveDtype};
 pub use config::{ModelConfig, RopeScaling, TokenIds};
-pub use decode::{DecodeModel, DecodeRow};
+pub use decode::{
+    AdapterWeights, DecodeAdapter, DecodeModel, DecodeRow, ModuleTerm, PrefixWeights,
+};
 pub use error::{ModelError, Result};
+pub use fim::{FIM_FORMATS, FimFormat, FimOrder, FimPart};
+pub use generation_config::GenerationConfig;
+pub use kernels::WeightFormat;
 pub use kv_cache::KvCache;
-pub use lora::{LoraConfig, TargetModules};
 pub use model::{ForwardOptions, Model};
-pub use tokenizer::{Encoding, Tokenizer};
-pub use tokenizer_train::{LAB_SPECIALS, train_bpe};
+pub use tokenizer::{Encoding, LAB_SPECIALS, Tokenizer, train_bpe};

@@ -1,11 +1,14 @@
 //! A weight with what may be attached to it.
 
+use std::sync::Arc;
+
 use candle_core::{Tensor, Var};
 
 use crate::{
     Result,
-    ops::{self, Dropout, LoraTerm, elementary},
-    rng::mix,
+    adapter::{AdapterId, ByAdapter, Lora, Side, Term},
+    ops::{self, elementary},
+    quantised::{QuantisedWeight, quantised_linear},
 };
 
 /// How one forward pass is computed.
@@ -13,11 +16,11 @@ use crate::{
 pub(crate) struct Pass {
     /// Fused kernels (CPU) rather than elementary operations.
     pub(crate) fused: bool,
-    /// Low-rank terms count.
-    pub(crate) adapter: bool,
+    /// The adapter that counts.
+    pub(crate) adapter: Option<AdapterId>,
     /// The weights themselves are trained.
     pub(crate) weights_grad: bool,
-    /// Low-rank terms are trained.
+    /// The adapter is trained.
     pub(crate) adapter_grad: bool,
     pub(crate) dropout_seed: Option<u64>,
 }
@@ -29,52 +32,65 @@ impl Pass {
     }
 }
 
-/// A low-rank term on a weight.
-pub(crate) struct Lora {
-    /// `[r, in]`
-    pub(crate) a: Var,
-    /// `[out, r]`
-    pub(crate) b: Var,
-    pub(crate) scale: f64,
-    pub(crate) dropout: f32,
-    /// Tells this module's dropout from others'.
-    pub(crate) stream: u64,
+/// The weight of a linear layer, `[out, in]`, whatever the published layout.
+#[derive(Clone)]
+pub(crate) enum Weight {
+    Dense(Var),
+    /// Never trained; f32 on the CPU.
+    Quantised(Arc<QuantisedWeight>),
+}
+
+impl Weight {
+    /// All of it, without history: f32 where it is quantised.
+    pub(crate) fn dense(&self) -> Result<Tensor> {
+        Ok(match self {
+            Self::Dense(var) => var.as_detached_tensor(),
+            Self::Quantised(weight) => weight.dequantise()?,
+        })
+    }
 }
 
 /// A linear layer.
+#[derive(Clone)]
 pub(crate) struct Linear {
     /// The module's published name, without `.weight`.
     pub(crate) name: String,
-    /// `[out, in]`, whatever the published layout.
-    pub(crate) weight: Var,
+    pub(crate) weight: Weight,
     pub(crate) bias: Option<Var>,
     /// The published weight is `[in, out]`.
     pub(crate) transposed: bool,
-    pub(crate) lora: Option<Lora>,
+    pub(crate) terms: ByAdapter<Term>,
 }
 
 impl Linear {
     /// `[.., in]` to `[.., out]`.
     pub(crate) fn forward(&self, x: &Tensor, pass: Pass) -> Result<Tensor> {
-        let weight = pass.weight(&self.weight);
+        match self.terms.get(pass.adapter) {
+            None => self.base(x, None, pass),
+            Some(Term::Lora(lora)) => self.base(x, Some(lora), pass),
+            Some(Term::Ia3(ia3)) if ia3.side == Side::Input => {
+                self.base(&ia3.scale(x, pass)?, None, pass)
+            }
+            Some(Term::Ia3(ia3)) => ia3.scale(&self.base(x, None, pass)?, pass),
+        }
+    }
+
+    fn base(&self, x: &Tensor, lora: Option<&Lora>, pass: Pass) -> Result<Tensor> {
         let bias = self.bias.as_ref().map(|bias| pass.weight(bias));
         let bias = bias.as_ref();
-        Ok(match self.lora.as_ref().filter(|_| pass.adapter) {
+        let weight = match &self.weight {
+            Weight::Dense(weight) => pass.weight(weight),
+            Weight::Quantised(weight) => {
+                let y = quantised_linear(x, weight, bias)?;
+                let Some(lora) = lora else { return Ok(y) };
+                let [a, b] = lora.matrices(pass)?;
+                let low = ops::low_rank_input(x, &a, lora.term(pass))?;
+                return Ok((y + ops::linear(&low, &b, None)?)?);
+            }
+        };
+        Ok(match lora {
             Some(lora) => {
-                let key = pass.dropout_seed.filter(|_| lora.dropout > 0.0);
-                let dropout = key.map(|seed| Dropout {
-                    key: mix(seed.wrapping_add(lora.stream)),
-                    share: lora.dropout,
-                });
-                let term = LoraTerm { scale: lora.scale as f32, dropout };
-                let see = |var: &Var| {
-                    if pass.adapter_grad {
-                        var.as_tensor().clone()
-                    } else {
-                        var.as_detached_tensor()
-                    }
-                };
-                let (a, b) = (see(&lora.a), see(&lora.b));
+                let ([a, b], term) = (lora.matrices(pass)?, lora.term(pass));
                 if pass.fused {
                     ops::lora_linear(x, &weight, bias, &a, &b, term)?
                 } else {
@@ -87,11 +103,29 @@ impl Linear {
         })
     }
 
-    /// The weight with the low-rank term added, `[out, in]`.
-    pub(crate) fn merged(&self) -> Result<Tensor> {
-        let weight = self.weight.as_detached_tensor();
-        let Some(lora) = &self.lora else { return Ok(weight) };
-        let term = lora.b.as_detached_tensor().matmul(&lora.a.as_detached_tensor())?;
-        Ok((weight + (term * lora.scale)?)?)
+    /// What the output is made of, for losses that never hold all of it.
+    pub(crate) fn parts(&self, x: &Tensor, pass: Pass) -> Result<ops::Head> {
+        let weight = match &self.weight {
+            Weight::Dense(weight) => pass.weight(weight),
+            Weight::Quantised(weight) => weight.dequantise()?,
+        };
+        let bias = self.bias.as_ref().map(|bias| pass.weight(bias));
+        let x = x.clone();
+        Ok(match self.terms.get(pass.adapter) {
+            None => ops::Head { x, weight, bias, low_rank: None },
+            Some(Term::Lora(lora)) => {
+                let [a, b] = lora.matrices(pass)?;
+                let low = ops::low_rank_input(&x, &a, lora.term(pass))?;
+                ops::Head { x, weight, bias, low_rank: Some((low, b)) }
+            }
+            Some(Term::Ia3(ia3)) if ia3.side == Side::Input => {
+                ops::Head { x: ia3.scale(&x, pass)?, weight, bias, low_rank: None }
+            }
+            Some(Term::Ia3(ia3)) => {
+                let weight = ia3.scale_rows(&weight, pass)?;
+                let bias = bias.map(|bias| ia3.scale(&bias, pass)).transpose()?;
+                ops::Head { x, weight, bias, low_rank: None }
+            }
+        })
     }
 }

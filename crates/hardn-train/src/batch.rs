@@ -146,6 +146,57 @@ impl MicroBatch {
     }
 }
 
+impl MicroBatch {
+    /// Fewest padded tokens of a half: with fewer, preparing the weights twice costs more than it saves.
+    const MIN_HALF: usize = 512;
+
+    /// The first and the other examples as batches of their own, whose losses and gradients add up to this one's;
+    /// `None` where it does not pay or a half would have no loss.
+    pub(crate) fn halves(&self) -> Option<[Self; 2]> {
+        let (rows, seq) = self.shape;
+        let middle = rows / 2;
+        let halves = [self.part(0, middle), self.part(middle, rows)];
+        let is_empty = |half: &Self| half.rows.is_empty() && half.kl_rows.is_empty();
+        let pays = middle * seq >= Self::MIN_HALF && !halves.iter().any(is_empty);
+        pays.then_some(halves)
+    }
+
+    /// Examples `first..end`.
+    fn part(&self, first: usize, end: usize) -> Self {
+        fn some<T: Copy>(values: &[T], kept: &[usize]) -> Vec<T> {
+            kept.iter().map(|&i| values[i]).collect()
+        }
+        let seq = self.shape.1;
+        let of = |owners: &[usize]| -> Vec<usize> {
+            (0..owners.len()).filter(|&i| (first..end).contains(&owners[i])).collect()
+        };
+        let (kept, kl_kept) = (of(&self.owners), of(&self.kl_owners));
+        let moved = |rows: &[u32], kept: &[usize]| -> Vec<u32> {
+            kept.iter().map(|&i| rows[i] - (first * seq) as u32).collect()
+        };
+        let owners = |owners: &[usize], kept: &[usize]| -> Vec<usize> {
+            kept.iter().map(|&i| owners[i] - first).collect()
+        };
+        Self {
+            ids: self.ids[first * seq..end * seq].to_vec(),
+            shape: (end - first, seq),
+            rows: moved(&self.rows, &kept),
+            targets: some(&self.targets, &kept),
+            terms: some(&self.terms, &kept),
+            owners: owners(&self.owners, &kept),
+            shares: some(&self.shares, &kept),
+            weights: some(&self.weights, &kept),
+            kl_rows: moved(&self.kl_rows, &kl_kept),
+            kl_owners: owners(&self.kl_owners, &kl_kept),
+            kl_shares: some(&self.kl_shares, &kl_kept),
+            kl_weights: some(&self.kl_weights, &kl_kept),
+            kinds: self.kinds[first..end].to_vec(),
+            examples: self.examples[first..end].to_vec(),
+            n_tokens: 0,
+        }
+    }
+}
+
 /// Cuts examples into groups of similar length: at most `max_padded` padded tokens (always at least one example),
 /// and little padding. Order within equal lengths is kept.
 pub(crate) fn group_by_length(
@@ -192,6 +243,33 @@ mod tests {
         assert_eq!(batch.weights, [0.5, 0.25, 0.25]);
         assert_eq!(batch.kl_rows, [0, 6]);
         assert_eq!(batch.kl_weights, [1.0, 1.0]);
+    }
+
+    #[test]
+    fn halves_are_what_new_makes_of_their_examples() {
+        let kinds = [ExampleKind::Secure, ExampleKind::Vulnerable, ExampleKind::Utility];
+        let examples: Vec<Example> = (0..5_u32)
+            .map(|i| {
+                let ids: Vec<u32> = (0..300).map(|t| t * 7 + i).collect();
+                let selected: Vec<u8> = (0..300).map(|t| u8::from((t + i) % 3 == 0)).collect();
+                example(kinds[i as usize % 3], &ids, &selected)
+            })
+            .collect();
+        let all: Vec<&Example> = examples.iter().collect();
+        let loss = LossRecipe { kl_weight: 2.0, ..LossRecipe::default() };
+        let weighing = Weighing::PerSample { reduction: Reduction::Mean, n_samples: 5 };
+        let new = |examples: &[&Example]| MicroBatch {
+            n_tokens: 0,
+            ..MicroBatch::new(examples, &loss, weighing)
+        };
+        let halves = MicroBatch::new(&all, &loss, weighing).halves().unwrap();
+        for (half, expected) in halves.iter().zip([new(&all[..2]), new(&all[2..])]) {
+            assert_eq!(format!("{half:?}"), format!("{expected:?}"));
+        }
+        // Too little to cut, and one half without loss.
+        assert!(new(&all[..2]).halves().is_none());
+        let silent = Example { selected: vec![0; 300], ..examples[2].clone() };
+        assert!(new(&[&silent, &silent, all[0], all[1]]).halves().is_none());
     }
 
     #[test]

@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use hardn_code::{MaskKind, mask_pair};
-use hardn_models::{ForwardOptions, Model, Tokenizer};
+use hardn_models::{ForwardOptions, Model, Tokenizer, ops::Charges};
 use hardn_types::{FixPair, Side};
 use serde::Serialize;
 
 use crate::{
-    Example, ExampleBuilder, ExampleKind, LossKind, Recipe, Result, Term,
+    Example, ExampleBuilder, ExampleKind, KlDirection, LossKind, Recipe, Result, Term,
     batch::{MicroBatch, Weighing},
     example::token_text,
     mix::effective_loss,
-    objective::{Objective, Reference, logits_at},
-    token_loss,
+    objective::{Objective, Reference, charged, hidden_at},
 };
 
 /// The loss of one side of a pair.
@@ -64,9 +63,10 @@ pub fn pair_loss(
         model,
         reference: Reference::AdapterOff,
         kl_direction: loss.kl_direction,
+        checkpointing: false,
         per_token: false,
     };
-    let (_, parts) = objective.evaluate(&batch)?;
+    let parts = objective.evaluate(&batch)?;
     let rename = |(term, loss): (String, f64)| match term.as_str() {
         "secure" => ("nll".to_owned(), loss),
         "vulnerable" => ("unlikelihood".to_owned(), loss),
@@ -135,12 +135,18 @@ fn log_p(model: &Model, ids: Vec<u32>, selected: Vec<u8>) -> Result<(f64, usize)
         return Ok((0.0, 0));
     }
     let targets: Vec<u32> = rows.iter().map(|&row| ids[row as usize + 1]).collect();
-    let device = model.device();
     let n = rows.len();
-    let ids = Tensor::from_vec(ids, (1, selected.len()), device)?;
-    let rows = Tensor::from_vec(rows, n, device)?;
-    let logits = logits_at(model, &ids, &rows, &ForwardOptions::evaluate())?;
-    let losses = token_loss(&logits, &targets, &vec![Term::Nll; n])?.to_vec1::<f32>()?;
+    let ids = Tensor::from_vec(ids, (1, selected.len()), model.device())?;
+    let options = ForwardOptions::evaluate();
+    let hidden = hidden_at(model, &ids, rows, &options)?;
+    let charges = Charges {
+        targets: &targets,
+        terms: &vec![Term::Nll; n],
+        weights: &vec![1.0; n],
+        kl_weights: &[],
+        direction: KlDirection::default(),
+    };
+    let (_, losses) = charged(model, &hidden, &options, &charges, None)?;
     Ok((-losses.into_iter().map(f64::from).sum::<f64>(), n))
 }
 

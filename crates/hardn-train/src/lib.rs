@@ -6,7 +6,6 @@ mod controls;
 mod error;
 mod events;
 mod example;
-mod exp;
 mod identity;
 mod inspect;
 mod loss;
@@ -19,6 +18,7 @@ mod recipe_file;
 mod rng;
 mod run_loop;
 mod schedule;
+mod stepper;
 mod template;
 #[cfg(test)]
 mod testing;
@@ -40,5 +40,6 @@ pub use recipe::{
 };
 pub use run_loop::{Ended, Outcome, Progress, StepUpdate};
 pub use schedule::{Schedule, ScheduleKind};
+pub use stepper::Stepper;
 pub use template::InstructionTemplate;
 pub use trainer::{Trained, TrainingData, train};

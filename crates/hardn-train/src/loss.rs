@@ -1,44 +1,13 @@
 //! Per-token losses over a row of logits: negative log-likelihood, unlikelihood, Kullback-Leibler divergence.
 //!
 //! Each function returns one loss per row, in nats, and is differentiable in the logits; the caller
-//! multiplies by weights and sums. On the CPU a fused operation keeps two numbers per row between
-//! forward and backward; elsewhere the same is written with elementary tensor operations.
+//! multiplies by weights and sums. They are written with elementary tensor operations, for any device; on the
+//! CPU training takes [`hardn_models::Model::head_loss`], which never holds the logits of all rows.
 
-use std::sync::{Mutex, PoisonError};
+use candle_core::{D, Tensor};
+pub use hardn_models::ops::{KlDirection, MIN_COMPLEMENT, Term};
 
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, D, DType, Device, Layout, Shape, Storage, Tensor,
-};
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-
-use crate::{
-    Result, TrainError,
-    exp::{log_sum_exp, scaled_exp},
-};
-
-/// Floor on `1 - p`, as in SafeCoder's released trainer; one token costs at most 11.5 nats.
-pub const MIN_COMPLEMENT: f64 = 1e-5;
-
-/// What a row's target token is charged with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Term {
-    /// `-ln p(target)`.
-    Nll,
-    /// `-ln max(1 - p(target), 1e-5)`; no gradient where the floor holds.
-    Unlikelihood,
-}
-
-/// Which way a divergence points.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum KlDirection {
-    /// `KL(model || reference)`: papers 002 (equation 5) and 004 (equation 2).
-    #[default]
-    ModelToReference,
-    /// `KL(reference || model)`: what the released code of SVEN, SafeCoder and CoSec computes.
-    ReferenceToModel,
-}
+use crate::{Result, TrainError};
 
 /// The loss of each row's target token: `[n]` f32, in nats, not negative.
 ///
@@ -66,15 +35,19 @@ pub fn token_loss(logits: &Tensor, targets: &[u32], terms: &[Term]) -> Result<Te
             "token {target} is outside the vocabulary of {vocab}; is this the model's tokenizer?"
         )));
     }
-    if is_fused(logits) {
-        let op = TokenLoss {
-            targets: targets.to_vec(),
-            terms: terms.to_vec(),
-            log_sums: Mutex::new(Vec::new()),
-        };
-        return Ok(logits.contiguous()?.apply_op1(op)?);
+    let log_p = log_softmax(logits)?;
+    let index = Tensor::from_slice(targets, (n, 1), logits.device())?;
+    let log_p = log_p.gather(&index, D::Minus1)?.squeeze(D::Minus1)?; // [n]
+    let nll = log_p.neg()?;
+    if terms.iter().all(|&term| term == Term::Nll) {
+        return Ok(nll);
     }
-    elementary_token_loss(logits, targets, terms)
+    // The gradient of 1/complement times p stays finite: `clamp` passes none below the floor.
+    let complement = (1.0 - log_p.exp()?)?.clamp(MIN_COMPLEMENT, 1.0)?;
+    let unlikelihood = complement.log()?.neg()?;
+    let picks: Vec<u8> = terms.iter().map(|&term| u8::from(term == Term::Nll)).collect();
+    let picks = Tensor::from_vec(picks, n, logits.device())?;
+    Ok(picks.where_cond(&nll, &unlikelihood)?)
 }
 
 /// The divergence between the next-token distributions of model and reference, per row: `[n]` f32, in nats.
@@ -99,40 +72,7 @@ pub fn kl_divergence(
             reference.dims()
         )));
     }
-    let reference = reference.detach();
-    if is_fused(logits) {
-        let op = KlLoss { direction, saved: Mutex::new(Vec::new()) };
-        return Ok(logits.contiguous()?.apply_op2(&reference.contiguous()?, op)?);
-    }
-    elementary_kl_divergence(logits, &reference, direction)
-}
-
-fn is_fused(logits: &Tensor) -> bool {
-    matches!(logits.device(), Device::Cpu) && logits.dtype() == DType::F32
-}
-
-fn elementary_token_loss(logits: &Tensor, targets: &[u32], terms: &[Term]) -> Result<Tensor> {
-    let n = targets.len();
-    let log_p = log_softmax(logits)?;
-    let index = Tensor::from_slice(targets, (n, 1), logits.device())?;
-    let log_p = log_p.gather(&index, D::Minus1)?.squeeze(D::Minus1)?; // [n]
-    let nll = log_p.neg()?;
-    if terms.iter().all(|&term| term == Term::Nll) {
-        return Ok(nll);
-    }
-    // The gradient of 1/complement times p stays finite: `clamp` passes none below the floor.
-    let complement = (1.0 - log_p.exp()?)?.clamp(MIN_COMPLEMENT, 1.0)?;
-    let unlikelihood = complement.log()?.neg()?;
-    let picks: Vec<u8> = terms.iter().map(|&term| u8::from(term == Term::Nll)).collect();
-    let picks = Tensor::from_vec(picks, n, logits.device())?;
-    Ok(picks.where_cond(&nll, &unlikelihood)?)
-}
-
-fn elementary_kl_divergence(
-    logits: &Tensor,
-    reference: &Tensor,
-    direction: KlDirection,
-) -> Result<Tensor> {
+    let reference = &reference.detach();
     let (log_p, log_q) = (log_softmax(logits)?, log_softmax(reference)?);
     let divergence = match direction {
         KlDirection::ModelToReference => (log_p.exp()? * (&log_p - &log_q)?)?,
@@ -146,205 +86,43 @@ fn log_softmax(logits: &Tensor) -> candle_core::Result<Tensor> {
     shifted.broadcast_sub(&shifted.exp()?.sum_keepdim(D::Minus1)?.log()?)
 }
 
-/// The f32 values of a contiguous CPU tensor.
-fn values<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    let all = storage.as_slice::<f32>()?;
-    let Some((start, end)) = layout.contiguous_offsets() else {
-        candle_core::bail!("the fused losses need contiguous logits");
-    };
-    Ok(&all[start..end])
-}
-
-/// Calls `work` with the values of a contiguous CPU tensor.
-fn with_values<T>(
-    tensor: &Tensor,
-    work: impl FnOnce(&[f32]) -> candle_core::Result<T>,
-) -> candle_core::Result<T> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => work(values(storage, layout)?),
-        _ => candle_core::bail!("the fused losses run on the CPU only"),
-    }
-}
-
-struct TokenLoss {
-    targets: Vec<u32>,
-    terms: Vec<Term>,
-    /// `ln sum exp` of each row, from forward to backward.
-    log_sums: Mutex<Vec<f32>>,
-}
-
-impl CustomOp1 for TokenLoss {
-    fn name(&self) -> &'static str {
-        "token-loss"
-    }
-
-    fn cpu_fwd(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let logits = values(storage, layout)?;
-        let n = self.targets.len();
-        let vocab = logits.len() / n.max(1);
-        let mut losses = vec![0.0_f32; n];
-        let mut log_sums = vec![0.0_f32; n];
-        losses.par_iter_mut().zip(&mut log_sums).enumerate().for_each(|(i, (loss, log_sum))| {
-            let row = &logits[i * vocab..(i + 1) * vocab];
-            *log_sum = log_sum_exp(row);
-            let nll = f64::from(*log_sum) - f64::from(row[self.targets[i] as usize]);
-            *loss = match self.terms[i] {
-                Term::Nll => nll as f32,
-                // `fmax` would turn a NaN into the floor and hide it.
-                Term::Unlikelihood if nll.is_nan() => f32::NAN,
-                Term::Unlikelihood => -(-(-nll).exp_m1()).max(MIN_COMPLEMENT).ln() as f32,
-            };
-        });
-        *self.log_sums.lock().unwrap_or_else(PoisonError::into_inner) = log_sums;
-        Ok((CpuStorage::F32(losses), Shape::from(n)))
-    }
-
-    /// With `p` the softmax and `y` the target: NLL has gradient `p - [y]`, unlikelihood
-    /// `p_y / (1 - p_y) * ([y] - p)`.
-    fn bwd(
-        &self,
-        logits: &Tensor,
-        _losses: &Tensor,
-        upstream: &Tensor,
-    ) -> candle_core::Result<Option<Tensor>> {
-        let upstream = upstream.to_vec1::<f32>()?;
-        let log_sums = self.log_sums.lock().unwrap_or_else(PoisonError::into_inner);
-        let gradient = with_values(logits, |logits| {
-            let vocab = logits.len() / self.targets.len().max(1);
-            Ok(hardn_models::ops::filled(logits.len(), vocab, |i, out| {
-                if upstream[i] == 0.0 {
-                    return;
-                }
-                let row = &logits[i * vocab..(i + 1) * vocab];
-                let target = self.targets[i] as usize;
-                let nll = f64::from(log_sums[i]) - f64::from(row[target]);
-                let factor = match self.terms[i] {
-                    Term::Nll => 1.0,
-                    Term::Unlikelihood => {
-                        let complement = -(-nll).exp_m1();
-                        if complement < MIN_COMPLEMENT {
-                            return;
-                        }
-                        -(-nll).exp() / complement
-                    }
-                };
-                let scale = (f64::from(upstream[i]) * factor) as f32;
-                scaled_exp(row, log_sums[i], scale, out);
-                out[target] -= scale;
-            }))
-        })?;
-        Ok(Some(Tensor::from_vec(gradient, logits.dims(), logits.device())?))
-    }
-}
-
-struct KlLoss {
-    direction: KlDirection,
-    /// Per row: `ln sum exp` of logits and reference, and the divergence.
-    saved: Mutex<Vec<[f32; 3]>>,
-}
-
-impl CustomOp2 for KlLoss {
-    fn name(&self) -> &'static str {
-        "kl-loss"
-    }
-
-    fn cpu_fwd(
-        &self,
-        storage: &CpuStorage,
-        layout: &Layout,
-        reference: &CpuStorage,
-        reference_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (n, vocab) = layout.shape().dims2()?;
-        let logits = values(storage, layout)?;
-        let reference = values(reference, reference_layout)?;
-        let mut saved = vec![[0.0_f32; 3]; n];
-        saved.par_iter_mut().enumerate().for_each_init(
-            || vec![0.0_f32; vocab],
-            |weights, (i, saved)| {
-                let x = &logits[i * vocab..(i + 1) * vocab];
-                let y = &reference[i * vocab..(i + 1) * vocab];
-                let (log_p, log_q) = (log_sum_exp(x), log_sum_exp(y));
-                // Sum of w * (ln w - ln v): w is the model's or the reference's distribution.
-                let (from, to, from_sum, to_sum) = match self.direction {
-                    KlDirection::ModelToReference => (x, y, log_p, log_q),
-                    KlDirection::ReferenceToModel => (y, x, log_q, log_p),
-                };
-                scaled_exp(from, from_sum, 1.0, weights);
-                let divergence: f64 = weights
-                    .iter()
-                    .zip(from.iter().zip(to))
-                    .filter(|(w, _)| **w != 0.0)
-                    .map(|(&w, (&a, &b))| f64::from(w) * f64::from((a - from_sum) - (b - to_sum)))
-                    .sum();
-                *saved = [log_p, log_q, divergence as f32];
-            },
-        );
-        let losses = saved.iter().map(|row| row[2]).collect();
-        *self.saved.lock().unwrap_or_else(PoisonError::into_inner) = saved;
-        Ok((CpuStorage::F32(losses), Shape::from(n)))
-    }
-
-    /// `KL(p || q)` has gradient `p * (ln p - ln q - KL)`, `KL(q || p)` has `p - q`.
-    fn bwd(
-        &self,
-        logits: &Tensor,
-        reference: &Tensor,
-        _losses: &Tensor,
-        upstream: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let (_, vocab) = logits.dims2()?;
-        let upstream = upstream.to_vec1::<f32>()?;
-        let saved = self.saved.lock().unwrap_or_else(PoisonError::into_inner);
-        let gradient = with_values(logits, |logits| {
-            with_values(reference, |reference| {
-                let mut gradient = hardn_models::ops::zeros(logits.len());
-                gradient.par_chunks_mut(vocab).enumerate().for_each(|(i, out)| {
-                    let x = &logits[i * vocab..(i + 1) * vocab];
-                    let y = &reference[i * vocab..(i + 1) * vocab];
-                    let [log_p, log_q, divergence] = saved[i];
-                    scaled_exp(x, log_p, upstream[i], out);
-                    match self.direction {
-                        KlDirection::ModelToReference => {
-                            let shift = divergence + log_p - log_q;
-                            for (out, (&a, &b)) in out.iter_mut().zip(x.iter().zip(y)) {
-                                *out *= a - b - shift;
-                            }
-                        }
-                        KlDirection::ReferenceToModel => {
-                            let mut q = vec![0.0_f32; vocab];
-                            scaled_exp(y, log_q, upstream[i], &mut q);
-                            for (out, q) in out.iter_mut().zip(q) {
-                                *out -= q;
-                            }
-                        }
-                    }
-                });
-                Ok(gradient)
-            })
-        })?;
-        Ok((Some(Tensor::from_vec(gradient, logits.dims(), logits.device())?), None))
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use candle_core::Var;
+    use candle_core::{DType, Device, Var};
+    use hardn_models::ops::{Charges, Head, vocabulary_loss};
 
     use super::*;
 
     const LN_2: f32 = std::f32::consts::LN_2;
 
+    /// Both forms of losses from logits: the head of the fused one changes nothing.
+    fn fused(logits: &Tensor, charges: &Charges, reference: Option<&Tensor>) -> (Tensor, Vec<f32>) {
+        let head = |x: &Tensor| Head {
+            x: x.clone(),
+            weight: Tensor::eye(x.dim(1).unwrap(), DType::F32, &Device::Cpu).unwrap(),
+            bias: None,
+            low_rank: None,
+        };
+        vocabulary_loss(&head(logits), charges, reference.map(head).as_ref()).unwrap()
+    }
+
+    fn tokens<'a>(targets: &'a [u32], terms: &'a [Term], weights: &'a [f32]) -> Charges<'a> {
+        let direction = KlDirection::default();
+        Charges { targets, terms, weights, kl_weights: &[], direction }
+    }
+
+    fn divergences(kl_weights: &[f32], direction: KlDirection) -> Charges<'_> {
+        Charges { targets: &[], terms: &[], weights: &[], kl_weights, direction }
+    }
+
     #[track_caller]
     fn check_token(logits: &[f32], target: u32, term: Term, expected: f32) {
         let row = Tensor::from_slice(logits, (1, logits.len()), &Device::Cpu).unwrap();
-        let loss = token_loss(&row, &[target], &[term]).unwrap().to_vec1::<f32>().unwrap()[0];
-        assert!((loss - expected).abs() < 1e-5, "{loss} is not {expected}");
+        let plain = token_loss(&row, &[target], &[term]).unwrap().to_vec1::<f32>().unwrap()[0];
+        let (_, fused) = fused(&row, &tokens(&[target], &[term], &[1.0]), None);
+        for loss in [plain, fused[0]] {
+            assert!((loss - expected).abs() < 1e-5, "{loss} is not {expected}");
+        }
     }
 
     #[test]
@@ -370,79 +148,155 @@ mod tests {
             (KlDirection::ReferenceToModel, 0.5 * (2.0_f32 / 3.0).ln() + 0.5 * LN_2),
         ];
         for (direction, expected) in cases {
-            let loss = kl_divergence(&p, &q, direction).unwrap().to_vec1::<f32>().unwrap()[0];
-            assert!((loss - expected).abs() < 1e-6, "{direction:?}: {loss} is not {expected}");
+            let plain = kl_divergence(&p, &q, direction).unwrap().to_vec1::<f32>().unwrap()[0];
+            let (_, fused) = fused(&p, &divergences(&[1.0], direction), Some(&q));
+            for loss in [plain, fused[0]] {
+                assert!((loss - expected).abs() < 1e-6, "{direction:?}: {loss} is not {expected}");
+            }
         }
     }
 
-    /// Losses and gradients of the fused form equal the elementary form's, under uneven upstream gradients.
+    fn drawn(seed: u64, shape: &[usize], size: f32) -> Var {
+        let mut rng = crate::rng::Rng::new(seed, &[shape[0] as u64]);
+        let n = shape.iter().product();
+        let values: Vec<f32> =
+            (0..n).map(|_| (rng.below(8000) as f32 / 4000.0 - 1.0) * size).collect();
+        Var::from_vec(values, shape, &Device::Cpu).unwrap()
+    }
+
+    /// Losses and gradients of the fused form equal the elementary form's, for rows of both kinds.
     #[track_caller]
     fn check_against_elementary(
-        rows: usize,
-        vocab: usize,
-        fused: impl Fn(&Tensor) -> Result<Tensor>,
-        elementary: impl Fn(&Tensor) -> Result<Tensor>,
+        (n, n_kl, vocab, width): (usize, usize, usize, usize),
+        with_bias: bool,
+        rank: usize,
+        direction: KlDirection,
     ) {
-        let mut rng = crate::rng::Rng::new(5, &[vocab as u64]);
-        let values: Vec<f32> =
-            (0..rows * vocab).map(|_| rng.below(8000) as f32 / 1000.0 - 4.0).collect();
-        let logits = Var::from_vec(values, (rows, vocab), &Device::Cpu).unwrap();
-        let weights: Vec<f32> = (0..rows).map(|i| i as f32 / 3.0 - 0.5).collect();
-        let weights = Tensor::from_vec(weights, rows, &Device::Cpu).unwrap();
-        let run = |loss: &dyn Fn(&Tensor) -> Result<Tensor>| {
-            let losses = loss(logits.as_tensor()).unwrap();
-            let sum = (&losses * &weights).unwrap().sum_all().unwrap();
-            let gradient = sum.backward().unwrap().remove(logits.as_tensor()).unwrap();
-            let gradient = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            (losses.to_vec1::<f32>().unwrap(), gradient)
+        let bias = drawn(3, &[vocab], 1.0);
+        let head = |seed: u64, rows: usize| Head {
+            x: drawn(seed, &[rows, width], 2.0).as_tensor().clone(),
+            weight: drawn(seed + 1, &[vocab, width], 1.0).as_tensor().clone(),
+            bias: with_bias.then(|| bias.as_tensor().clone()),
+            low_rank: (rank > 0).then(|| {
+                let low = drawn(seed + 2, &[rows, rank], 1.0).as_tensor().clone();
+                (low, drawn(seed + 3, &[vocab, rank], 1.0).as_tensor().clone())
+            }),
         };
-        let (a, b) = (run(&fused), run(&elementary));
-        for (a, b) in a.0.iter().zip(&b.0).chain(a.1.iter().zip(&b.1)) {
-            assert!((a - b).abs() < 2e-5 * (1.0 + b.abs()), "{a} is not {b}");
+        let (own, reference) = (head(10, n + n_kl), head(20, n_kl));
+        let logits = |head: &Head| {
+            let mut logits = head.x.matmul(&head.weight.t().unwrap()).unwrap();
+            if let Some((low, b)) = &head.low_rank {
+                logits = (logits + low.matmul(&b.t().unwrap()).unwrap()).unwrap();
+            }
+            head.bias.iter().fold(logits, |logits, bias| logits.broadcast_add(bias).unwrap())
+        };
+        let targets: Vec<u32> = (0..n).map(|i| ((i * 7 + 1) % vocab) as u32).collect();
+        let terms: Vec<Term> =
+            (0..n).map(|i| if i % 2 == 0 { Term::Unlikelihood } else { Term::Nll }).collect();
+        let weight = |i: usize| (i % 11) as f32 / 3.0 - 0.5;
+        let weights: Vec<f32> = (0..n).map(weight).collect();
+        let kl_weights: Vec<f32> = (0..n_kl).map(weight).collect();
+        let charges = Charges {
+            targets: &targets,
+            terms: &terms,
+            weights: &weights,
+            kl_weights: &kl_weights,
+            direction,
+        };
+        let (fused_total, fused_losses) =
+            vocabulary_loss(&own, &charges, Some(&reference)).unwrap();
+
+        let all = logits(&own);
+        let mut losses = Vec::new();
+        if n > 0 {
+            losses.push(token_loss(&all.narrow(0, 0, n).unwrap(), &targets, &terms).unwrap());
+        }
+        if n_kl > 0 {
+            let rows = all.narrow(0, n, n_kl).unwrap();
+            losses.push(kl_divergence(&rows, &logits(&reference), direction).unwrap());
+        }
+        let losses = Tensor::cat(&losses, 0).unwrap();
+        let factors = Tensor::new([weights, kl_weights].concat(), &Device::Cpu).unwrap();
+        let total = (&losses * factors).unwrap().sum_all().unwrap();
+        for (a, b) in fused_losses.iter().zip(losses.to_vec1::<f32>().unwrap()) {
+            assert!((a - b).abs() < 1e-5 * (1.0 + b.abs()), "loss: {a} is not {b}");
+        }
+        // An upstream gradient of 2.
+        let fused = (fused_total * 2.0).unwrap().backward().unwrap();
+        let plain = (total * 2.0).unwrap().backward().unwrap();
+        let mut trained = vec![&own.x];
+        match &own.low_rank {
+            Some((low, b)) => trained.extend([low, b]),
+            None => trained.extend([&own.weight].into_iter().chain(&own.bias)),
+        }
+        for (i, tensor) in trained.into_iter().enumerate() {
+            let values = |grads: &candle_core::backprop::GradStore| {
+                let gradient = grads.get(tensor).unwrap_or_else(|| panic!("no gradient {i}"));
+                gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            };
+            let (a, b) = (values(&fused), values(&plain));
+            let size = b.iter().fold(1.0_f32, |max, b| max.max(b.abs()));
+            for (a, b) in a.iter().zip(&b) {
+                assert!((a - b).abs() < 2e-5 * size, "gradient {i}: {a} is not {b} at {size}");
+            }
         }
     }
 
     #[test]
     fn fused_equals_elementary() {
-        for (rows, vocab) in [(1, 2), (6, 5), (9, 40), (4, 333)] {
-            let targets: Vec<u32> = (0..rows).map(|i| ((i * 7 + 1) % vocab) as u32).collect();
-            let terms: Vec<Term> = (0..rows)
-                .map(|i| if i % 2 == 0 { Term::Unlikelihood } else { Term::Nll })
-                .collect();
-            check_against_elementary(
-                rows,
-                vocab,
-                |x| token_loss(x, &targets, &terms),
-                |x| elementary_token_loss(x, &targets, &terms),
-            );
-            let reference: Vec<f32> =
-                (0..rows * vocab).map(|i| ((i * 31 % 17) as f32 - 8.0) / 4.0).collect();
-            let reference = Tensor::from_vec(reference, (rows, vocab), &Device::Cpu).unwrap();
+        // The last two take several chunks of rows and blocks of words.
+        for sizes in
+            [(1, 0, 2, 1), (6, 1, 5, 4), (0, 9, 40, 7), (40, 37, 1333, 16), (300, 270, 17_000, 3)]
+        {
             for direction in [KlDirection::ModelToReference, KlDirection::ReferenceToModel] {
-                check_against_elementary(
-                    rows,
-                    vocab,
-                    |x| kl_divergence(x, &reference, direction),
-                    |x| elementary_kl_divergence(x, &reference, direction),
-                );
+                check_against_elementary(sizes, false, 0, direction);
+                check_against_elementary(sizes, true, 3, direction);
             }
+            check_against_elementary(sizes, true, 0, KlDirection::default());
         }
     }
 
     #[test]
     fn the_floor_passes_no_gradient() {
         let logits = Var::new(&[[50_f32, 0.0]], &Device::Cpu).unwrap();
-        let loss = token_loss(logits.as_tensor(), &[0], &[Term::Unlikelihood]).unwrap();
-        let gradient = loss.sum_all().unwrap().backward().unwrap().remove(logits.as_tensor());
-        assert_eq!(gradient.unwrap().to_vec2::<f32>().unwrap(), [[0.0, 0.0]]);
+        let charges = tokens(&[0], &[Term::Unlikelihood], &[1.0]);
+        let (fused, _) = fused(logits.as_tensor(), &charges, None);
+        let plain = token_loss(logits.as_tensor(), &[0], &[Term::Unlikelihood]).unwrap();
+        for loss in [fused, plain.sum_all().unwrap()] {
+            let gradient = loss.backward().unwrap().remove(logits.as_tensor());
+            assert_eq!(gradient.unwrap().to_vec2::<f32>().unwrap(), [[0.0, 0.0]]);
+        }
     }
 
     #[test]
     fn not_a_number_stays_one() {
         let logits = Tensor::new(&[[f32::NAN, 0.0]], &Device::Cpu).unwrap();
         for term in [Term::Nll, Term::Unlikelihood] {
-            let loss = token_loss(&logits, &[0], &[term]).unwrap().to_vec1::<f32>().unwrap();
-            assert!(loss[0].is_nan(), "{term:?}");
+            let (total, losses) = fused(&logits, &tokens(&[0], &[term], &[1.0]), None);
+            assert!(losses[0].is_nan() && total.to_scalar::<f32>().unwrap().is_nan(), "{term:?}");
         }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let logits = Tensor::zeros((2, 4), DType::F32, &Device::Cpu).unwrap();
+        let head = Head {
+            x: logits.clone(),
+            weight: Tensor::zeros((5, 4), DType::F32, &Device::Cpu).unwrap(),
+            bias: None,
+            low_rank: None,
+        };
+        let refused = |targets: &[u32], kl_weights: &[f32]| {
+            let n = targets.len();
+            let (terms, weights) = (vec![Term::Nll; n], vec![1.0; n]);
+            let charges = Charges { kl_weights, ..tokens(targets, &terms, &weights) };
+            vocabulary_loss(&head, &charges, None).is_err()
+        };
+        assert!(!refused(&[0, 4], &[]));
+        assert!(refused(&[0, 5], &[]));
+        assert!(refused(&[0], &[]));
+        assert!(refused(&[0], &[1.0]));
+        assert!(refused(&[0, 1, 2], &[]));
+        assert!(refused(&[], &[1.0, 1.0, 1.0]));
     }
 }

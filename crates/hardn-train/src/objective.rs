@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
-use hardn_models::{ForwardOptions, Model};
+use candle_core::{Tensor, Var};
+use hardn_models::{
+    ForwardOptions, Model,
+    ops::{Charges, Gradients},
+};
 
 use crate::{
-    ExampleKind, KlDirection, Result, TrainError, batch::MicroBatch, kl_divergence, token_loss,
+    ExampleKind, KlDirection, Result, TrainError, batch::MicroBatch, kl_divergence,
+    rng::derive_seed, token_loss,
 };
 
 /// Sums of reduced losses, by term: `utility`, `secure` (both likelihood), `vulnerable` (unlikelihood) and `kl`.
@@ -49,67 +53,101 @@ pub(crate) struct Objective<'a> {
     pub(crate) model: &'a Model,
     pub(crate) reference: Reference<'a>,
     pub(crate) kl_direction: KlDirection,
+    /// Keep only the states between layers for the backward pass, and compute the rest again.
+    pub(crate) checkpointing: bool,
     /// Report token losses as means over all tokens of a kind, not over examples.
     pub(crate) per_token: bool,
 }
 
 impl Objective<'_> {
-    /// The loss to minimise (a scalar) and its parts. `dropout_seed` switches dropout on.
-    pub(crate) fn compute(
+    /// The parts of the loss to minimise, and its gradients. `dropout_seed` switches dropout on.
+    pub(crate) fn gradients(
         &self,
         batch: &MicroBatch,
         dropout_seed: Option<u64>,
-    ) -> Result<(Tensor, Terms)> {
-        self.forward(batch, &ForwardOptions { dropout_seed, ..ForwardOptions::default() })
+        variables: &[Var],
+    ) -> Result<(Terms, Gradients)> {
+        let Some([first, second]) = batch.halves() else {
+            return self.gradients_at_once(batch, dropout_seed, variables);
+        };
+        // What runs on one thread in one half is then hidden by the other, and the cut depends on the batch alone.
+        let other_seed = dropout_seed.map(|seed| derive_seed(seed, &[1]));
+        let (first, second) = rayon::join(
+            || self.gradients_at_once(&first, dropout_seed, variables),
+            || self.gradients_at_once(&second, other_seed, variables),
+        );
+        let ((mut terms, gradients), (others, other_gradients)) = (first?, second?);
+        terms.merge(&others);
+        Ok((terms, gradients.merged(other_gradients)?))
     }
 
-    /// The same without dropout and without anything kept for a gradient.
-    pub(crate) fn evaluate(&self, batch: &MicroBatch) -> Result<(Tensor, Terms)> {
-        self.forward(batch, &ForwardOptions::evaluate())
+    fn gradients_at_once(
+        &self,
+        batch: &MicroBatch,
+        dropout_seed: Option<u64>,
+        variables: &[Var],
+    ) -> Result<(Terms, Gradients)> {
+        let options = ForwardOptions { dropout_seed, ..ForwardOptions::default() };
+        if !self.checkpointing {
+            let (loss, terms) = self.forward(batch, &options)?;
+            return Ok((terms, Gradients::of(&loss, variables)?));
+        }
+        let ids = Tensor::from_slice(&batch.ids, batch.shape, self.model.device())?;
+        let loss = |hidden: &Tensor| self.losses(batch, &ids, hidden, &options);
+        self.model.checkpointed(&ids, &options, loss, variables)
+    }
+
+    /// The parts of the loss without dropout and without anything kept for a gradient.
+    pub(crate) fn evaluate(&self, batch: &MicroBatch) -> Result<Terms> {
+        Ok(self.forward(batch, &ForwardOptions::evaluate())?.1)
     }
 
     fn forward(&self, batch: &MicroBatch, options: &ForwardOptions) -> Result<(Tensor, Terms)> {
+        let ids = Tensor::from_slice(&batch.ids, batch.shape, self.model.device())?;
+        self.losses(batch, &ids, &self.model.hidden(&ids, options)?, options)
+    }
+
+    /// The weighted sum of the losses, a scalar, and its parts, from the last hidden states `[b, s, hidden]`.
+    fn losses(
+        &self,
+        batch: &MicroBatch,
+        ids: &Tensor,
+        hidden: &Tensor,
+        options: &ForwardOptions,
+    ) -> Result<(Tensor, Terms)> {
         if batch.rows.is_empty() && batch.kl_rows.is_empty() {
             return Err(TrainError::EmptySelection);
         }
-        let device = self.model.device();
-        let ids = Tensor::from_slice(&batch.ids, batch.shape, device)?;
         let (n, n_kl) = (batch.rows.len(), batch.kl_rows.len());
         let rows: Vec<u32> = batch.rows.iter().chain(&batch.kl_rows).copied().collect();
-        let rows = Tensor::from_vec(rows, n + n_kl, device)?;
-        let logits = logits_at(self.model, &ids, &rows, options)?; // [n + n_kl, vocab]
-        let token_logits = if n_kl == 0 { logits.clone() } else { logits.narrow(0, 0, n)? };
-
-        let mut terms = Terms::default();
-        let mut total: Option<Tensor> = None;
-        if n > 0 {
-            let losses = token_loss(&token_logits, &batch.targets, &batch.terms)?;
-            let weights = Tensor::from_slice(&batch.weights, n, device)?;
-            total = Some((&losses * &weights)?.sum_all()?);
-            self.report(&mut terms, batch, &losses.to_vec1::<f32>()?);
-        }
+        let hidden = rows_of(hidden, rows)?; // [n + n_kl, hidden]
+        let off = ForwardOptions::base();
+        let reference = match &self.reference {
+            _ if n_kl == 0 => None,
+            Reference::AdapterOff => Some(self.model),
+            Reference::Copy(model) => Some(*model),
+        };
+        let reference = match reference {
+            Some(model) => Some((model, hidden_at(model, ids, batch.kl_rows.clone(), &off)?, &off)),
+            None => None,
+        };
+        let charges = Charges {
+            targets: &batch.targets,
+            terms: &batch.terms,
+            weights: &batch.weights,
+            kl_weights: &batch.kl_weights,
+            direction: self.kl_direction,
+        };
+        let (total, losses) = charged(self.model, &hidden, options, &charges, reference.as_ref())?;
+        let mut terms = Terms { loss: f64::from(total.to_scalar::<f32>()?), ..Terms::default() };
+        self.report(&mut terms, batch, &losses[..n]);
         if n_kl > 0 {
-            let reference_rows = Tensor::from_slice(&batch.kl_rows, n_kl, device)?;
-            let off = ForwardOptions::base();
-            let reference = match &self.reference {
-                Reference::AdapterOff => logits_at(self.model, &ids, &reference_rows, &off)?,
-                Reference::Copy(model) => logits_at(model, &ids, &reference_rows, &off)?,
-            };
-            let losses = kl_divergence(&logits.narrow(0, n, n_kl)?, &reference, self.kl_direction)?;
-            let weights = Tensor::from_slice(&batch.kl_weights, n_kl, device)?;
-            let sum = (&losses * &weights)?.sum_all()?;
-            total = Some(match total {
-                Some(total) => (total + sum)?,
-                None => sum,
-            });
             let mut examples = batch.kl_owners.clone();
             examples.dedup();
-            let shares = losses.to_vec1::<f32>()?.into_iter().zip(&batch.kl_shares);
-            let loss = shares.map(|(loss, &share)| f64::from(loss) * f64::from(share)).sum();
+            let shares = losses[n..].iter().zip(&batch.kl_shares);
+            let loss = shares.map(|(&loss, &share)| f64::from(loss) * f64::from(share)).sum();
             terms.add("kl", loss, examples.len() as f64);
         }
-        let total = total.ok_or(TrainError::EmptySelection)?;
-        terms.loss = f64::from(total.to_scalar::<f32>()?);
         Ok((total, terms))
     }
 
@@ -134,15 +172,46 @@ impl Objective<'_> {
     }
 }
 
-/// Logits at some of the flattened positions of a batch: `[rows, vocab]`.
-pub(crate) fn logits_at(
+/// Hidden states at some of the flattened positions of a batch: `[rows, hidden]`.
+pub(crate) fn hidden_at(
     model: &Model,
     ids: &Tensor,
-    rows: &Tensor,
+    rows: Vec<u32>,
     options: &ForwardOptions,
 ) -> Result<Tensor> {
-    let hidden = model.hidden(ids, options)?; // [batch, seq, hidden]
-    let (batch, seq, width) = hidden.dims3()?;
-    let hidden = hidden.reshape((batch * seq, width))?.index_select(rows, 0)?;
-    Ok(model.head(&hidden, options)?)
+    rows_of(&model.hidden(ids, options)?, rows)
+}
+
+/// Some rows of `[batch, seq, hidden]`, which are counted through.
+fn rows_of(hidden: &Tensor, rows: Vec<u32>) -> Result<Tensor> {
+    Ok(hidden.flatten(0, 1)?.index_select(&Tensor::new(rows, hidden.device())?, 0)?)
+}
+
+/// The weighted sum of the rows' losses, a scalar that can be differentiated, and every row's loss in nats. See
+/// [`Model::head_loss`]; models without fused operations compute all logits at once.
+pub(crate) fn charged(
+    model: &Model,
+    hidden: &Tensor,
+    options: &ForwardOptions,
+    charges: &Charges,
+    reference: Option<&(&Model, Tensor, &ForwardOptions)>,
+) -> Result<(Tensor, Vec<f32>)> {
+    if model.is_fused() {
+        let reference = reference.map(|(model, hidden, options)| (*model, hidden, *options));
+        return Ok(model.head_loss(hidden, options, charges, reference)?);
+    }
+    let (n, n_kl) = (charges.targets.len(), charges.kl_weights.len());
+    let logits = model.head(hidden, options)?; // [n + n_kl, vocab]
+    let mut losses = Vec::new();
+    if n > 0 {
+        losses.push(token_loss(&logits.narrow(0, 0, n)?, charges.targets, charges.terms)?);
+    }
+    if let Some((model, hidden, options)) = reference {
+        let reference = model.head(hidden, options)?;
+        losses.push(kl_divergence(&logits.narrow(0, n, n_kl)?, &reference, charges.direction)?);
+    }
+    let losses = Tensor::cat(&losses, 0)?;
+    let weights = [charges.weights, charges.kl_weights].concat();
+    let weights = Tensor::from_vec(weights, n + n_kl, model.device())?;
+    Ok(((&losses * weights)?.sum_all()?, losses.to_vec1()?))
 }

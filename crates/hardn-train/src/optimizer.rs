@@ -137,8 +137,7 @@ impl Optimizer {
     }
 
     /// Adds the gradients of one micro-batch.
-    pub(crate) fn accumulate(&mut self, loss: &Tensor) -> Result<()> {
-        let mut gradients = loss.backward()?;
+    pub(crate) fn accumulate(&mut self, mut gradients: ops::Gradients) -> Result<()> {
         for slot in &mut self.slots {
             let Some(gradient) = gradients.remove(slot.var.as_tensor()) else { continue };
             slot.gradient = Some(match slot.gradient.take() {
@@ -336,10 +335,15 @@ mod tests {
         (Optimizer::new(OptimizerRecipe::Adamw(config), variables).unwrap(), var)
     }
 
+    fn of(loss: &Tensor, variables: &[&Var]) -> ops::Gradients {
+        let variables: Vec<Var> = variables.iter().map(|&var| var.clone()).collect();
+        ops::Gradients::of(loss, &variables).unwrap()
+    }
+
     /// One step on `sum(w * slope)`, whose gradient is `slope`.
     fn step(adamw: &mut Optimizer, var: &Var, slope: f64, learning_rate: f64) {
         let loss = (var.as_tensor() * slope).unwrap().sum_all().unwrap();
-        adamw.accumulate(&loss).unwrap();
+        adamw.accumulate(of(&loss, &[var])).unwrap();
         adamw.update(learning_rate).unwrap();
     }
 
@@ -381,14 +385,14 @@ mod tests {
         let (mut adamw, var) = optimizer(AdamWConfig::default(), &[1.0, 1.0], &[2]);
         for slope in [1.0, 2.0] {
             let loss = (var.as_tensor() * slope).unwrap().sum_all().unwrap();
-            adamw.accumulate(&loss).unwrap();
+            adamw.accumulate(of(&loss, &[&var])).unwrap();
         }
         // Gradient (3, 3): norm 3 * sqrt 2.
         assert!((adamw.clip(0.0).unwrap() - 18_f64.sqrt()).abs() < 1e-12);
         assert!((adamw.clip(1.0).unwrap() - 18_f64.sqrt()).abs() < 1e-12);
         assert!((adamw.clip(1.0).unwrap() - 1.0).abs() < 1e-12);
         // One more micro-batch of gradient (1, 1) on the clipped sum: (1 + 1/sqrt 2) * sqrt 2.
-        adamw.accumulate(&var.sum_all().unwrap()).unwrap();
+        adamw.accumulate(of(&var.sum_all().unwrap(), &[&var])).unwrap();
         assert!((adamw.clip(0.0).unwrap() - (1.0 + 2_f64.sqrt())).abs() < 1e-6);
         adamw.clear_gradients();
         assert_eq!(adamw.clip(1.0).unwrap(), 0.0);
@@ -427,7 +431,8 @@ mod tests {
         let mut muon = Optimizer::new(recipe, variables).unwrap();
         let slopes = Tensor::from_slice(&eye, (2, 2), &Device::Cpu).unwrap();
         let loss = (matrix.as_tensor() + table.as_tensor()).unwrap().mul(&slopes).unwrap();
-        muon.accumulate(&loss.sum_all().unwrap()).unwrap();
+        let loss = loss.sum_all().unwrap();
+        muon.accumulate(of(&loss, &[&matrix, &table])).unwrap();
         muon.update(1.0).unwrap();
         let moved = matrix.to_vec2::<f32>().unwrap();
         let size = 0.2 * 2_f32.sqrt();

@@ -276,6 +276,7 @@ pub fn pretrain(
         model: &model,
         reference: Reference::AdapterOff,
         kl_direction: KlDirection::default(),
+        checkpointing: recipe.training.gradient_checkpointing,
         per_token: true,
     };
     let settings = LoopSettings {

@@ -30,6 +30,29 @@ pub enum AdapterRecipe {
         /// Names of the matrices, such as `q_proj`; empty: every matrix of the blocks.
         #[serde(default)]
         target_modules: Vec<String>,
+        /// Scaled by `lora_alpha / sqrt(r)` instead (Kalajdzievski 2023, arXiv:2312.03732).
+        #[serde(default)]
+        use_rslora: bool,
+    },
+    /// Factors on the outputs or inputs of some matrices (Liu et al. 2022, arXiv:2205.05638).
+    Ia3 {
+        /// Names of the matrices; empty: those PEFT takes for the model's family.
+        #[serde(default)]
+        target_modules: Vec<String>,
+        /// Those of them whose input is scaled rather than the output.
+        #[serde(default)]
+        feedforward_modules: Vec<String>,
+    },
+    /// Keys and values before the text's own in every layer (Li and Liang 2021, arXiv:2101.00190).
+    Prefix {
+        /// Positions of the prefix.
+        num_virtual_tokens: usize,
+        /// Share of the prefix's numbers set to zero while training; 0.1 in SVEN.
+        #[serde(default)]
+        dropout: f64,
+        /// Begins at zero, as in SVEN, rather than at random, as in PEFT.
+        #[serde(default)]
+        zero_init: bool,
     },
 }
 
@@ -316,6 +339,9 @@ pub struct LoopRecipe {
     pub keep_checkpoints: usize,
     /// End with the weights of the lowest validation loss, not with the last ones.
     pub keep_best: bool,
+    /// Keep only the states between layers for the backward pass and compute the rest again: the same gradients with
+    /// less memory, for about a third more time.
+    pub gradient_checkpointing: bool,
 }
 
 impl Default for LoopRecipe {
@@ -332,6 +358,7 @@ impl Default for LoopRecipe {
             checkpoint_every: 100,
             keep_checkpoints: 2,
             keep_best: false,
+            gradient_checkpointing: false,
         }
     }
 }
@@ -401,13 +428,18 @@ impl Recipe {
     }
 
     fn check(&self) -> Result<(), String> {
-        if let AdapterRecipe::Lora { r, dropout, .. } = &self.adapter {
-            if *r == 0 {
-                return Err("`adapter.r` must be at least 1".to_owned());
+        let (size, dropout) = match &self.adapter {
+            AdapterRecipe::Full {} | AdapterRecipe::Ia3 { .. } => (("", 1), 0.0),
+            AdapterRecipe::Lora { r, dropout, .. } => (("r", *r), *dropout),
+            AdapterRecipe::Prefix { num_virtual_tokens, dropout, .. } => {
+                (("num_virtual_tokens", *num_virtual_tokens), *dropout)
             }
-            if !(0.0..1.0).contains(dropout) {
-                return Err(format!("`adapter.dropout` is {dropout}, but must be in 0..1"));
-            }
+        };
+        if let (name, 0) = size {
+            return Err(format!("`adapter.{name}` must be at least 1"));
+        }
+        if !(0.0..1.0).contains(&dropout) {
+            return Err(format!("`adapter.dropout` is {dropout}, but must be in 0..1"));
         }
         let training = &self.training;
         if training.batch_size == 0 || training.accumulation == 0 {

@@ -8,6 +8,7 @@ use std::{
     time::Instant,
 };
 
+use candle_core::Var;
 use hardn_types::{BoxError, LossPoint};
 
 use crate::{
@@ -148,8 +149,9 @@ pub(crate) fn run(
         state = restore(&checkpoints, last, &mut optimizer, settings)?;
     }
     let mut log = EventLog::open(settings.dir, state.step)?;
-    let mut run =
-        Run { objective, settings, checkpoints, optimizer, state, total: plan.total_steps() };
+    let variables = objective.model.trainable().into_iter().map(|(_, var)| var).collect();
+    let total = plan.total_steps();
+    let mut run = Run { objective, settings, checkpoints, optimizer, variables, state, total };
     progress.start(run.state.step, run.total);
     if run.state.step == 0 {
         run.validate(plan, &mut log, progress)?;
@@ -183,7 +185,7 @@ pub(crate) fn run(
 
 /// Tells the allocator of glibc to keep what is freed. Each step allocates the same large blocks again, and getting
 /// them from the system anew, page by page, costs about 7 % of a step. Process-wide; other systems are left alone.
-fn keep_freed_memory() {
+pub(crate) fn keep_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: `mallopt` only changes settings of the allocator and may be called at any time.
     unsafe {
@@ -215,6 +217,7 @@ struct Run<'a> {
     settings: &'a LoopSettings<'a>,
     checkpoints: Checkpoints,
     optimizer: Optimizer,
+    variables: Vec<Var>,
     state: State,
     total: usize,
 }
@@ -235,12 +238,12 @@ impl Run<'_> {
         let mut gradient_norm = 0.0;
         for (i, batch) in work.batches.iter().enumerate() {
             let seed = derive_seed(training.seed, &[0xd0, index as u64, i as u64]);
-            let (loss, parts) =
-                self.objective.compute(batch, self.settings.dropout.then_some(seed))?;
+            let seed = self.settings.dropout.then_some(seed);
+            let (parts, gradients) = self.objective.gradients(batch, seed, &self.variables)?;
             if !parts.loss.is_finite() {
                 return Err(self.not_finite(format!("it is {}", parts.loss), batch));
             }
-            self.optimizer.accumulate(&loss)?;
+            self.optimizer.accumulate(gradients)?;
             if training.clip_per == ClipPer::MicroBatch {
                 gradient_norm = self.optimizer.clip(training.clip_norm)?;
                 if !gradient_norm.is_finite() {
@@ -294,7 +297,7 @@ impl Run<'_> {
     ) -> Result<()> {
         let mut terms = Terms::default();
         for batch in plan.validation() {
-            let (_, parts) = self.objective.evaluate(batch)?;
+            let parts = self.objective.evaluate(batch)?;
             if !parts.loss.is_finite() {
                 return Err(self.not_finite("in validation".to_owned(), batch));
             }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path, sync::atomic::AtomicBool};
 
-use hardn_models::{LoraConfig, Model, ModelError, SaveDtype, TargetModules, Tokenizer};
+use hardn_models::{
+    AdapterConfig, DEFAULT_ADAPTER, Ia3Config, LoraConfig, Model, ModelError, PrefixTuningConfig,
+    SaveDtype, TargetModules, Tokenizer,
+};
 use hardn_types::{FixPair, Training};
 
 use crate::{
@@ -126,6 +129,7 @@ pub fn train(
             model,
             reference: frozen.as_ref().map_or(Reference::AdapterOff, Reference::Copy),
             kl_direction: loss.kl_direction,
+            checkpointing: recipe.training.gradient_checkpointing,
             per_token: false,
         };
         let settings = LoopSettings {
@@ -142,8 +146,12 @@ pub fn train(
     let trained = Trained { outcome, train_counts, validation_counts, recipe: recipe.to_json() };
     if trained.outcome.ended == Ended::Finished {
         match &recipe.adapter {
-            AdapterRecipe::Lora { .. } => {
-                write_folder(&out.join("adapter"), |dir| Ok(model.save_adapter(dir)?))?;
+            AdapterRecipe::Lora { .. }
+            | AdapterRecipe::Ia3 { .. }
+            | AdapterRecipe::Prefix { .. } => {
+                write_folder(&out.join("adapter"), |dir| {
+                    Ok(model.save_adapter(DEFAULT_ADAPTER, dir)?)
+                })?;
             }
             AdapterRecipe::Full {} => write_folder(&out.join("model"), |dir| {
                 model.save(dir, SaveDtype::F32)?;
@@ -157,17 +165,40 @@ pub fn train(
 }
 
 /// Attaches what the recipe trains; says whether it has dropout.
+/// Puts a recipe's adapter on the model; true if it drops anything while it is trained.
 fn attach(model: &mut Model, adapter: &AdapterRecipe, seed: u64) -> Result<bool> {
-    let AdapterRecipe::Lora { r, lora_alpha, dropout, target_modules } = adapter else {
-        return Ok(false);
+    let list = |names: &[String]| TargetModules::List(names.to_vec());
+    let (config, dropout): (AdapterConfig, f64) = match adapter {
+        AdapterRecipe::Full {} if model.is_quantised() => {
+            let message = "a quantised base cannot be trained itself; choose an adapter, or load the base as f32";
+            return Err(ModelError::Input(message.to_owned()).into());
+        }
+        AdapterRecipe::Full {} => return Ok(false),
+        AdapterRecipe::Lora { r, lora_alpha, dropout, target_modules, use_rslora } => {
+            let mut config = LoraConfig::new(*r, *lora_alpha);
+            config.lora_dropout = *dropout;
+            config.use_rslora = *use_rslora;
+            if !target_modules.is_empty() {
+                config.target_modules = list(target_modules);
+            }
+            (config.into(), *dropout)
+        }
+        AdapterRecipe::Ia3 { target_modules, feedforward_modules } => {
+            let mut config = Ia3Config::default();
+            if !target_modules.is_empty() {
+                config.target_modules = list(target_modules);
+                config.feedforward_modules = list(feedforward_modules);
+            }
+            (config.into(), 0.0)
+        }
+        AdapterRecipe::Prefix { num_virtual_tokens, dropout, zero_init } => {
+            let mut config = PrefixTuningConfig::new(*num_virtual_tokens);
+            (config.dropout, config.zero_init) = (*dropout, *zero_init);
+            (config.into(), *dropout)
+        }
     };
-    let mut config = LoraConfig::new(*r, *lora_alpha);
-    config.lora_dropout = *dropout;
-    if !target_modules.is_empty() {
-        config.target_modules = TargetModules::List(target_modules.clone());
-    }
-    model.attach_lora(&config, seed)?;
-    Ok(*dropout > 0.0)
+    model.attach(DEFAULT_ADAPTER, config, seed)?;
+    Ok(dropout > 0.0)
 }
 
 fn nothing(counts: &Counts) -> TrainError {
@@ -397,6 +428,26 @@ mod tests {
     }
 
     #[test]
+    fn gradient_checkpointing_changes_no_bit() {
+        for assignments in [
+            &["adapter.dropout=0.2", "loss.kl_weight=0.5"][..],
+            &["adapter.kind=full", "loss.kl_weight=0.5", "optimizer.learning_rate=1e-3"],
+        ] {
+            let (plain, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+            run_quietly(&recipe(assignments), plain.path());
+            let with = [assignments, &["training.gradient_checkpointing=true"]].concat();
+            run_quietly(&recipe(&with), other.path());
+            for ((name, left), (_, right)) in
+                results(plain.path()).iter().zip(results(other.path()))
+            {
+                // These two files carry the recipe.
+                let is_recipe = name == "training.json" || name.ends_with("state.json");
+                assert!(is_recipe || *left == right, "{name} differs");
+            }
+        }
+    }
+
+    #[test]
     fn another_training_in_the_folder_is_refused() {
         let out = tempfile::tempdir().unwrap();
         run_quietly(&recipe(&[]), out.path());
@@ -459,7 +510,7 @@ mod tests {
         let lora_out = out.path().join("lora");
         train(&mut model, &tokenizer(), &lora, &data, &lora_out, &mut (), &stop).unwrap();
         assert_eq!(share(&model), 0);
-        model.detach_adapter();
+        model.detach(DEFAULT_ADAPTER).unwrap();
         assert_eq!(share(&model), pairs().len());
     }
 
@@ -486,7 +537,7 @@ mod tests {
         assert_eq!(trained.outcome.kept_step, 6);
         assert_eq!(trained.record("x").best_step, 6);
         let mut again = crate::testing::model(1);
-        again.load_adapter(&out.path().join("adapter")).unwrap();
+        again.load_adapter(DEFAULT_ADAPTER, &out.path().join("adapter")).unwrap();
         let values = |model: &Model| -> Vec<Vec<f32>> {
             model
                 .trainable()

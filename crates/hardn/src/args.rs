@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use hardn_models::BaseWeights;
+
 use crate::oracles::OracleArgs;
 
 /// Makes code models write secure code, and proves it.
@@ -24,6 +26,10 @@ pub(crate) struct Cli {
     /// Say less: no progress on standard error
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
+
+    /// Where models are trained and scored: cpu, cuda or cuda:N. Text is generated on the CPU
+    #[arg(long, global = true, default_value = "cpu")]
+    pub(crate) device: String,
 
     /// Run programs even where the kernel has no Landlock to keep them from files
     #[arg(long, global = true)]
@@ -54,6 +60,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: FetchCommand,
     },
+    /// Write a model with its adapter worked in, as other tools load it
+    Export(ExportArgs),
     /// Make report.html of a run folder again
     Report(ReportArgs),
     /// Look inside: logits, tokens, masks, losses, preference, statistics (JSON Lines)
@@ -403,12 +411,56 @@ pub(crate) struct TrainArgs {
     /// Override a key of the recipe, as KEY=VALUE; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// How the base's weights are kept: f32; under a trained adapter also bf16, f16, int8, or stored (as a GGUF file
+    /// has them)
+    #[arg(long, default_value = "f32")]
+    pub(crate) base_weights: BaseWeights,
     /// Where checkpoints and the result go
     #[arg(long)]
     pub(crate) out: PathBuf,
     /// The summary as JSON on standard output when done
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The files of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// A folder as transformers and hardn load it
+    Safetensors,
+    /// One file, model.gguf, as llama.cpp loads it
+    Gguf,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    hardn export lab-1m --adapter runs/demo/training/hardened/adapter --out hardened --verify\n  \
+    hardn export owner/name --adapter a --format gguf --dtype q8_0 --out hardened-gguf --verify\n  \
+    hardn export owner/name --adapter a --adapter-only --out a-copy")]
+pub(crate) struct ExportArgs {
+    /// A shipped lab model, a checkpoint folder, a GGUF file, or a hub name (owner/name[@revision])
+    pub(crate) model: String,
+    /// An adapter folder in PEFT layout, or its hub name; LoRA and IA3 are worked into the weights
+    #[arg(long)]
+    pub(crate) adapter: Option<PathBuf>,
+    /// The folder to write; it is there whole or not at all
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Which files
+    #[arg(long, value_enum, default_value_t = ExportFormat::Safetensors)]
+    pub(crate) format: ExportFormat,
+    /// Numbers: f32, bf16, f16; in GGUF also q8_0, q6_k, q5_k, q4_k, q4_0
+    #[arg(long, default_value = "f32")]
+    pub(crate) dtype: String,
+    /// Read it back and compare logits with those of the model and its adapter; fail if they differ
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Write the adapter alone, in PEFT layout
+    #[arg(long, requires = "adapter")]
+    pub(crate) adapter_only: bool,
+    /// Replace an earlier export
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Args)]
@@ -457,9 +509,10 @@ pub(crate) enum FetchCommand {
 #[command(after_help = "Examples:\n  hardn fetch model bigcode/starcoder2-3b\n  \
     hardn fetch model Qwen/Qwen2.5-Coder-0.5B --revision v1.0 --out models/qwen\n  \
     hardn fetch model owner/name:FILE.gguf       one file of a repository\n  \
-    hardn complete --model owner/name \"def add(\"  fetches what is not there yet\n\n\
-    Killed at any moment, the same command goes on where it stopped. The cache is the one Python's tools use: HF_HUB_CACHE,\n\
-    HF_HOME/hub or ~/.cache/huggingface/hub. HF_ENDPOINT names another hub, HF_TOKEN opens private and gated repositories,\n\
+    hardn complete --model owner/name \"def add(\"    fetches what is not there yet\n\n\
+    Killed at any moment, the same command goes on where it stopped.\n\
+    The cache is the one Python's tools use: HF_HUB_CACHE, HF_HOME/hub or ~/.cache/huggingface/hub.\n\
+    HF_ENDPOINT names another hub, HF_TOKEN opens private and gated repositories,\n\
     HF_HUB_OFFLINE=1 asks no hub. Code of a repository is never fetched.")]
 pub(crate) struct FetchModelArgs {
     /// owner/name, owner/name@revision or owner/name:FILE
@@ -530,18 +583,39 @@ pub(crate) enum InspectCommand {
         /// Token ids, comma-separated
         #[arg(long, value_delimiter = ',', required = true)]
         ids: Vec<u32>,
-        /// Computation type; only f32 today
+        /// How weights are kept: f32, bf16, f16, int8, or stored (as a GGUF file has them)
         #[arg(long, default_value = "f32")]
-        dtype: String,
+        dtype: BaseWeights,
     },
     /// Token ids and their code-point offsets
     Tokens {
-        /// A shipped lab model, a folder with tokenizer.json, or a hub name (owner/name[@revision])
+        /// A shipped lab model, a folder with a tokenizer, or a hub name (owner/name[@revision])
         #[arg(long, alias = "tokenizer")]
         model: String,
         /// The text, or - for standard input
         #[arg(default_value = "-")]
         file: PathBuf,
+    },
+    /// A conversation as the model's chat template writes it, and its token ids
+    Chat {
+        /// A folder with a tokenizer and a chat template
+        #[arg(long, alias = "tokenizer")]
+        model: String,
+        /// The template's name, where there are several
+        #[arg(long)]
+        template: Option<String>,
+        /// A JSON list of tools
+        #[arg(long)]
+        tools: Option<PathBuf>,
+        /// End with the beginning of an answer
+        #[arg(long)]
+        add_generation_prompt: bool,
+        /// End inside the last message
+        #[arg(long, conflicts_with = "add_generation_prompt")]
+        continue_final_message: bool,
+        /// A JSON list of messages with `role` and `content`, or - for standard input
+        #[arg(default_value = "-")]
+        messages: PathBuf,
     },
     /// Token masks of fix pairs
     Masks {
@@ -704,7 +778,7 @@ pub(crate) struct BenchArgs {
     /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
     #[arg(long, default_value = "lab-4m")]
     pub(crate) model: String,
-    /// Only these: lora-step, decode, scan
+    /// Only these: lora-step, train-step, decode, scan
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Steps timed of each
@@ -719,4 +793,7 @@ pub(crate) struct BenchArgs {
     /// JSON Lines
     #[arg(long)]
     pub(crate) json: bool,
+    /// One side of `train-step`, told what to do on standard input
+    #[arg(long, hide = true)]
+    pub(crate) worker: bool,
 }

@@ -5,13 +5,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::Device;
-use hardn_models::{Model, Tokenizer};
+use candle_core::DType;
+use hardn_models::{BaseWeights, DEFAULT_ADAPTER, Model, Tokenizer};
 use hardn_types::write_atomic;
 use include_dir::{Dir, include_dir};
 use sha2::{Digest, Sha256};
 
 use crate::{
+    device,
     failure::{Failure, Outcome},
     hub,
 };
@@ -74,12 +75,21 @@ pub(crate) fn cache_folder() -> PathBuf {
         .join("hardn")
 }
 
-/// Loads a model, and an adapter onto it.
+/// Loads a model in f32, and an adapter onto it.
 pub(crate) fn load_model(name: &str, adapter: Option<&Path>) -> Outcome<Model> {
+    load_model_as(name, adapter, BaseWeights::Float(DType::F32))
+}
+
+/// Loads a model with weights in some form, and an adapter onto it.
+pub(crate) fn load_model_as(
+    name: &str,
+    adapter: Option<&Path>,
+    weights: BaseWeights,
+) -> Outcome<Model> {
     let folder = model_folder(name)?;
-    let mut model = Model::load(&folder, &Device::Cpu)?;
+    let mut model = Model::load_as(&folder, weights, device::chosen())?;
     if let Some(adapter) = adapter {
-        model.load_adapter(&hub::adapter_folder(adapter)?)?;
+        model.load_adapter(DEFAULT_ADAPTER, &hub::adapter_folder(adapter)?)?;
     }
     Ok(model)
 }

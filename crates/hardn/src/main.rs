@@ -3,6 +3,7 @@
 mod args;
 mod assets;
 mod commands;
+mod device;
 mod failure;
 mod harden;
 mod hub;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
         .init();
     limits::allow_weaker(cli.allow_weaker_sandbox);
     hub::quiet(cli.quiet);
-    match commands::run(cli) {
+    match device::choose(&cli.device).and_then(|()| commands::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => failure.report(),
     }

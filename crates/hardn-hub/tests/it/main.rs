@@ -1,5 +1,6 @@
 //! A local server plays the hub: whole, broken, wrong, forbidden and absent.
 
+#[allow(dead_code, reason = "the command's tests use the rest")]
 mod server;
 
 use std::{
@@ -146,6 +147,16 @@ fn a_dropped_connection_goes_on_where_it_stopped() {
     let ranges: Vec<_> = transfers.iter().map(|seen| seen.range.as_deref()).collect();
     assert_eq!(ranges, [None, Some("bytes=100000-"), Some("bytes=200000-")]);
     assert_eq!(transfers.iter().map(|seen| seen.sent).sum::<usize>(), 300_000);
+}
+
+#[test]
+fn a_connection_that_falls_silent_is_given_up() {
+    let (mut place, _) = place();
+    place.options.timeout = Duration::from_millis(500);
+    place.hub.fault(WEIGHTS, Fault::Stall { after: 100_000, times: 1 });
+    let found = place.get(REPO).unwrap();
+    assert_eq!(fs::read(found.path.join(WEIGHTS)).unwrap(), bytes(300_000));
+    assert_eq!(place.transfers()[1].range.as_deref(), Some("bytes=100000-"));
 }
 
 #[test]
@@ -331,7 +342,7 @@ fn a_cache_that_python_filled_serves_offline() {
     place.options.offline = true;
     assert_eq!(place.get(REPO).unwrap().path, found.path);
     fs::remove_file(found.path.join(WEIGHTS)).unwrap();
-    place.fails(&format!("{REPO}@{commit}"), "weights is missing", "");
+    place.fails(&format!("{REPO}@{commit}"), "its weights file is missing", "");
 }
 
 #[test]

@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 pub(crate) enum Fault {
     /// The connection is closed after so many bytes of an answer; so many times.
     Cut { after: usize, times: usize },
-    /// Nothing more comes after so many bytes, and the connection stays open.
-    Stall { after: usize },
+    /// Nothing more comes after so many bytes, and the connection stays open; so many times.
+    Stall { after: usize, times: usize },
     /// The answer takes its time.
     Slow { wait: Duration },
     /// One byte is another.
@@ -166,7 +166,7 @@ impl Hub {
             stream.write_all(&reply.body)?;
             stream.flush()?;
             if !rest.is_empty() {
-                thread::sleep(Duration::from_secs(600));
+                thread::sleep(Duration::from_mins(10));
             }
         }
         stream.flush()
@@ -319,7 +319,10 @@ impl State {
         let length = Some(body.len());
         let mut reply = Reply::status(200);
         match fault {
-            Some(Fault::Stall { after }) => reply.stall = Some(*after),
+            Some(Fault::Stall { after, times }) if *times > 0 => {
+                *times -= 1;
+                reply.stall = Some(*after);
+            }
             Some(Fault::Slow { wait }) => reply.wait = *wait,
             Some(Fault::Cut { after, times }) if *times > 0 => {
                 *times -= 1;

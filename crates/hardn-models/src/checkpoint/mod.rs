@@ -23,6 +23,7 @@ mod write;
 
 pub(crate) use adapter::read_file;
 pub use gguf::GgufDtype;
+pub use load::BaseWeights;
 pub(crate) use load::Stock;
 pub(crate) use shards::{SHARD_BYTES, write_weights};
 pub(crate) use weights::Weights;

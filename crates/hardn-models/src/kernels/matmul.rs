@@ -13,6 +13,8 @@ use super::{
 
 /// Terms taken at once, so that a panel's part stays in the first cache. The chains go on where they stopped.
 const TERMS: usize = 256;
+/// Terms that are transposed at once.
+const RUN: usize = 32;
 /// Rows of the result a task takes at once; a multiple of 8.
 const TASK_ROWS: usize = 120;
 
@@ -95,9 +97,12 @@ fn packed(b: Matrix) -> Vec<f32> {
 fn pack(b: Matrix, first: usize, panel: &mut [f32]) {
     let width = WIDTH.min(b.columns - first);
     if b.transposed {
-        for (j, row) in b.data.chunks_exact(b.rows).skip(first).take(width).enumerate() {
-            for (to, value) in panel.iter_mut().skip(j).step_by(WIDTH).zip(row) {
-                *to = *value;
+        // In short runs, so that the lines written stay in the first cache until they are full.
+        for (run, panel) in panel.chunks_mut(RUN * WIDTH).enumerate() {
+            for (j, row) in b.data.chunks_exact(b.rows).skip(first).take(width).enumerate() {
+                for (to, value) in panel.iter_mut().skip(j).step_by(WIDTH).zip(&row[run * RUN..]) {
+                    *to = *value;
+                }
             }
         }
     } else {
@@ -130,7 +135,7 @@ fn task(a: Matrix, first: usize, panels: &[f32], out: &mut [f32], n: usize, accu
                     Rows { data, count, row_stride: k, step: 1 }
                 };
                 let out = &mut out[row * n + i * WIDTH..];
-                panel::block(terms, rows, (panel, 1), (out, n), valid, accumulate || start > 0);
+                panel::block(terms, rows, panel.into(), (out, n), valid, accumulate || start > 0);
             }
         }
     }

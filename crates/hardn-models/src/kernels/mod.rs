@@ -6,15 +6,20 @@ mod matmul;
 mod packed;
 mod panel;
 mod route;
+mod shared;
 mod softmax;
+mod team;
 mod tile;
+mod weight;
 
-pub(crate) use exp::{exp, silu};
+pub(crate) use exp::exp;
 pub use fill::{filled, zeros};
 pub(crate) use matmul::{Matrix, matmul, product};
 pub(crate) use packed::Packed;
+pub use packed::WeightFormat;
 pub(crate) use route::route;
 pub(crate) use softmax::softmax;
+pub(crate) use team::Team;
 pub(crate) use tile::tile_mm;
 
 /// Below this many multiplications a parallel section costs more than it saves.

@@ -7,12 +7,14 @@ use candle_core::{D, Tensor};
 use super::parts::{Norm, Parts};
 use crate::{
     Result,
+    adapter::{ByAdapter, Prefix},
     config::spec::{AttentionSpec, LatentSpec, Projections, QuerySpec, Slice},
     linear::{Linear, Pass},
     ops::{self, AttentionShape, elementary},
     rope::Rope,
 };
 
+#[derive(Clone)]
 pub(super) struct Attention {
     /// Without rotation and prefix, which differ from call to call.
     shape: AttentionShape,
@@ -20,14 +22,18 @@ pub(super) struct Attention {
     q_norm: Option<Norm>,
     k_norm: Option<Norm>,
     output: Linear,
+    /// Keys and values before the text's own.
+    pub(super) prefixes: ByAdapter<Prefix>,
 }
 
 /// Where queries, keys and values come from.
+#[derive(Clone)]
 enum Source {
     Direct { linears: Vec<Linear>, parts: [Vec<Slice>; 3] },
     Latent(Box<Latent>),
 }
 
+#[derive(Clone)]
 struct Latent {
     query: Query,
     kv_a: Linear,
@@ -39,6 +45,7 @@ struct Latent {
     rope: usize,
 }
 
+#[derive(Clone)]
 enum Query {
     Direct(Linear),
     LowRank { a: Linear, norm: Norm, b: Linear },
@@ -59,7 +66,8 @@ impl Attention {
         let (rope, prefix) = (None, 0);
         let shape =
             AttentionShape { heads, kv_heads, key_dim, value_dim, scale, rope, window, prefix };
-        Ok(Self { shape, projections, q_norm, k_norm, output: parts.linear(&spec.output)? })
+        let (output, prefixes) = (parts.linear(&spec.output)?, ByAdapter::default());
+        Ok(Self { shape, projections, q_norm, k_norm, output, prefixes })
     }
 
     pub(super) fn norms(&self) -> impl Iterator<Item = &Norm> {
@@ -115,7 +123,7 @@ impl Attention {
         rope: Option<Arc<Rope>>,
         pass: Pass,
     ) -> Result<Tensor> {
-        let [mut q, mut k, v] = match &self.projections {
+        let [mut q, mut k, mut v] = match &self.projections {
             Source::Direct { linears, parts } => direct(linears, parts, x, pass)?,
             Source::Latent(latent) => latent.forward(x, &self.shape, pass)?,
         };
@@ -125,7 +133,11 @@ impl Attention {
         if let Some(norm) = &self.k_norm {
             k = norm.forward_heads(&k, self.shape.kv_heads, pass)?;
         }
-        let shape = AttentionShape { rope, ..self.shape.clone() };
+        let mut shape = AttentionShape { rope, ..self.shape.clone() };
+        if let Some(prefix) = self.prefixes.get(pass.adapter) {
+            [k, v] = prefix.before([&k, &v], pass)?;
+            shape.prefix = prefix.len()?;
+        }
         let attended = if pass.fused {
             ops::attention(&q, &k, &v, &shape)?
         } else {

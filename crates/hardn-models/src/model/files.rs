@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 use super::{Model, Parts};
 use crate::{
     ModelConfig, ModelError, Result, SaveDtype,
-    checkpoint::{SHARD_BYTES, Stock, Weights, write_weights},
-    linear::Linear,
+    adapter::{Slot, UseAdapter},
+    checkpoint::{BaseWeights, SHARD_BYTES, Stock, Weights, write_weights},
+    linear::{Linear, Weight},
     rng::Stream,
     tokenizer::write_json,
 };
@@ -24,17 +25,22 @@ impl Model {
     /// # Errors
     /// Files that cannot be read, a model this crate does not compute, or tensors that are missing, too many or misshapen.
     pub fn load(dir: &Path, device: &Device) -> Result<Self> {
-        Self::load_as(dir, DType::F32, device)
+        Self::load_as(dir, BaseWeights::Float(DType::F32), device)
     }
 
-    /// The same with weights of another type: f32, bf16 or f16.
+    /// The same with weights in another form.
     ///
     /// # Errors
-    /// As [`Self::load`].
-    pub fn load_as(dir: &Path, dtype: DType, device: &Device) -> Result<Self> {
+    /// As [`Self::load`]; also quantised weights on another device than the CPU.
+    pub fn load_as(dir: &Path, base: BaseWeights, device: &Device) -> Result<Self> {
+        if !device.is_cpu() && !matches!(base, BaseWeights::Float(_)) {
+            return Err(ModelError::Input(
+                "quantised weights are computed on the CPU only".to_owned(),
+            ));
+        }
         let config = ModelConfig::load(dir)?;
-        let stock = Stock::open(Weights::open(dir)?, &config.tensors(), dtype, device)?;
-        Self::assemble(config, Parts::Files(stock), dtype, device)
+        let stock = Stock::open(Weights::open(dir)?, &config.tensors(), base, device)?;
+        Self::assemble(config, Parts::Files(stock), base.dtype(), device)
     }
 
     /// A model with random weights, on the CPU: normal with standard deviation 0.02, divided by the root of the
@@ -79,15 +85,17 @@ impl Model {
             .into_iter()
             .map(|(name, var)| (name, var.as_detached_tensor()))
             .collect();
-        for linear in self.linears().filter(|linear| linear.transposed) {
+        let is_other =
+            |linear: &&Linear| linear.transposed || matches!(linear.weight, Weight::Quantised(_));
+        for linear in self.linears().filter(is_other) {
             let name = format!("{}.weight", linear.name);
-            weights.insert(name, linear.published(&linear.weight.as_detached_tensor())?);
+            weights.insert(name, linear.published(&linear.weight.dense()?)?);
         }
         Ok(weights)
     }
 
     /// Writes `config.json`, `generation_config.json` and `model.safetensors` (in shards of 5 GB), such that
-    /// `from_pretrained` reads the same model. The adapter is not part of it.
+    /// `from_pretrained` reads the same model. Adapters are not part of it.
     ///
     /// # Errors
     /// A file that cannot be written.
@@ -116,23 +124,37 @@ impl Model {
         write_json(&dir.join("config.json"), &self.config.to_json(dtype.name()))
     }
 
-    /// SHA-256, in hexadecimal, of everything that determines logits: configuration, weights and adapter.
+    /// SHA-256, in hexadecimal, of everything that determines logits: configuration, weights and the
+    /// active adapter.
     ///
     /// # Errors
     /// Weights that cannot be copied from their device.
     pub fn fingerprint(&self) -> Result<String> {
         let mut hash = Sha256::new();
         hash.update(self.config.identity());
-        if let Some(adapter) = &self.adapter {
-            hash.update(adapter.to_json().to_string());
+        let adapter = self.adapters.chosen(UseAdapter::Active)?;
+        if let Some(adapter) = adapter {
+            hash.update(adapter.config.to_json().to_string());
         }
-        let adapter = self.adapter_variables();
-        for (name, var) in self.weights().iter().chain(&adapter) {
+        let mut add = |name: &str, tensor: &Tensor| -> Result<()> {
             hash.update(name);
-            hash.update(format!("{:?}", var.dims()));
-            let data = var.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
+            hash.update(format!("{:?}", tensor.dims()));
+            let data = tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
             let bytes: Vec<u8> = data.iter().flat_map(|value| value.to_le_bytes()).collect();
             hash.update(bytes);
+            Ok(())
+        };
+        for (name, var) in self.weights() {
+            add(&name, &var)?;
+        }
+        // One at a time: together they may not fit into memory.
+        for linear in self.linears() {
+            if let Weight::Quantised(weight) = &linear.weight {
+                add(&linear.name, &weight.dequantise()?)?;
+            }
+        }
+        for (name, var) in adapter.into_iter().flat_map(Slot::variables) {
+            add(&name, var)?;
         }
         Ok(format!("{:x}", hash.finalize()))
     }
@@ -140,7 +162,7 @@ impl Model {
 
 impl Linear {
     /// A weight `[out, in]` in the layout the checkpoint has.
-    pub(super) fn published(&self, weight: &Tensor) -> Result<Tensor> {
+    pub(crate) fn published(&self, weight: &Tensor) -> Result<Tensor> {
         Ok(if self.transposed { weight.t()?.contiguous()? } else { weight.clone() })
     }
 }

@@ -11,11 +11,13 @@ use crate::{
     ops::{self, Activation, elementary},
 };
 
+#[derive(Clone)]
 pub(super) enum Mlp {
     Dense(Dense),
     Experts(Box<Experts>),
 }
 
+#[derive(Clone)]
 pub(super) struct Dense {
     gate: Option<Linear>,
     up: Linear,
@@ -23,6 +25,7 @@ pub(super) struct Dense {
     activation: Activation,
 }
 
+#[derive(Clone)]
 pub(super) struct Experts {
     router: Linear,
     experts: Vec<Dense>,
@@ -35,7 +38,7 @@ impl Mlp {
         Ok(match spec {
             MlpSpec::Dense(dense) => Self::Dense(Dense::new(dense, parts)?),
             MlpSpec::Experts(spec) => Self::Experts(Box::new(Experts {
-                router: parts.linear(&spec.router)?,
+                router: parts.dense_linear(&spec.router)?,
                 experts: spec
                     .experts
                     .iter()

@@ -11,9 +11,10 @@ use candle_core::{DType, Device, Tensor, Var};
 
 use self::{attention::Attention, mlp::Mlp, parts::Norm};
 use crate::{
-    LoraConfig, ModelConfig, ModelError, Result,
+    ModelConfig, ModelError, Result,
+    adapter::{Adapters, ByAdapter, Prefix, Slot, UseAdapter},
     config::spec::{LayerSpec, Positions},
-    linear::{Linear, Pass},
+    linear::{Linear, Pass, Weight},
     rope::Rope,
 };
 pub(crate) use parts::Parts;
@@ -21,8 +22,8 @@ pub(crate) use parts::Parts;
 /// What counts in a forward pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ForwardOptions {
-    /// The attached adapter counts; `false` gives the base model.
-    pub adapter: bool,
+    /// The adapter that counts.
+    pub adapter: UseAdapter,
     /// Dropout of the adapter, as a function of this seed; `None` for evaluation.
     pub dropout_seed: Option<u64>,
     /// The result can be differentiated; `false` keeps no intermediate results.
@@ -31,25 +32,26 @@ pub struct ForwardOptions {
 
 impl Default for ForwardOptions {
     fn default() -> Self {
-        Self { adapter: true, dropout_seed: None, grad: true }
+        Self { adapter: UseAdapter::Active, dropout_seed: None, grad: true }
     }
 }
 
 impl ForwardOptions {
-    /// Adapter on, no dropout, no gradient.
+    /// The active adapter, no dropout, no gradient.
     pub fn evaluate() -> Self {
         Self { grad: false, ..Self::default() }
     }
 
     /// The base model, without gradient.
     pub fn base() -> Self {
-        Self { adapter: false, grad: false, dropout_seed: None }
+        Self { adapter: UseAdapter::Base, grad: false, dropout_seed: None }
     }
 }
 
-/// A model with or without an adapter.
+/// A model with or without adapters.
 ///
-/// Without an adapter all weights can be trained; with one the weights are frozen.
+/// Without adapters all weights can be trained; with one or more the weights are frozen.
+#[derive(Clone)]
 pub struct Model {
     config: ModelConfig,
     device: Device,
@@ -60,10 +62,11 @@ pub struct Model {
     layers: Vec<Layer>,
     norm: Norm,
     head: Linear,
-    adapter: Option<LoraConfig>,
+    pub(crate) adapters: Adapters,
 }
 
 /// How a token's place enters.
+#[derive(Clone)]
 enum Places {
     /// Queries and keys are rotated.
     Rotary(Arc<Rope>),
@@ -73,6 +76,7 @@ enum Places {
     Fixed(Tensor),
 }
 
+#[derive(Clone)]
 struct Layer {
     input_norm: Norm,
     attention: Attention,
@@ -130,7 +134,7 @@ impl Model {
         Self::assemble(config, Parts::Memory(weights), DType::F32, device)
     }
 
-    fn assemble(
+    pub(crate) fn assemble(
         config: ModelConfig,
         mut parts: Parts,
         dtype: DType,
@@ -155,24 +159,26 @@ impl Model {
             spec.layers.iter().map(|layer| Layer::new(layer, &mut parts)).collect::<Result<_>>()?;
         let norm = parts.norm(&spec.norm)?;
         let head = if config.tie_word_embeddings {
-            parts.linear_of(&spec.head, embed.clone())?
+            parts.linear_of(&spec.head, Weight::Dense(embed.clone()))?
         } else {
-            parts.linear(&spec.head)?
+            parts.dense_linear(&spec.head)?
         };
         let fused = device.is_cpu() && dtype == DType::F32;
-        let device = device.clone();
-        Ok(Self {
-            config,
-            device,
-            dtype,
-            fused,
-            embed,
-            positions,
-            layers,
-            norm,
-            head,
-            adapter: None,
-        })
+        let (device, adapters) = (device.clone(), Adapters::default());
+        Ok(Self { config, device, dtype, fused, embed, positions, layers, norm, head, adapters })
+    }
+
+    /// A model without adapters on the same weights, which are not copied: to train all weights of one changes both.
+    pub fn sharing_weights(&self) -> Self {
+        let mut model = self.clone();
+        for linear in model.linears_mut() {
+            linear.terms = ByAdapter::default();
+        }
+        for prefixes in model.prefixes_mut() {
+            *prefixes = ByAdapter::default();
+        }
+        model.adapters = Adapters::default();
+        model
     }
 
     /// The configuration.
@@ -192,13 +198,17 @@ impl Model {
         &self.device
     }
 
-    /// The attached adapter's configuration.
-    pub fn adapter_config(&self) -> Option<&LoraConfig> {
-        self.adapter.as_ref()
+    /// The longest text, in tokens: what an adapter's prefix leaves of the context.
+    ///
+    /// # Errors
+    /// An adapter that is not attached.
+    pub fn longest_text(&self, options: &ForwardOptions) -> Result<usize> {
+        Ok(self.config.longest_text().saturating_sub(self.prefix_len(options)?))
     }
 
-    pub(crate) fn set_adapter(&mut self, adapter: Option<LoraConfig>) {
-        self.adapter = adapter;
+    /// Positions that an adapter's prefix takes before a text.
+    fn prefix_len(&self, options: &ForwardOptions) -> Result<usize> {
+        Ok(self.adapters.chosen(options.adapter)?.map_or(0, Slot::prefix_len))
     }
 
     /// The type of the weights and of what is computed between them.
@@ -206,9 +216,24 @@ impl Model {
         self.dtype
     }
 
+    /// Some weights are quantised: then only adapters can be trained.
+    pub fn is_quantised(&self) -> bool {
+        self.linears().any(|linear| matches!(linear.weight, Weight::Quantised(_)))
+    }
+
     /// Fused CPU kernels (the default for f32 on the CPU), or elementary operations, which any device and type has.
     pub fn set_fused(&mut self, fused: bool) {
         self.fused = fused && self.device.is_cpu() && self.dtype == DType::F32;
+    }
+
+    /// Whether fused CPU kernels are used.
+    pub fn is_fused(&self) -> bool {
+        self.fused
+    }
+
+    /// The output layer.
+    pub(crate) fn head_linear(&self) -> &Linear {
+        &self.head
     }
 
     /// The last hidden states, normalised: what [`Self::head`] takes.
@@ -237,13 +262,16 @@ impl Model {
     /// As [`Self::hidden`].
     pub fn embed(&self, ids: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
         let (batch, seq) = ids.dims2()?;
+        let prefix = self.prefix_len(options)?;
         let context = self.config.longest_text();
-        if seq > context {
+        if prefix + seq > context {
+            let before =
+                if prefix == 0 { String::new() } else { format!("a prefix of {prefix} and ") };
             return Err(ModelError::Input(format!(
-                "{seq} tokens exceed the model's context of {context}"
+                "{before}{seq} tokens exceed the model's context of {context}"
             )));
         }
-        let pass = self.pass(options);
+        let pass = self.pass(options)?;
         let ids = ids.flatten_all()?;
         let hidden = self.config.hidden_size;
         let x = pass.weight(&self.embed).index_select(&ids, 0)?.reshape((batch, seq, hidden))?;
@@ -254,7 +282,7 @@ impl Model {
             Places::Learned(table) => pass.weight(table),
             Places::Fixed(table) => table.clone(),
         };
-        Ok(x.broadcast_add(&places.narrow(0, 0, seq)?)?)
+        Ok(x.broadcast_add(&places.narrow(0, prefix, seq)?)?)
     }
 
     /// One block.
@@ -269,10 +297,11 @@ impl Model {
             .layers
             .get(index)
             .ok_or_else(|| ModelError::Input(format!("layer {index} of {}", self.layers.len())))?;
-        layer.forward(x, self.rope(x.dim(1)?), self.pass(options))
+        let length = self.prefix_len(options)? + x.dim(1)?;
+        layer.forward(x, self.rope(length), self.pass(options)?)
     }
 
-    /// The rotation for a text of so many tokens.
+    /// The rotation for a prefix and a text of so many tokens.
     fn rope(&self, length: usize) -> Option<Arc<Rope>> {
         let (Places::Rotary(rope), Positions::Rotary(rotary)) =
             (&self.positions, &self.config.spec.positions)
@@ -288,7 +317,7 @@ impl Model {
     /// # Errors
     /// A tensor of another width.
     pub fn normalise(&self, x: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
-        self.norm.forward(x, self.pass(options))
+        self.norm.forward(x, self.pass(options)?)
     }
 
     /// Logits of hidden states.
@@ -299,7 +328,7 @@ impl Model {
     /// # Errors
     /// A tensor of another width.
     pub fn head(&self, hidden: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
-        Ok(self.head.forward(hidden, self.pass(options))?.to_dtype(DType::F32)?)
+        Ok(self.head.forward(hidden, self.pass(options)?)?.to_dtype(DType::F32)?)
     }
 
     /// Logits of every position: [`Self::head`] of [`Self::hidden`].
@@ -314,33 +343,19 @@ impl Model {
         self.head(&hidden, options)
     }
 
-    /// What is trained, sorted by name: the adapter's tensors under PEFT's names where one is attached, else all weights.
+    /// What is trained, sorted by name: all weights, or, where adapters are attached, the tensors of those that are
+    /// trained, under PEFT's names. Before the names of an adapter that is not the default one stands its own and a slash.
     pub fn trainable(&self) -> Vec<(String, Var)> {
-        let variables = match &self.adapter {
-            Some(_) => self.adapter_variables(),
-            None => self.weights(),
-        };
+        if self.adapters.is_empty() {
+            return self.weights().into_iter().collect();
+        }
+        let trained = self.adapters.iter().filter(|slot| slot.trained);
+        let variables: BTreeMap<String, Var> =
+            trained.flat_map(Slot::variables).map(|(name, var)| (name, var.clone())).collect();
         variables.into_iter().collect()
     }
 
-    /// A model without adapter whose weights include it. A copy: training one does not change the other.
-    ///
-    /// # Errors
-    /// Whatever the tensor library reports.
-    pub fn merged(&self) -> Result<Self> {
-        let mut config = self.config.clone();
-        // A term on a tied output must not change the embedding.
-        if self.head.lora.is_some() {
-            config.tie_word_embeddings = false;
-        }
-        let mut weights = self.published_weights()?;
-        for linear in self.linears().filter(|linear| linear.lora.is_some()) {
-            weights.insert(format!("{}.weight", linear.name), linear.published(&linear.merged()?)?);
-        }
-        Self::assemble(config, Parts::Memory(weights), self.dtype, &self.device)
-    }
-
-    /// Names and weights, linear layers as `[out, in]`, sorted.
+    /// Names and weights that are not quantised, linear layers as `[out, in]`, sorted.
     pub(crate) fn weights(&self) -> BTreeMap<String, Var> {
         let spec = &self.config.spec;
         let mut weights = BTreeMap::from([(format!("{}.weight", spec.embed), self.embed.clone())]);
@@ -358,7 +373,9 @@ impl Model {
         let routers = self.layers.iter().filter_map(|layer| layer.mlp.router());
         for linear in self.linears().chain(routers) {
             if !(self.config.tie_word_embeddings && linear.name == self.head.name) {
-                weights.insert(format!("{}.weight", linear.name), linear.weight.clone());
+                if let Weight::Dense(weight) = &linear.weight {
+                    weights.insert(format!("{}.weight", linear.name), weight.clone());
+                }
             }
             if let Some(bias) = &linear.bias {
                 weights.insert(format!("{}.bias", linear.name), bias.clone());
@@ -376,14 +393,24 @@ impl Model {
         self.layers.iter_mut().flat_map(Layer::linears_mut).chain([&mut self.head])
     }
 
-    fn pass(&self, options: &ForwardOptions) -> Pass {
-        Pass {
+    /// What adapters have put before each layer's keys and values.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &ByAdapter<Prefix>> {
+        self.layers.iter().map(|layer| &layer.attention.prefixes)
+    }
+
+    pub(crate) fn prefixes_mut(&mut self) -> impl Iterator<Item = &mut ByAdapter<Prefix>> {
+        self.layers.iter_mut().map(|layer| &mut layer.attention.prefixes)
+    }
+
+    pub(crate) fn pass(&self, options: &ForwardOptions) -> Result<Pass> {
+        let slot = self.adapters.chosen(options.adapter)?;
+        Ok(Pass {
             fused: self.fused,
-            adapter: options.adapter,
-            weights_grad: options.grad && self.adapter.is_none(),
-            adapter_grad: options.grad,
+            adapter: slot.map(|slot| slot.id),
+            weights_grad: options.grad && self.adapters.is_empty(),
+            adapter_grad: options.grad && slot.is_some_and(|slot| slot.trained),
             dropout_seed: options.dropout_seed,
-        }
+        })
     }
 }
 

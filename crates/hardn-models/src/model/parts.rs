@@ -1,15 +1,17 @@
 //! Making a model's modules of named tensors.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use candle_core::{Tensor, Var};
 
 use crate::{
     ModelError, Result,
+    adapter::ByAdapter,
     checkpoint::Stock,
     config::spec::{LinearSpec, NormKind, NormSpec},
-    linear::{Linear, Pass},
+    linear::{Linear, Pass, Weight},
     ops::{self, elementary},
+    quantised::QuantisedWeight,
 };
 
 /// Tensors by their published names, each taken once.
@@ -44,20 +46,38 @@ impl Parts {
     }
 
     pub(crate) fn linear(&mut self, spec: &LinearSpec) -> Result<Linear> {
-        let weight = self.tensor(&format!("{}.weight", spec.name), &spec.published_shape())?;
+        let name = format!("{}.weight", spec.name);
+        if let Self::Files(stock) = self
+            && let Some(weight) = stock.quantised(&name)?
+        {
+            return self.linear_of(spec, Weight::Quantised(Arc::new(weight)));
+        }
+        let weight = self.tensor(&name, &spec.published_shape())?;
         let weight = if spec.transposed { weight.t()?.contiguous()? } else { weight };
-        self.linear_of(spec, Var::from_tensor(&weight)?)
+        let weight = match self {
+            Self::Files(stock) if stock.rounds_to_int8() => {
+                Weight::Quantised(Arc::new(QuantisedWeight::int8(&weight)?))
+            }
+            _ => Weight::Dense(Var::from_tensor(&weight)?),
+        };
+        self.linear_of(spec, weight)
+    }
+
+    /// A linear layer whose weight is never quantised.
+    pub(crate) fn dense_linear(&mut self, spec: &LinearSpec) -> Result<Linear> {
+        let weight = self.take(&format!("{}.weight", spec.name), &spec.published_shape())?;
+        self.linear_of(spec, Weight::Dense(weight))
     }
 
     /// A linear layer of a weight that another module has as well.
-    pub(crate) fn linear_of(&mut self, spec: &LinearSpec, weight: Var) -> Result<Linear> {
+    pub(crate) fn linear_of(&mut self, spec: &LinearSpec, weight: Weight) -> Result<Linear> {
         let bias = if spec.bias {
             Some(self.take(&format!("{}.bias", spec.name), &[spec.out])?)
         } else {
             None
         };
         let name = spec.name.clone();
-        Ok(Linear { name, weight, bias, transposed: spec.transposed, lora: None })
+        Ok(Linear { name, weight, bias, transposed: spec.transposed, terms: ByAdapter::default() })
     }
 
     pub(crate) fn norm(&mut self, spec: &NormSpec) -> Result<Norm> {
@@ -71,6 +91,7 @@ impl Parts {
 }
 
 /// A normalisation over the last dimension: by mean and variance where there is a bias, else by root mean square.
+#[derive(Clone)]
 pub(crate) struct Norm {
     pub(crate) name: String,
     pub(crate) weight: Var,

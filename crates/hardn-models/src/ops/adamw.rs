@@ -49,6 +49,7 @@ impl Moments {
 ///
 /// # Source
 /// Loshchilov and Hutter 2019 (arXiv:1711.05101), algorithm 2, with the step size also on the decay, as in PyTorch.
+#[expect(clippy::disallowed_methods, reason = "a step is part of no graph")]
 pub fn adamw_step(
     parameter: &Var,
     gradient: &Tensor,

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
 use super::{
-    linear::{Frozen, product_shape},
+    linear::{Frozen, linear, product_shape},
     storage::{argument, elements, tensor},
 };
 use crate::kernels::{Matrix, filled, matmul, product};
@@ -99,6 +99,21 @@ pub(crate) fn lora_linear(
 ) -> Result<Tensor> {
     let op = LoraLinear { base: Frozen::new(weight, bias)?, term, forward: Mutex::default() };
     x.contiguous()?.apply_op3(&a.contiguous()?, &b.contiguous()?, op)
+}
+
+/// What `b` of a low-rank term is applied to: `scale * dropout(x) a^T`, with gradients for both.
+///
+/// # Shapes
+/// `x`: `[.., in]`, `a`: `[r, in]`, f32; returns `[.., r]`.
+pub(crate) fn low_rank_input(x: &Tensor, a: &Tensor, term: LoraTerm) -> Result<Tensor> {
+    let h = match term.dropout {
+        Some(dropout) => {
+            let mask = tensor(dropout.of(&vec![1.0; x.elem_count()]), x.shape())?;
+            linear(&(x * mask)?, a, None)?
+        }
+        None => linear(x, a, None)?,
+    };
+    h * f64::from(term.scale)
 }
 
 struct LoraLinear {

@@ -1,9 +1,15 @@
 //! Models as a whole: training form, decoding form, files, and agreement with transformers.
 
+mod adapters;
+mod chat;
 mod decode;
+mod decode_adapters;
+mod families;
 mod files;
 mod gradients;
 mod parity;
+mod quantised;
+mod tokenizers;
 
 use hardn_models::{Model, ModelConfig};
 use serde_json::json;

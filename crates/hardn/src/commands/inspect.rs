@@ -2,17 +2,17 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use hardn_code::{MaskKind, TokenText, drop_reason, mask_pair, read_pairs_strict};
-use hardn_models::{ForwardOptions, Model, Tokenizer};
+use hardn_models::{ChatOptions, ForwardOptions, Model, Tokenizer};
 use hardn_train::Recipe;
 use hardn_types::Side;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::read_text;
 use crate::{
     args::InspectCommand,
-    assets::{load_model, load_tokenizer},
+    assets::{load_model, load_model_as, load_tokenizer},
     failure::{Context, Failure, Outcome},
     output::{put, put_json},
 };
@@ -20,9 +20,27 @@ use crate::{
 pub(crate) fn run(command: InspectCommand) -> Outcome {
     match command {
         InspectCommand::Logits { model, adapter, ids, dtype } => {
-            logits(&load_model(&model, adapter.as_deref())?, &ids, &dtype)
+            logits(&load_model_as(&model, adapter.as_deref(), dtype)?, &ids)
         }
         InspectCommand::Tokens { model, file } => tokens(&load_tokenizer(&model)?, &file),
+        InspectCommand::Chat {
+            model,
+            template,
+            tools,
+            add_generation_prompt,
+            continue_final_message,
+            messages,
+        } => {
+            let tools = tools.map(|path| read_json(&path)).transpose()?;
+            let options = ChatOptions {
+                template,
+                tools,
+                add_generation_prompt,
+                continue_final_message,
+                ..ChatOptions::default()
+            };
+            chat(&load_tokenizer(&model)?, &read_json(&messages)?, &options)
+        }
         InspectCommand::Masks { tokenizer, kind, max_tokens, pairs } => {
             masks(&load_tokenizer(&tokenizer)?, &kind, max_tokens, &pairs)
         }
@@ -42,18 +60,14 @@ pub(crate) fn run(command: InspectCommand) -> Outcome {
     }
 }
 
-fn logits(model: &Model, ids: &[u32], dtype: &str) -> Outcome {
-    if dtype != "f32" {
-        return Err(Failure::new(format!("`--dtype {dtype}` is not there yet"))
-            .help("leave it out, or say f32"));
-    }
+fn logits(model: &Model, ids: &[u32]) -> Outcome {
     let vocabulary = model.config().vocab_size;
     if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
         return Err(Failure::new(format!(
             "token id {id} is outside the model's vocabulary of {vocabulary}"
         )));
     }
-    let batch = Tensor::new(ids, &Device::Cpu)?.unsqueeze(0)?;
+    let batch = Tensor::new(ids, model.device())?.unsqueeze(0)?;
     let rows = model.logits(&batch, &ForwardOptions::evaluate())?.squeeze(0)?.to_vec2::<f32>()?;
     put_json(&json!({"shape": [ids.len(), vocabulary], "logits": rows}))
 }
@@ -61,6 +75,16 @@ fn logits(model: &Model, ids: &[u32], dtype: &str) -> Outcome {
 fn tokens(tokenizer: &Tokenizer, file: &Path) -> Outcome {
     let encoding = tokenizer.encode(&read_text(file)?)?;
     put_json(&json!({"ids": encoding.ids, "offsets": encoding.offsets}))
+}
+
+fn chat(tokenizer: &Tokenizer, messages: &Value, options: &ChatOptions) -> Outcome {
+    let text = tokenizer.render_chat(messages, options)?;
+    let ids = tokenizer.encode(&text)?.ids;
+    put_json(&json!({"text": text, "ids": ids}))
+}
+
+fn read_json(path: &Path) -> Outcome<Value> {
+    serde_json::from_str(&read_text(path)?).context(format!("{} is not JSON", path.display()))
 }
 
 fn masks(tokenizer: &Tokenizer, kind: &str, max_tokens: usize, path: &Path) -> Outcome {

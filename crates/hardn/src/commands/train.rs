@@ -4,7 +4,7 @@ use hardn_train::Recipe;
 
 use crate::{
     args::TrainArgs,
-    assets::{load_model, load_tokenizer},
+    assets::{load_model_as, load_tokenizer},
     failure::Outcome,
     harden::{
         config::{Controls, EvalConfig, RunConfig, TrainConfig},
@@ -37,7 +37,7 @@ pub(crate) fn run(args: TrainArgs, quiet: bool) -> Outcome {
         say(&format!("note: {note}"));
     }
     let (_, trained) = train_arm(&Request {
-        base: &load_model(&args.model, None)?,
+        base: &load_model_as(&args.model, None, args.base_weights)?,
         tokenizer: &load_tokenizer(&args.model)?,
         recipe: &recipe,
         inputs: &inputs,

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use hardn_models::{Model, Tokenizer};
 use hardn_train::{
-    Ended, Progress as TrainProgress, Recipe, StepUpdate, Trained, TrainingData, UtilityItem, train,
+    AdapterRecipe, Ended, Progress as TrainProgress, Recipe, StepUpdate, Trained, TrainingData,
+    UtilityItem, train,
 };
 use hardn_types::FixPair;
 
@@ -100,7 +101,11 @@ pub(crate) fn train_arm(request: &Request<'_>) -> Outcome<(Model, Trained)> {
         validation_pairs: &validation,
         validation_utility: &validation_utility,
     };
-    let mut model = base.merged()?;
+    // An adapter leaves the base as it is; training all weights needs weights of its own.
+    let mut model = match recipe.adapter {
+        AdapterRecipe::Full {} => base.merged()?,
+        _ => base.sharing_weights(),
+    };
     let mut bar = Bar::new(name, quiet);
     let trained = train(&mut model, tokenizer, recipe, &data, folder, &mut bar, &stop::flag())
         .map_err(Failure::from)

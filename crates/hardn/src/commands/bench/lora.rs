@@ -1,19 +1,16 @@
 //! One training step beside PyTorch + PEFT.
 
-use std::{
-    io::{BufRead, BufReader, Write as _},
-    path::Path,
-    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
-    sync::atomic::AtomicBool,
-    time::Instant,
-};
+use std::{process::Command, sync::atomic::AtomicBool, time::Instant};
 
 use hardn_models::Tokenizer;
 use hardn_train::{Progress, Recipe, StepUpdate, TrainingData, UtilityItem, train};
 use hardn_types::Language;
 use serde_json::{Value, json};
 
-use super::{Row, median};
+use super::{
+    Row, median,
+    peer::{Peer, TRAIN_STEP},
+};
 use crate::{
     args::BenchArgs,
     assets,
@@ -23,54 +20,6 @@ use crate::{
 
 /// Rows of the benchmark's batch, and tokens of each.
 const BATCH: (usize, usize) = (16, 128);
-
-const PEER_SCRIPT: &str = include_str!("../../../../../bench/peer_lora_step.py");
-
-/// The peer: a Python process that does one step for each line it is given.
-struct Peer {
-    process: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
-    facts: Value,
-}
-
-impl Peer {
-    fn start(python: &Path, setup: &Value) -> Outcome<Self> {
-        let mut process = Command::new(python)
-            .args(["-c", PEER_SCRIPT])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|error| Failure::new(format!("cannot start {}: {error}", python.display())))?;
-        let (Some(input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
-            return Err(Failure::new("the peer has no pipes"));
-        };
-        let mut peer = Self { process, input, output: BufReader::new(output), facts: Value::Null };
-        peer.facts = peer.ask(setup)?;
-        Ok(peer)
-    }
-
-    fn ask(&mut self, question: &Value) -> Outcome<Value> {
-        let lost = |_| {
-            Failure::new("the peer ended").help(
-                "does its Python have torch, transformers and peft? scripts/peers.sh makes one",
-            )
-        };
-        writeln!(self.input, "{question}").map_err(lost)?;
-        self.input.flush().map_err(lost)?;
-        let mut line = String::new();
-        self.output.read_line(&mut line).map_err(lost)?;
-        serde_json::from_str(&line).map_err(|_| lost(std::io::Error::other("no answer")))
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 /// Takes the peer's turn after each of our steps, so that both see the same machine.
 struct Turns<'a> {
@@ -125,16 +74,20 @@ pub(super) fn lora_step(args: &BenchArgs) -> Outcome<Row> {
         hardn_train::AdapterRecipe::Lora { r, lora_alpha, dropout, .. } => {
             (*r, *lora_alpha, *dropout)
         }
-        hardn_train::AdapterRecipe::Full {} => {
+        _ => {
             return Err(Failure::new("the recipe trains no LoRA adapter"));
         }
     };
     let setup = json!({
-        "model": folder, "threads": rayon::current_num_threads(), "r": r, "alpha": alpha, "dropout": dropout,
-        "target_modules": targets, "learning_rate": recipe.optimizer.learning_rate(),
+        "model": folder, "threads": rayon::current_num_threads(), "learning_rate": recipe.optimizer.learning_rate(),
+        "lora": {"r": r, "alpha": alpha, "dropout": dropout, "target_modules": targets},
     });
-    let mut peer =
-        args.peer_python.as_deref().map(|python| Peer::start(python, &setup)).transpose()?;
+    let peer = args.peer_python.as_deref().map(|python| {
+        let mut command = Command::new(python);
+        command.args(["-c", TRAIN_STEP]);
+        Peer::start(command, &setup)
+    });
+    let mut peer = peer.transpose()?;
     let facts = peer.as_ref().map(|peer| peer.facts.clone()).unwrap_or_default();
     let mut turns = Turns {
         peer: peer.as_mut(),

@@ -2,7 +2,9 @@
 
 mod decode;
 mod lora;
+mod peer;
 mod scan;
+mod train;
 
 use std::fmt::Write as _;
 
@@ -24,16 +26,24 @@ struct Row {
 }
 
 pub(crate) fn run(args: BenchArgs) -> Outcome {
+    if args.worker {
+        return train::worker();
+    }
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
-    if let Some(unknown) =
-        args.only.iter().find(|name| !["lora-step", "decode", "scan"].contains(&name.as_str()))
+    if let Some(unknown) = args
+        .only
+        .iter()
+        .find(|name| !["lora-step", "train-step", "decode", "scan"].contains(&name.as_str()))
     {
         return Err(Failure::new(format!("there is no benchmark `{unknown}`"))
-            .help("lora-step, decode or scan"));
+            .help("lora-step, train-step, decode or scan"));
     }
     let mut rows = Vec::new();
     if wanted("lora-step") {
         rows.push(lora::lora_step(&args)?);
+    }
+    if wanted("train-step") {
+        rows.extend(train::train_steps(&args)?);
     }
     if wanted("decode") {
         rows.push(decode::decode(&args)?);

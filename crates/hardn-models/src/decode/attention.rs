@@ -1,0 +1,241 @@
+//! Projections, attention over the cache, and output of a block.
+
+use std::sync::Arc;
+
+use super::{
+    Pass, each_row,
+    norm::Norm,
+    product::{Product, Users},
+};
+use crate::{
+    KvCache,
+    kernels::{Team, softmax},
+    kv_cache::BLOCK,
+    rope::Rope,
+};
+
+pub(super) struct Attention {
+    /// Its place in the cache.
+    pub(super) layer: usize,
+    pub(super) heads: usize,
+    pub(super) kv_heads: usize,
+    pub(super) key_dim: usize,
+    pub(super) value_dim: usize,
+    pub(super) scale: f32,
+    /// The positions a token sees, its own included.
+    pub(super) window: Option<usize>,
+    pub(super) rope: Option<Arc<Rope>>,
+    pub(super) source: Source,
+    pub(super) q_norm: Option<Norm>,
+    pub(super) k_norm: Option<Norm>,
+    pub(super) output: Product,
+}
+
+/// Where queries, keys and values come from.
+pub(super) enum Source {
+    /// A product whose columns are queries, keys and values, in this order.
+    Direct(Product),
+    Latent(Box<Latent>),
+}
+
+pub(super) struct Latent {
+    pub(super) query: Query,
+    pub(super) kv_a: Product,
+    pub(super) kv_a_norm: Norm,
+    pub(super) kv_b: Product,
+    pub(super) rank: usize,
+    pub(super) nope: usize,
+}
+
+pub(super) enum Query {
+    Direct(Product),
+    LowRank { a: Product, norm: Norm, b: Product },
+}
+
+/// Buffers, `[tokens, ..]`.
+#[derive(Default)]
+pub(super) struct AttentionScratch {
+    qkv: Vec<f32>,
+    attended: Vec<f32>,
+    narrow: Vec<f32>,
+    queries: Vec<f32>,
+    latent: Vec<f32>,
+    expanded: Vec<f32>,
+}
+
+impl Attention {
+    /// `out[tokens, hidden]` of `x[tokens, hidden]`; keys and values go to the cache.
+    pub(super) fn forward(
+        &self,
+        x: &[f32],
+        out: &mut Vec<f32>,
+        pass: &mut Pass,
+        scratch: &mut AttentionScratch,
+    ) {
+        let Pass { tokens, users, team, .. } = *pass;
+        let (queries, keys) = (self.heads * self.key_dim, self.kv_heads * self.key_dim);
+        let values = self.kv_heads * self.value_dim;
+        let width = queries + keys + values;
+        match &self.source {
+            Source::Direct(product) => product.forward(x, &mut scratch.qkv, users, team),
+            Source::Latent(latent) => latent.forward(self, x, users, scratch, team),
+        }
+        let AttentionScratch { qkv, attended, .. } = scratch;
+        each_row(team, qkv, width, |i, qkv| {
+            let (q, k) = qkv[..queries + keys].split_at_mut(queries);
+            for (part, norm) in [(q, &self.q_norm), (k, &self.k_norm)] {
+                for head in part.chunks_exact_mut(self.key_dim) {
+                    if let Some(norm) = norm {
+                        norm.in_place(head);
+                    }
+                    if let Some(rope) = &self.rope {
+                        rope.rotate(tokens[i].position, head);
+                    }
+                }
+            }
+        });
+        for (token, qkv) in tokens.iter().zip(qkv.chunks_exact(width)) {
+            let (keys, values) = qkv[queries..].split_at(keys);
+            let cache = &mut *pass.rows[token.row].cache;
+            let heads = keys.chunks_exact(self.key_dim).zip(values.chunks_exact(self.value_dim));
+            for (kv_head, (key, value)) in heads.enumerate() {
+                cache.write(self.layer, kv_head, token.position, key, value);
+            }
+        }
+        attended.resize(tokens.len() * self.heads * self.value_dim, 0.0);
+        let group = self.heads / self.kv_heads;
+        let rows = &*pass.rows;
+        team.chunks(attended, group * self.value_dim, |i, out| {
+            let (i, kv_head) = (i / self.kv_heads, i % self.kv_heads);
+            let token = tokens[i];
+            let queries = &qkv[i * width + kv_head * group * self.key_dim..];
+            self.attend(rows[token.row].cache, kv_head, token.position, queries, out);
+        });
+        self.output.forward(attended, out, users, team);
+    }
+
+    /// Attention of one position's heads that share keys over what they see.
+    fn attend(
+        &self,
+        cache: &KvCache,
+        kv_head: usize,
+        position: usize,
+        queries: &[f32],
+        out: &mut [f32],
+    ) {
+        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+        // Scores begin where a block does; those of positions out of sight do not count.
+        let hidden = first % BLOCK;
+        let n = position + 1 - (first - hidden);
+        let blocks = cache.head(self.layer, kv_head, first / BLOCK);
+        let mut scores = vec![0.0_f32; n.next_multiple_of(BLOCK)];
+        let heads = queries.chunks_exact(self.key_dim).zip(out.chunks_exact_mut(self.value_dim));
+        for (q, out) in heads {
+            for (scores, (keys, _)) in
+                scores.as_chunks_mut::<BLOCK>().0.iter_mut().zip(blocks.clone())
+            {
+                let mut sums = [0.0_f32; BLOCK];
+                for (q, keys) in q.iter().zip(keys.as_chunks::<BLOCK>().0) {
+                    for (sum, key) in sums.iter_mut().zip(keys) {
+                        *sum = q.mul_add(*key, *sum);
+                    }
+                }
+                *scores = sums;
+            }
+            softmax(&mut scores[hidden..n], self.scale);
+            scores[..hidden].fill(0.0);
+            weigh(&scores[..n], blocks.clone().map(|(_, values)| values), out);
+        }
+    }
+}
+
+impl Latent {
+    /// Queries, keys and values of all heads, side by side in `scratch.qkv`.
+    fn forward(
+        &self,
+        shape: &Attention,
+        x: &[f32],
+        users: &Users,
+        scratch: &mut AttentionScratch,
+        team: &Team,
+    ) {
+        let AttentionScratch { qkv, narrow, queries, latent, expanded, .. } = scratch;
+        match &self.query {
+            Query::Direct(q) => q.forward(x, queries, users, team),
+            Query::LowRank { a, norm, b } => {
+                a.forward(x, narrow, users, team);
+                each_row(team, narrow, a.n(), |_, row| norm.in_place(row));
+                b.forward(narrow, queries, users, team);
+            }
+        }
+        self.kv_a.forward(x, narrow, users, team);
+        let (compressed, rank) = (self.kv_a.n(), self.rank);
+        latent.resize(narrow.len() / compressed * rank, 0.0);
+        each_row(team, latent, rank, |i, latent| {
+            self.kv_a_norm.forward(&narrow[i * compressed..][..rank], latent);
+        });
+        self.kv_b.forward(latent, expanded, users, team);
+        let Attention { heads, key_dim, value_dim, .. } = *shape;
+        let width = heads * (2 * key_dim + value_dim);
+        qkv.resize(narrow.len() / compressed * width, 0.0);
+        each_row(team, qkv, width, |i, qkv| {
+            let (q, kv) = qkv.split_at_mut(heads * key_dim);
+            q.copy_from_slice(&queries[i * q.len()..][..q.len()]);
+            let (keys, values) = kv.split_at_mut(heads * key_dim);
+            let common = &narrow[i * compressed + rank..(i + 1) * compressed];
+            let size = self.nope + value_dim;
+            let parts = expanded[i * heads * size..].chunks_exact(size);
+            let heads = keys.chunks_exact_mut(key_dim).zip(values.chunks_exact_mut(value_dim));
+            for ((key, value), part) in heads.zip(parts) {
+                key[..self.nope].copy_from_slice(&part[..self.nope]);
+                key[self.nope..].copy_from_slice(common);
+                value.copy_from_slice(&part[self.nope..]);
+            }
+        });
+    }
+}
+
+/// `out[d] = sum of weight[t] * value[t][d]`, even and odd positions in a chain each.
+fn weigh<'a>(weights: &[f32], values: impl Iterator<Item = &'a [f32]> + Clone, out: &mut [f32]) {
+    let dim = out.len();
+    let mut first = 0;
+    while first < dim {
+        first += match dim - first {
+            32.. => weigh_lanes::<32>(weights, values.clone(), first, out),
+            8.. => weigh_lanes::<8>(weights, values.clone(), first, out),
+            _ => weigh_lanes::<1>(weights, values.clone(), first, out),
+        };
+    }
+}
+
+#[inline]
+fn weigh_lanes<'a, const LANES: usize>(
+    weights: &[f32],
+    values: impl Iterator<Item = &'a [f32]>,
+    first: usize,
+    out: &mut [f32],
+) -> usize {
+    let dim = out.len();
+    let mut even = [0.0_f32; LANES];
+    let mut odd = [0.0_f32; LANES];
+    let add = |sums: &mut [f32; LANES], weight: f32, values: &[f32]| {
+        let values: &[f32; LANES] = values[first..first + LANES].try_into().expect("LANES values");
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum = weight.mul_add(*value, *sum);
+        }
+    };
+    for (weights, values) in weights.chunks(BLOCK).zip(values) {
+        let (weights, last_weight) = weights.as_chunks::<2>();
+        for (weights, values) in weights.iter().zip(values.chunks_exact(2 * dim)) {
+            add(&mut even, weights[0], values);
+            add(&mut odd, weights[1], &values[dim..]);
+        }
+        if let [weight] = last_weight {
+            add(&mut even, *weight, &values[weights.len() * 2 * dim..]);
+        }
+    }
+    for ((out, even), odd) in out[first..first + LANES].iter_mut().zip(even).zip(odd) {
+        *out = even + odd;
+    }
+    LANES
+}

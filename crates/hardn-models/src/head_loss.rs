@@ -1,0 +1,63 @@
+//! Losses straight from hidden states, without the logits of all rows in memory.
+
+use candle_core::{Tensor, Var};
+
+use crate::{
+    ForwardOptions, Model, ModelError, Result,
+    ops::{Charges, Gradients, Head, Segment, backward_in_segments, vocabulary_loss},
+};
+
+impl Model {
+    /// The weighted sum of the rows' losses (a scalar f32 that can be differentiated) and every row's loss in nats.
+    ///
+    /// `reference` is what divergences are measured from: a model, its hidden states and how it is run.
+    ///
+    /// # Shapes
+    /// `hidden`: `[n, hidden_size]` f32, what [`Self::hidden`] gives at the charged positions; the reference's:
+    /// `[n_kl, hidden_size]`.
+    ///
+    /// # Errors
+    /// Sizes that do not fit, a target outside the vocabulary, or a model without fused operations.
+    pub fn head_loss(
+        &self,
+        hidden: &Tensor,
+        options: &ForwardOptions,
+        charges: &Charges,
+        reference: Option<(&Model, &Tensor, &ForwardOptions)>,
+    ) -> Result<(Tensor, Vec<f32>)> {
+        let reference = reference
+            .map(|(model, hidden, options)| model.head_parts(hidden, options))
+            .transpose()?;
+        let head = self.head_parts(hidden, options)?;
+        Ok(vocabulary_loss(&head, charges, reference.as_ref())?)
+    }
+
+    /// Computes `loss` of the last hidden states and the gradients of `variables`, keeping only the states between
+    /// layers and computing each layer once more on the way back; see [`backward_in_segments`].
+    ///
+    /// # Shapes
+    /// `ids`: `[b, s]` u32; `loss` is given `[b, s, hidden_size]` f32 and returns a scalar and whatever else.
+    ///
+    /// # Errors
+    /// As [`Self::hidden`], and whatever the loss reports.
+    pub fn checkpointed<T, E: From<candle_core::Error> + From<ModelError>>(
+        &self,
+        ids: &Tensor,
+        options: &ForwardOptions,
+        loss: impl FnOnce(&Tensor) -> Result<(Tensor, T), E>,
+        variables: &[Var],
+    ) -> Result<(T, Gradients), E> {
+        let mut segments: Vec<Segment<E>> = vec![Box::new(|ids| Ok(self.embed(ids, options)?))];
+        for layer in 0..self.config().num_hidden_layers {
+            segments.push(Box::new(move |x| Ok(self.layer(layer, x, options)?)));
+        }
+        backward_in_segments(ids, &segments, |x| loss(&self.normalise(x, options)?), variables)
+    }
+
+    fn head_parts(&self, hidden: &Tensor, options: &ForwardOptions) -> Result<Head> {
+        if !self.is_fused() {
+            return Err(ModelError::Input("this needs fused operations".to_owned()));
+        }
+        self.head_linear().parts(hidden, self.pass(options)?)
+    }
+}
