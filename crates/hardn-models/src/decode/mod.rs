@@ -23,7 +23,7 @@ use self::{
 };
 use crate::{
     KvCache, Model, ModelConfig, ModelError, Result, UseAdapter, WeightFormat,
-    checkpoint::{Stock, Weights},
+    checkpoint::{BaseWeights, Stock, Weights},
     config::spec::Positions,
     kernels::{Packed, Team},
     kv_cache::CacheShape,
@@ -140,8 +140,8 @@ impl DecodeModel {
     /// As [`Model::load`].
     pub fn load(dir: &Path, format: WeightFormat) -> Result<Self> {
         let config = ModelConfig::load(dir)?;
-        let weights = Weights::open(dir)?;
-        let stock = Stock::open(weights, &config.tensors(), DType::F32, &Device::Cpu)?;
+        let (weights, base) = (Weights::open(dir)?, BaseWeights::Float(DType::F32));
+        let stock = Stock::open(weights, &config.tensors(), base, &Device::Cpu)?;
         Self::build(config, &mut |name| stock.tensor(name), format)
     }
 
