@@ -29,6 +29,7 @@ use crate::{
     kernels::{Packed, Team},
     kv_cache::CacheShape,
     model::sinusoidal,
+    rng::Stream,
     rope::Rope,
 };
 pub(crate) use adapter::AdapterTerms;
@@ -141,9 +142,29 @@ impl DecodeModel {
     /// As [`Model::load`].
     pub fn load(dir: &Path, format: WeightFormat) -> Result<Self> {
         let config = ModelConfig::load(dir)?;
-        let (weights, base) = (Weights::open(dir)?, BaseWeights::Float(DType::F32));
+        let weights = Weights::open(dir)?;
+        let base = BaseWeights::Float(DType::F32);
         let stock = Stock::open(weights, &config.tensors(), base, &Device::Cpu)?;
         Self::build(config, &mut |name| stock.tensor(name), format)
+    }
+
+    /// A model of random weights, to measure how fast models of its sizes are.
+    ///
+    /// # Errors
+    /// A model this crate does not compute.
+    pub fn random(config: ModelConfig, seed: u64, format: WeightFormat) -> Result<Self> {
+        let shapes = config.tensors();
+        let mut read = |name: &str| {
+            let Some(shape) = shapes.get(name) else { return Ok(None) };
+            let mut stream = Stream::new(seed, name);
+            // Uniform, with the spread of a fresh model's weights; normalisation changes nothing.
+            let mut draw = || ((stream.uniform() - 0.5) * 0.07) as f32;
+            let is_matrix = shape.len() > 1;
+            let n = shape.iter().product();
+            let data: Vec<f32> = (0..n).map(|_| if is_matrix { draw() } else { 1.0 }).collect();
+            Ok(Some(Tensor::from_vec(data, shape.as_slice(), &Device::Cpu)?))
+        };
+        Self::build(config, &mut read, format)
     }
 
     fn build(config: ModelConfig, read: Read, format: WeightFormat) -> Result<Self> {
