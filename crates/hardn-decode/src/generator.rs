@@ -91,6 +91,16 @@ impl LocalGenerator {
         })
     }
 
+    /// Tokens that end a text besides those the tokenizer and the model's configuration name, such as those of
+    /// `generation_config.json`.
+    #[must_use]
+    pub fn with_end_tokens(mut self, tokens: impl IntoIterator<Item = u32>) -> Self {
+        self.stops.tokens.extend(tokens);
+        self.stops.tokens.sort_unstable();
+        self.stops.tokens.dedup();
+        self
+    }
+
     /// How many samples are drawn side by side; changes speed and memory, never a sample.
     #[must_use]
     pub fn with_batch_size(mut self, batch_size: usize) -> Self {
@@ -242,7 +252,7 @@ impl LocalGenerator {
 
     /// The prompt's tokens, with what the tokenizer puts before a text, cut to what the context holds.
     fn prompt_ids(&self, prompt: &Prompt) -> Result<Vec<u32>> {
-        let mut ids = self.tokenizer.encode_with(&prompt.text, true)?.ids;
+        let mut ids = self.tokenizer.encode_prompt(&prompt.text)?.ids;
         if ids.is_empty() {
             let start = self.model.config().bos_token_id.or(self.tokenizer.eos());
             ids.push(start.ok_or_else(|| DecodeError::EmptyPrompt { task: prompt.task.clone() })?);

@@ -60,6 +60,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: FetchCommand,
     },
+    /// Write a model with its adapter worked in, as other tools load it
+    Export(ExportArgs),
     /// Make report.html of a run folder again
     Report(ReportArgs),
     /// Look inside: logits, tokens, masks, losses, preference, statistics (JSON Lines)
@@ -419,6 +421,46 @@ pub(crate) struct TrainArgs {
     /// The summary as JSON on standard output when done
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The files of an export.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// A folder as transformers and hardn load it
+    Safetensors,
+    /// One file, model.gguf, as llama.cpp loads it
+    Gguf,
+}
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  \
+    hardn export lab-1m --adapter runs/demo/training/hardened/adapter --out hardened --verify\n  \
+    hardn export owner/name --adapter a --format gguf --dtype q8_0 --out hardened-gguf --verify\n  \
+    hardn export owner/name --adapter a --adapter-only --out a-copy")]
+pub(crate) struct ExportArgs {
+    /// A shipped lab model, a checkpoint folder, a GGUF file, or a hub name (owner/name[@revision])
+    pub(crate) model: String,
+    /// An adapter folder in PEFT layout, or its hub name; LoRA and IA3 are worked into the weights
+    #[arg(long)]
+    pub(crate) adapter: Option<PathBuf>,
+    /// The folder to write; it is there whole or not at all
+    #[arg(long)]
+    pub(crate) out: PathBuf,
+    /// Which files
+    #[arg(long, value_enum, default_value_t = ExportFormat::Safetensors)]
+    pub(crate) format: ExportFormat,
+    /// Numbers: f32, bf16, f16; in GGUF also q8_0, q6_k, q5_k, q4_k, q4_0
+    #[arg(long, default_value = "f32")]
+    pub(crate) dtype: String,
+    /// Read it back and compare logits with those of the model and its adapter; fail if they differ
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Write the adapter alone, in PEFT layout
+    #[arg(long, requires = "adapter")]
+    pub(crate) adapter_only: bool,
+    /// Replace an earlier export
+    #[arg(long)]
+    pub(crate) force: bool,
 }
 
 #[derive(Args)]

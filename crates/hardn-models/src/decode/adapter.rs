@@ -2,11 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use candle_core::Var;
+use candle_core::{DType, Tensor};
 
 use super::product::Layout;
 use crate::{
-    KvCache, Model, ModelConfig, ModelError, Result,
+    KvCache, Model, ModelConfig, ModelError, Result, UseAdapter,
+    adapter::{Side, Term as ModelTerm},
     config::spec::{LayerSpec, LinearSpec},
     kernels::{Packed, Team, WeightFormat},
     kv_cache::CacheShape,
@@ -22,19 +23,40 @@ pub struct AdapterWeights {
 }
 
 impl AdapterWeights {
-    /// The adapter that is attached to a model; nothing where there is none.
+    /// An adapter that is attached to a model; nothing where there is none.
     ///
     /// # Errors
-    /// Weights that cannot be copied from their device.
-    pub fn of(model: &Model) -> Result<Self> {
+    /// An adapter that is not attached, or weights that cannot be copied from their device.
+    pub fn of(model: &Model, which: UseAdapter) -> Result<Self> {
         let mut weights = Self::default();
+        let Some(slot) = model.adapters.chosen(which)? else { return Ok(weights) };
+        let id = Some(slot.id);
         for linear in model.linears() {
-            if let Some(lora) = &linear.lora {
-                let numbers = |var: &Var| var.flatten_all()?.to_vec1::<f32>();
-                let (a, b) = (numbers(&lora.a)?, numbers(&lora.b)?);
-                let term = ModuleTerm::LowRank { a, b, scale: lora.scale as f32 };
-                weights.modules.insert(linear.name.clone(), term);
+            let term = match linear.terms.get(id) {
+                None => continue,
+                Some(ModelTerm::Lora(lora)) => ModuleTerm::LowRank {
+                    a: numbers(&lora.a.see(false)?)?,
+                    b: numbers(&lora.b.see(false)?)?,
+                    scale: lora.scale as f32,
+                },
+                Some(ModelTerm::Ia3(ia3)) => {
+                    let factors = numbers(&ia3.factors()?)?;
+                    match ia3.side {
+                        Side::Input => ModuleTerm::InputFactors(factors),
+                        Side::Output => ModuleTerm::OutputFactors(factors),
+                    }
+                }
+            };
+            weights.modules.insert(linear.name.clone(), term);
+        }
+        let n_tokens = slot.prefix_len();
+        if n_tokens > 0 {
+            let mut layers = Vec::new();
+            for prefix in model.prefixes().filter_map(|prefixes| prefixes.get(id)) {
+                let [keys, values] = prefix.keys_values()?;
+                layers.push((numbers(&keys)?, numbers(&values)?));
             }
+            weights.prefix = Some(PrefixWeights { n_tokens, layers });
         }
         Ok(weights)
     }
@@ -151,7 +173,8 @@ impl DecodeAdapter {
     }
 
     /// An empty cache for texts with this adapter.
-    pub(super) fn cache(&self, capacity: usize) -> KvCache {
+    pub(super) fn cache(&self, capacity: usize, context: usize) -> KvCache {
+        let capacity = capacity.min(context - self.n_virtual_tokens());
         self.0.prefix.as_prefix(self.0.clone(), capacity)
     }
 }
@@ -307,4 +330,8 @@ impl Term {
             }
         }
     }
+}
+
+fn numbers(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use candle_core::{DType, Tensor};
+
 use super::{
     Layer,
     attention::{Attention, Latent, Query, Source},
@@ -10,7 +12,7 @@ use super::{
     product::{Layout, Product},
 };
 use crate::{
-    Result, WeightFormat,
+    ModelError, Result, WeightFormat,
     config::spec::{
         AttentionSpec, DenseSpec, LatentSpec, LayerSpec, LinearSpec, MlpSpec, NormKind, NormSpec,
         Projections, QuerySpec, Slice,
@@ -19,8 +21,8 @@ use crate::{
     rope::Rope,
 };
 
-/// Gives a tensor of a checkpoint, by its published name and shape, as f32.
-pub(super) type Read<'a> = &'a mut dyn FnMut(&str, &[usize]) -> Result<Vec<f32>>;
+/// Gives a tensor of a checkpoint by its published name.
+pub(super) type Read<'a> = &'a mut dyn FnMut(&str) -> Result<Option<Tensor>>;
 
 /// Reads tensors one by one and packs them.
 pub(super) struct Builder<'a> {
@@ -41,19 +43,27 @@ impl Builder<'_> {
         })
     }
 
+    /// A tensor of a known shape, as f32.
+    pub(super) fn numbers(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let tensor = (self.read)(name)?
+            .filter(|tensor| tensor.dims() == shape)
+            .ok_or_else(|| ModelError::Input(format!("no tensor `{name}` of shape {shape:?}")))?;
+        Ok(tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+    }
+
     pub(super) fn norm(&mut self, spec: &NormSpec) -> Result<Norm> {
         let NormSpec { ref name, kind, size, eps } = *spec;
-        let weight = (self.read)(&format!("{name}.weight"), &[size])?;
+        let weight = self.numbers(&format!("{name}.weight"), &[size])?;
         let bias = match kind {
             NormKind::Rms => Vec::new(),
-            NormKind::Layer => (self.read)(&format!("{name}.bias"), &[size])?,
+            NormKind::Layer => self.numbers(&format!("{name}.bias"), &[size])?,
         };
         Ok(Norm { kind, eps: eps as f32, weight, bias })
     }
 
     /// Rows of a table, as a product's weight.
     pub(super) fn table(&mut self, module: &str, rows: usize, width: usize) -> Result<Packed> {
-        let data = (self.read)(&format!("{module}.weight"), &[rows, width])?;
+        let data = self.numbers(&format!("{module}.weight"), &[rows, width])?;
         Ok(Packed::new(width, &[&data], None, self.format))
     }
 
@@ -172,7 +182,7 @@ impl Builder<'_> {
 
     /// `[out, in]`
     fn weight(&mut self, spec: &LinearSpec) -> Result<Vec<f32>> {
-        let data = (self.read)(&format!("{}.weight", spec.name), &spec.published_shape())?;
+        let data = self.numbers(&format!("{}.weight", spec.name), &spec.published_shape())?;
         if !spec.transposed {
             return Ok(data);
         }
@@ -186,6 +196,6 @@ impl Builder<'_> {
     }
 
     fn bias(&mut self, spec: &LinearSpec) -> Result<Option<Vec<f32>>> {
-        spec.bias.then(|| (self.read)(&format!("{}.bias", spec.name), &[spec.out])).transpose()
+        spec.bias.then(|| self.numbers(&format!("{}.bias", spec.name), &[spec.out])).transpose()
     }
 }

@@ -102,7 +102,7 @@ impl Experts {
         team: &Team,
     ) {
         let MlpScratch { up, inner, scores, taken, made } = scratch;
-        self.router.forward(x, scores, &Users::default(), team);
+        self.router.forward(x, scores, users, team);
         let n_experts = self.experts.len();
         let hidden = x.len() / (scores.len() / n_experts);
         let mut rows_of: Vec<Vec<usize>> = vec![Vec::new(); n_experts];

@@ -7,7 +7,12 @@ mod mlp;
 mod norm;
 mod product;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    path::Path,
+    sync::{Arc, Mutex},
+};
+
+use candle_core::{DType, Device};
 
 use self::{
     attention::{Attention, AttentionScratch},
@@ -17,7 +22,8 @@ use self::{
     product::{Layout, Product, Users},
 };
 use crate::{
-    KvCache, Model, ModelConfig, ModelError, Result, WeightFormat,
+    KvCache, Model, ModelConfig, ModelError, Result, UseAdapter, WeightFormat,
+    checkpoint::{BaseWeights, Stock, Weights},
     config::spec::Positions,
     kernels::{Packed, Team},
     kv_cache::CacheShape,
@@ -58,6 +64,8 @@ pub struct DecodeModel {
     norm: Norm,
     head: Product,
     layouts: Vec<Layout>,
+    /// What stands before texts without an adapter of their own.
+    prefix: Option<DecodeAdapter>,
     /// Buffers of finished calls, for the next ones.
     scratch: Mutex<Vec<Scratch>>,
 }
@@ -99,7 +107,7 @@ struct Pass<'a, 'r> {
 }
 
 impl DecodeModel {
-    /// Packs a model's weights, with its adapter merged where one is attached.
+    /// Packs a model's weights, with its active adapter merged; a prefix, which cannot be, stands before every text.
     ///
     /// # Errors
     /// Weights that cannot be copied from their device.
@@ -113,16 +121,29 @@ impl DecodeModel {
     /// # Errors
     /// Weights that cannot be copied from their device.
     pub fn with_weights(model: &Model, format: WeightFormat) -> Result<Self> {
-        let merged = model.merged()?;
+        let attached = model.adapters.chosen(UseAdapter::Active)?;
+        let has_prefix = attached.is_some_and(|slot| slot.prefix_len() > 0);
+        let merged = if has_prefix { UseAdapter::Base } else { UseAdapter::Active };
+        let merged = model.merged_with(merged)?;
         let weights = merged.published_weights()?;
-        let mut read = |name: &str, shape: &[usize]| -> Result<Vec<f32>> {
-            let tensor = weights
-                .get(name)
-                .filter(|tensor| tensor.dims() == shape)
-                .ok_or_else(|| ModelError::Input(format!("no `{name}` of shape {shape:?}")))?;
-            Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
-        };
-        Self::build(merged.config().clone(), &mut read, format)
+        let mut read = |name: &str| Ok(weights.get(name).cloned());
+        let mut packed = Self::build(merged.config().clone(), &mut read, format)?;
+        if has_prefix {
+            packed.prefix = Some(packed.adapter(&AdapterWeights::of(model, UseAdapter::Active)?)?);
+        }
+        Ok(packed)
+    }
+
+    /// Reads `config.json` and the weights in `dir`. Tensors are packed one by one, so that the model is never in
+    /// memory twice.
+    ///
+    /// # Errors
+    /// As [`Model::load`].
+    pub fn load(dir: &Path, format: WeightFormat) -> Result<Self> {
+        let config = ModelConfig::load(dir)?;
+        let (weights, base) = (Weights::open(dir)?, BaseWeights::Float(DType::F32));
+        let stock = Stock::open(weights, &config.tensors(), base, &Device::Cpu)?;
+        Self::build(config, &mut |name| stock.tensor(name), format)
     }
 
     /// A model of random weights, to measure how fast models of its sizes are.
@@ -144,20 +165,20 @@ impl DecodeModel {
         let (hidden, vocab) = (config.hidden_size, config.vocab_size);
         let context = config.max_position_embeddings;
         let spec = &config.spec;
-        let places = match &spec.positions {
-            Positions::Rotary(_) => None,
-            Positions::Learned { module, rows } => {
-                Some(read(&format!("{module}.weight"), &[*rows, hidden])?)
-            }
-            Positions::Sinusoidal { offset, zero_row } => {
-                Some(sinusoidal(context, hidden, *offset, *zero_row))
-            }
-        };
         let rope = match &spec.positions {
             Positions::Rotary(rotary) => Some(Arc::new(Rope::new(rotary, context))),
             _ => None,
         };
         let mut builder = Builder { read, format, rope, layouts: Vec::new() };
+        let places = match &spec.positions {
+            Positions::Rotary(_) => None,
+            Positions::Learned { module, rows } => {
+                Some(builder.numbers(&format!("{module}.weight"), &[*rows, hidden])?)
+            }
+            Positions::Sinusoidal { offset, zero_row } => {
+                Some(sinusoidal(context, hidden, *offset, *zero_row))
+            }
+        };
         let is_tied = config.tie_word_embeddings;
         let embed = if is_tied { None } else { Some(builder.table(&spec.embed, vocab, hidden)?) };
         let layers = spec
@@ -180,6 +201,7 @@ impl DecodeModel {
             norm,
             head,
             layouts: builder.layouts,
+            prefix: None,
             config,
             scratch: Mutex::new(Vec::new()),
         })
@@ -195,14 +217,16 @@ impl DecodeModel {
     /// # Errors
     /// A module this model does not have, or numbers of another count than its sizes ask for.
     pub fn adapter(&self, weights: &AdapterWeights) -> Result<DecodeAdapter> {
-        let context = self.config.max_position_embeddings;
-        let terms = AdapterTerms::new(weights, &self.layouts, &self.shape, context)?;
+        let terms = AdapterTerms::new(weights, &self.layouts, &self.shape, self.context())?;
         Ok(DecodeAdapter(Arc::new(terms)))
     }
 
     /// An empty cache for at most `capacity` tokens, and at most the model's context.
     pub fn cache(&self, capacity: usize) -> KvCache {
-        KvCache::new(self.shape.clone(), capacity.min(self.config.max_position_embeddings))
+        match &self.prefix {
+            None => KvCache::new(self.shape.clone(), capacity.min(self.context())),
+            Some(prefix) => prefix.cache(capacity, self.context()),
+        }
     }
 
     /// The same for a text that is computed with an adapter, whose virtual tokens take places of the context.
@@ -213,8 +237,12 @@ impl DecodeModel {
         if !Arc::ptr_eq(&adapter.0.shape, &self.shape) {
             return Err(ModelError::Input("the adapter was packed for another model".to_owned()));
         }
-        let room = self.config.max_position_embeddings - adapter.n_virtual_tokens();
-        Ok(adapter.cache(capacity.min(room)))
+        Ok(adapter.cache(capacity, self.context()))
+    }
+
+    /// Positions of a text. Those that dynamic scaling would add are left out: they would change what comes before.
+    fn context(&self) -> usize {
+        self.config.max_position_embeddings
     }
 
     /// Reads every row's tokens and returns its logits: `[ids, vocab_size]` or `[1, vocab_size]`, row after row.

@@ -1,6 +1,9 @@
 //! Normalisation of rows.
 
-use crate::{config::spec::NormKind, ops::inverse_rms};
+use crate::{
+    config::spec::NormKind,
+    ops::{inverse_rms, sum},
+};
 
 pub(super) struct Norm {
     pub(super) kind: NormKind,
@@ -36,16 +39,4 @@ impl Norm {
             }
         }
     }
-}
-
-/// In sixteen chains.
-fn sum(x: &[f32]) -> f32 {
-    let (blocks, rest) = x.as_chunks::<16>();
-    let mut sums = [0.0_f32; 16];
-    for block in blocks {
-        for (sum, x) in sums.iter_mut().zip(block) {
-            *sum += x;
-        }
-    }
-    sums.iter().chain(rest).sum()
 }

@@ -24,12 +24,6 @@ pub(crate) fn exp(x: f32) -> f32 {
     y * scale
 }
 
-/// `x / (1 + e^-x)`.
-#[inline]
-pub(crate) fn silu(x: f32) -> f32 {
-    x / (1.0 + exp(-x))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

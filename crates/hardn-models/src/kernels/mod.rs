@@ -15,7 +15,7 @@ mod tile;
 mod weight;
 
 pub(crate) use attend::{BLOCK, HeadBlock, attend};
-pub(crate) use exp::{exp, silu};
+pub(crate) use exp::exp;
 pub use fill::{filled, zeros};
 pub(crate) use matmul::{Matrix, matmul, product};
 pub(crate) use packed::Packed;

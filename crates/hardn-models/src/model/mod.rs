@@ -394,6 +394,10 @@ impl Model {
     }
 
     /// What adapters have put before each layer's keys and values.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = &ByAdapter<Prefix>> {
+        self.layers.iter().map(|layer| &layer.attention.prefixes)
+    }
+
     pub(crate) fn prefixes_mut(&mut self) -> impl Iterator<Item = &mut ByAdapter<Prefix>> {
         self.layers.iter_mut().map(|layer| &mut layer.attention.prefixes)
     }

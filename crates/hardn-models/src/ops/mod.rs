@@ -31,6 +31,7 @@ pub use rms_norm::rms_norm;
 pub use scale_columns::scale_columns;
 pub use segments::{Gradients, Segment, backward_in_segments};
 pub(crate) use storage::{argument, elements};
+pub(crate) use sums::sum;
 pub use vocabulary_loss::{Charges, Head, KlDirection, MIN_COMPLEMENT, Term, vocabulary_loss};
 
 pub use crate::kernels::{filled, zeros};

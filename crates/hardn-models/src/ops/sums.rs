@@ -20,7 +20,7 @@ pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// The sum of values, in sixteen chains.
-pub(super) fn sum(a: &[f32]) -> f32 {
+pub(crate) fn sum(a: &[f32]) -> f32 {
     let (blocks, rest) = a.as_chunks::<16>();
     let mut sums = [0.0_f32; 16];
     for block in blocks {

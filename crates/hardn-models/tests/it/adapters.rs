@@ -27,7 +27,7 @@ fn folders_with(dir: &Path, file: &str) -> Vec<String> {
 
 /// A configuration of each family.
 pub(crate) fn families() -> Vec<(String, ModelConfig)> {
-    folders_with(fixtures(), "expected.json")
+    folders_with(fixtures(), "config.json")
         .into_iter()
         .map(|name| {
             let config = ModelConfig::load(&fixtures().join(&name)).unwrap();
@@ -166,7 +166,7 @@ fn a_written_adapter_is_the_same_adapter() {
 
 #[test]
 fn every_key_of_pefts_files_is_written_again() {
-    for name in folders_with(fixtures(), "expected.json") {
+    for name in folders_with(fixtures(), "config.json") {
         let dir = fixtures().join(name);
         for adapter in folders_with(&dir, "adapter_config.json") {
             let dir = dir.join(adapter);

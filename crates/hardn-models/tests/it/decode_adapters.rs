@@ -2,7 +2,7 @@
 
 use hardn_models::{
     AdapterWeights, DecodeAdapter, DecodeModel, DecodeRow, KvCache, Model, ModuleTerm,
-    PrefixWeights,
+    PrefixWeights, UseAdapter,
 };
 
 use crate::{
@@ -50,7 +50,8 @@ fn low_rank_terms_beside_the_weights_act_as_if_merged() {
         let mut model = noisy(&config, 3);
         let base = DecodeModel::new(&model).unwrap();
         attach(&mut model, ".*", 1);
-        let adapter = base.adapter(&AdapterWeights::of(&model).unwrap()).unwrap();
+        let adapter =
+            base.adapter(&AdapterWeights::of(&model, UseAdapter::Active).unwrap()).unwrap();
         let ids = text(50, 2);
         let merged = DecodeModel::new(&model).unwrap();
         let expected = read(&merged, &mut merged.cache(96), &ids);
@@ -71,8 +72,10 @@ fn rows_of_a_batch_have_adapters_of_their_own() {
         ];
         for (seed, pattern) in [(1, ".*"), (2, ".*[012].*")] {
             attach(&mut model, pattern, seed);
-            adapters.push(base.adapter(&AdapterWeights::of(&model).unwrap()).unwrap());
-            model.detach_adapter();
+            adapters.push(
+                base.adapter(&AdapterWeights::of(&model, UseAdapter::Active).unwrap()).unwrap(),
+            );
+            model.detach("default").unwrap();
         }
         let adapter_of = |i: usize| adapters.get(i % 5);
         let cache = |i: usize| match adapter_of(i) {

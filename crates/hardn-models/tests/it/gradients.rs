@@ -5,7 +5,10 @@ use std::{fs, path::Path};
 use candle_core::{Device, Tensor, Var};
 use hardn_models::{ForwardOptions, LoraConfig, Model, ModelError, ops::Gradients};
 
-use crate::{grouped, lively, untied};
+use crate::{
+    adapters::{families, kinds, shake},
+    grouped, lively, untied,
+};
 
 /// Three rows of 22 tokens.
 fn ids(model: &Model) -> Tensor {
@@ -79,6 +82,24 @@ fn every_family() {
         n += 1;
     }
     assert!(n >= 20, "{n} fixtures");
+}
+
+/// Every tensor of every kind of adapter gets a gradient on every family, the same from fused and from elementary
+/// operations.
+#[test]
+fn every_adapter_on_every_family() {
+    for (name, config) in families() {
+        for kind in kinds(&config) {
+            let mut model = lively(&config, 3);
+            model.attach("default", kind.clone(), 7).unwrap();
+            shake(&model, "");
+            // An expert that no token has chosen.
+            let may_be_zero: &[&str] =
+                if name.starts_with("deepseek") { &[".experts."] } else { &[] };
+            let options = ForwardOptions { dropout_seed: Some(11), ..ForwardOptions::default() };
+            check_above(&mut model, &options, may_be_zero, 1e-3);
+        }
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod families;
 mod files;
 mod gradients;
 mod parity;
+mod quantised;
 mod tokenizers;
 
 use hardn_models::{Model, ModelConfig};

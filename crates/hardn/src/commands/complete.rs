@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use hardn_decode::{DecoderConfig, LocalGenerator, complete};
-use hardn_models::DecodeModel;
+use hardn_models::{DecodeModel, GenerationConfig};
 use serde_json::json;
 
 use super::read_text;
 use crate::{
     args::CompleteArgs,
-    assets::{load_model, load_tokenizer},
+    assets::{load_model, load_tokenizer, model_folder},
     failure::{Failure, Outcome},
     output::{put, put_json},
     stop,
@@ -27,6 +27,7 @@ pub(crate) fn run(args: CompleteArgs) -> Outcome {
             .help("give a prompt, --prompt-file or text on standard input"));
     }
     let model = load_model(&args.model, args.adapter.as_deref())?;
+    let ends = GenerationConfig::load(&model_folder(&args.model)?)?.end_tokens(None, &tokenizer);
     let decoder = DecoderConfig::load(&args.decoder, &args.set)?;
     let fingerprint = model.fingerprint()?;
     let generator = LocalGenerator::new(
@@ -36,6 +37,7 @@ pub(crate) fn run(args: CompleteArgs) -> Outcome {
         decoder,
         args.seed,
     )?
+    .with_end_tokens(ends)
     .with_stop(stop::flag());
     let result = complete(&generator, std::slice::from_ref(&prompt), args.n, &mut |completion| {
         let shown = if args.json {

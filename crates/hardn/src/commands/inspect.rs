@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 use hardn_code::{MaskKind, TokenText, drop_reason, mask_pair, read_pairs_strict};
 use hardn_models::{ChatOptions, ForwardOptions, Model, Tokenizer};
 use hardn_train::Recipe;

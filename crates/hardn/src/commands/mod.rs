@@ -5,6 +5,7 @@ mod complete;
 mod demo;
 mod doctor;
 mod eval;
+mod export;
 mod fetch;
 mod inspect;
 mod lab;
@@ -35,6 +36,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Train(args) => train::run(args, quiet),
         Command::Complete(args) => complete::run(args),
         Command::Eval(args) => eval::run(args, quiet),
+        Command::Export(args) => export::run(&args),
         Command::Fetch { command } => fetch::run(command),
         Command::Report(args) => report::run(args),
         Command::Inspect { command } => inspect::run(command),

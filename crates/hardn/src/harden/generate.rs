@@ -41,6 +41,7 @@ pub(crate) fn draw(
         seed,
     )?
     .with_stop_rules(move |prompt| rules.get(&prompt.task).copied().unwrap_or_default())
+    .with_end_tokens(job.end_tokens.iter().copied())
     .with_stop(stop::flag());
     let n = job.config.eval.samples;
     let texts: BTreeMap<&str, Prompt> = job

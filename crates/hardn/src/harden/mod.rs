@@ -15,7 +15,7 @@ pub(crate) mod training;
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use hardn_eval::Store;
-use hardn_models::{DecodeModel, Model, Tokenizer};
+use hardn_models::{DecodeModel, GenerationConfig, Model, Tokenizer};
 use hardn_report::{ReportOptions, write_report};
 use hardn_train::{LossKind, Recipe};
 use hardn_types::{Arm, RunInfo, Sample, Training};
@@ -62,6 +62,8 @@ pub(crate) struct Job<'a> {
     pub(crate) inputs: Inputs,
     pub(crate) base: Model,
     pub(crate) tokenizer: Arc<Tokenizer>,
+    /// Tokens that end a text.
+    pub(crate) end_tokens: Vec<u32>,
     pub(crate) recipe: Option<Recipe>,
     pub(crate) folder: RunFolder,
     pub(crate) quiet: bool,
@@ -120,6 +122,7 @@ fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<Job<'a>> {
     let model_folder = assets::model_folder(&config.model)?;
     let tokenizer = Arc::new(Tokenizer::load(&model_folder)?);
     let base = Model::load(&model_folder, crate::device::chosen())?;
+    let end_tokens = GenerationConfig::load(&model_folder)?.end_tokens(None, &tokenizer);
     if tokenizer.vocab_size() > base.config().vocab_size {
         return Err(Failure::new(format!(
             "the tokenizer in {} has {} tokens, but the model only {}",
@@ -152,7 +155,8 @@ fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<Job<'a>> {
     });
     let folder = RunFolder::open(&options.out, &identity, options.fresh)?;
     folder.write_rows("suite.jsonl", &inputs.suite)?;
-    Ok(Job { config, inputs, base, tokenizer, recipe, folder, quiet: options.quiet })
+    let quiet = options.quiet;
+    Ok(Job { config, inputs, base, tokenizer, end_tokens, recipe, folder, quiet })
 }
 
 /// A TOML value as `--set` takes it.

@@ -1,6 +1,7 @@
 //! The command as a user runs it.
 
 mod engines;
+mod export;
 mod hub;
 mod rules;
 mod scan;
