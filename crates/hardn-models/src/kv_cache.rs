@@ -1,11 +1,11 @@
 //! Keys and values of the positions a text has so far.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
-use crate::decode::AdapterTerms;
-
-/// Positions of a block.
-pub(crate) const BLOCK: usize = 16;
+use crate::{
+    decode::AdapterTerms,
+    kernels::{BLOCK, HeadBlock},
+};
 
 /// The cache of one text. Clones share what they have in common until one of them writes.
 ///
@@ -43,7 +43,7 @@ impl LayerShape {
         BLOCK * (self.key_dim + self.value_dim)
     }
 
-    fn head(self, kv_head: usize) -> std::ops::Range<usize> {
+    fn head(self, kv_head: usize) -> Range<usize> {
         let start = self.offset + kv_head * self.head_size();
         start..start + self.head_size()
     }
@@ -140,15 +140,18 @@ impl KvCache {
         values[slot * layer.value_dim..][..layer.value_dim].copy_from_slice(value);
     }
 
-    /// Keys `[key_dim][16]` and values `[16][value_dim]` of one head, block by block from block `first` on.
+    /// What one head keeps, block by block.
     pub(crate) fn head(
         &self,
         layer: usize,
         kv_head: usize,
-        first: usize,
-    ) -> impl Iterator<Item = (&[f32], &[f32])> + Clone {
+        blocks: Range<usize>,
+    ) -> impl Iterator<Item = HeadBlock<'_>> {
         let layer = self.shape.layers[layer];
         let (range, keys) = (layer.head(kv_head), BLOCK * layer.key_dim);
-        self.blocks[first..].iter().map(move |block| block[range.clone()].split_at(keys))
+        self.blocks[blocks].iter().map(move |block| {
+            let (keys, values) = block[range.clone()].split_at(keys);
+            HeadBlock { keys, values }
+        })
     }
 }

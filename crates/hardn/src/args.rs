@@ -768,8 +768,9 @@ pub(crate) enum LabCommand {
 
 #[derive(Args)]
 #[command(
-    after_help = "Examples:\n  hardn bench --peer-python .venv/bin/python --write BENCHMARKS.md\n  hardn bench --only scan\n\n\
-    scripts/peers.sh makes an environment with PyTorch, transformers and PEFT."
+    after_help = "Examples:\n  hardn bench --peer-python .venv/bin/python --write BENCHMARKS.md\n  hardn bench --only scan\n  \
+    hardn bench --only decode --shape 17m --peer-python .venv/bin/python --peer-llama llama.cpp\n\n\
+    scripts/peers.sh makes an environment with PyTorch, transformers and PEFT, and builds llama.cpp."
 )]
 pub(crate) struct BenchArgs {
     /// A Python with torch, transformers and peft: the peer runs in turns with us
@@ -778,12 +779,21 @@ pub(crate) struct BenchArgs {
     /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
     #[arg(long, default_value = "lab-4m")]
     pub(crate) model: String,
-    /// Only these: lora-step, train-step, decode, scan
+    /// A folder with `llama-batched-bench`: llama.cpp decodes in turns with us, models that --peer-python writes
+    #[arg(long)]
+    pub(crate) peer_llama: Option<PathBuf>,
+    /// Only these: lora-step, train-step, decode, sampling, scan
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
     /// Steps timed of each
     #[arg(long, default_value_t = 20)]
     pub(crate) steps: usize,
+    /// Sizes that `decode` is measured of: 17m, 0.5b (default: both)
+    #[arg(long, value_delimiter = ',')]
+    pub(crate) shape: Vec<String>,
+    /// Runs of `decode` on each side
+    #[arg(long, default_value_t = 5)]
+    pub(crate) turns: usize,
     /// A folder of code for `scan`; without it, the rules' own samples are scanned
     #[arg(long)]
     pub(crate) snippets: Option<PathBuf>,

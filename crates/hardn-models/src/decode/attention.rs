@@ -9,8 +9,7 @@ use super::{
 };
 use crate::{
     KvCache,
-    kernels::{Team, softmax},
-    kv_cache::BLOCK,
+    kernels::{BLOCK, HeadBlock, Team, attend},
     rope::Rope,
 };
 
@@ -108,7 +107,8 @@ impl Attention {
         team.chunks(attended, group * self.value_dim, |i, out| {
             let (i, kv_head) = (i / self.kv_heads, i % self.kv_heads);
             let token = tokens[i];
-            let queries = &qkv[i * width + kv_head * group * self.key_dim..];
+            let queries =
+                &qkv[i * width + kv_head * group * self.key_dim..][..group * self.key_dim];
             self.attend(rows[token.row].cache, kv_head, token.position, queries, out);
         });
         self.output.forward(attended, out, users, team);
@@ -124,28 +124,11 @@ impl Attention {
         out: &mut [f32],
     ) {
         let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        // Scores begin where a block does; those of positions out of sight do not count.
-        let hidden = first % BLOCK;
-        let n = position + 1 - (first - hidden);
-        let blocks = cache.head(self.layer, kv_head, first / BLOCK);
-        let mut scores = vec![0.0_f32; n.next_multiple_of(BLOCK)];
-        let heads = queries.chunks_exact(self.key_dim).zip(out.chunks_exact_mut(self.value_dim));
-        for (q, out) in heads {
-            for (scores, (keys, _)) in
-                scores.as_chunks_mut::<BLOCK>().0.iter_mut().zip(blocks.clone())
-            {
-                let mut sums = [0.0_f32; BLOCK];
-                for (q, keys) in q.iter().zip(keys.as_chunks::<BLOCK>().0) {
-                    for (sum, key) in sums.iter_mut().zip(keys) {
-                        *sum = q.mul_add(*key, *sum);
-                    }
-                }
-                *scores = sums;
-            }
-            softmax(&mut scores[hidden..n], self.scale);
-            scores[..hidden].fill(0.0);
-            weigh(&scores[..n], blocks.clone().map(|(_, values)| values), out);
-        }
+        // Blocks are counted from the first in sight.
+        let start = first - first % BLOCK;
+        let blocks = first / BLOCK..(position + 1).div_ceil(BLOCK);
+        let blocks: Vec<HeadBlock> = cache.head(self.layer, kv_head, blocks).collect();
+        attend(queries, &blocks, first - start..position + 1 - start, self.scale, out);
     }
 }
 
@@ -193,49 +176,4 @@ impl Latent {
             }
         });
     }
-}
-
-/// `out[d] = sum of weight[t] * value[t][d]`, even and odd positions in a chain each.
-fn weigh<'a>(weights: &[f32], values: impl Iterator<Item = &'a [f32]> + Clone, out: &mut [f32]) {
-    let dim = out.len();
-    let mut first = 0;
-    while first < dim {
-        first += match dim - first {
-            32.. => weigh_lanes::<32>(weights, values.clone(), first, out),
-            8.. => weigh_lanes::<8>(weights, values.clone(), first, out),
-            _ => weigh_lanes::<1>(weights, values.clone(), first, out),
-        };
-    }
-}
-
-#[inline]
-fn weigh_lanes<'a, const LANES: usize>(
-    weights: &[f32],
-    values: impl Iterator<Item = &'a [f32]>,
-    first: usize,
-    out: &mut [f32],
-) -> usize {
-    let dim = out.len();
-    let mut even = [0.0_f32; LANES];
-    let mut odd = [0.0_f32; LANES];
-    let add = |sums: &mut [f32; LANES], weight: f32, values: &[f32]| {
-        let values: &[f32; LANES] = values[first..first + LANES].try_into().expect("LANES values");
-        for (sum, value) in sums.iter_mut().zip(values) {
-            *sum = weight.mul_add(*value, *sum);
-        }
-    };
-    for (weights, values) in weights.chunks(BLOCK).zip(values) {
-        let (weights, last_weight) = weights.as_chunks::<2>();
-        for (weights, values) in weights.iter().zip(values.chunks_exact(2 * dim)) {
-            add(&mut even, weights[0], values);
-            add(&mut odd, weights[1], &values[dim..]);
-        }
-        if let [weight] = last_weight {
-            add(&mut even, *weight, &values[weights.len() * 2 * dim..]);
-        }
-    }
-    for ((out, even), odd) in out[first..first + LANES].iter_mut().zip(even).zip(odd) {
-        *out = even + odd;
-    }
-    LANES
 }

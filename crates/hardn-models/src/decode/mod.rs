@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use candle_core::{DType, Device};
+use candle_core::{DType, Device, Tensor};
 
 use self::{
     attention::{Attention, AttentionScratch},
@@ -23,11 +23,13 @@ use self::{
 };
 use crate::{
     KvCache, Model, ModelConfig, ModelError, Result, UseAdapter, WeightFormat,
-    checkpoint::{Stock, Weights},
+    adapter::{own_name, read_folder},
+    checkpoint::{BaseWeights, Stock, Weights},
     config::spec::Positions,
     kernels::{Packed, Team},
     kv_cache::CacheShape,
     model::sinusoidal,
+    rng::Stream,
     rope::Rope,
 };
 pub(crate) use adapter::AdapterTerms;
@@ -141,8 +143,28 @@ impl DecodeModel {
     pub fn load(dir: &Path, format: WeightFormat) -> Result<Self> {
         let config = ModelConfig::load(dir)?;
         let weights = Weights::open(dir)?;
-        let stock = Stock::open(weights, &config.tensors(), DType::F32, &Device::Cpu)?;
+        let base = BaseWeights::Float(DType::F32);
+        let stock = Stock::open(weights, &config.tensors(), base, &Device::Cpu)?;
         Self::build(config, &mut |name| stock.tensor(name), format)
+    }
+
+    /// A model of random weights, to measure how fast models of its sizes are.
+    ///
+    /// # Errors
+    /// A model this crate does not compute.
+    pub fn random(config: ModelConfig, seed: u64, format: WeightFormat) -> Result<Self> {
+        let shapes = config.tensors();
+        let mut read = |name: &str| {
+            let Some(shape) = shapes.get(name) else { return Ok(None) };
+            let mut stream = Stream::new(seed, name);
+            // Uniform, with the spread of a fresh model's weights; normalisation changes nothing.
+            let mut draw = || ((stream.uniform() - 0.5) * 0.07) as f32;
+            let is_matrix = shape.len() > 1;
+            let n = shape.iter().product();
+            let data: Vec<f32> = (0..n).map(|_| if is_matrix { draw() } else { 1.0 }).collect();
+            Ok(Some(Tensor::from_vec(data, shape.as_slice(), &Device::Cpu)?))
+        };
+        Self::build(config, &mut read, format)
     }
 
     fn build(config: ModelConfig, read: Read, format: WeightFormat) -> Result<Self> {
@@ -205,6 +227,35 @@ impl DecodeModel {
         Ok(DecodeAdapter(Arc::new(terms)))
     }
 
+    /// Packs the adapter in `dir`, a folder of PEFT's.
+    ///
+    /// # Errors
+    /// As [`Model::load_adapter`].
+    pub fn load_adapter(&self, dir: &Path) -> Result<DecodeAdapter> {
+        let own_copy = |name: &str, tensor: &Tensor| self.own_copy(name, tensor);
+        let (_, plan, variables) = read_folder(dir, &self.config, &Device::Cpu, &own_copy)?;
+        self.adapter(&AdapterWeights::of_plan(&plan, &variables, &self.config)?)
+    }
+
+    /// Whether a tensor of an adapter's file is, as it is stored here, the model's own embedding or output; `None` if
+    /// it is neither of them.
+    fn own_copy(&self, name: &str, tensor: &Tensor) -> Result<Option<bool>> {
+        let spec = &self.config.spec;
+        let Some(name) = own_name(name) else { return Ok(None) };
+        let own = match name.strip_suffix(".weight") {
+            Some(module) if module == spec.head.name => &self.head.weight,
+            Some(module) if module == spec.embed => {
+                self.embed.as_ref().unwrap_or(&self.head.weight)
+            }
+            _ => return Ok(None),
+        };
+        if tensor.dims() != [own.n(), own.k()] {
+            return Ok(Some(false));
+        }
+        let data = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        Ok(Some(own.same_as(&data)))
+    }
+
     /// An empty cache for at most `capacity` tokens, and at most the model's context.
     pub fn cache(&self, capacity: usize) -> KvCache {
         match &self.prefix {
@@ -222,6 +273,11 @@ impl DecodeModel {
             return Err(ModelError::Input("the adapter was packed for another model".to_owned()));
         }
         Ok(adapter.cache(capacity, self.context()))
+    }
+
+    /// Tokens that a text can have: what a prefix leaves of the context.
+    pub fn longest_text(&self) -> usize {
+        self.context() - self.prefix.as_ref().map_or(0, DecodeAdapter::n_virtual_tokens)
     }
 
     /// Positions of a text. Those that dynamic scaling would add are left out: they would change what comes before.

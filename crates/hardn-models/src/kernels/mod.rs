@@ -1,10 +1,12 @@
 //! Inner loops on slices of f32. The only `unsafe` code of the crate lies here and in the file mapping.
 
+mod attend;
 mod exp;
 mod fill;
 mod matmul;
 mod packed;
 mod panel;
+mod prefetch;
 mod route;
 mod shared;
 mod softmax;
@@ -12,6 +14,7 @@ mod team;
 mod tile;
 mod weight;
 
+pub(crate) use attend::{BLOCK, HeadBlock, attend};
 pub(crate) use exp::exp;
 pub use fill::{filled, zeros};
 pub(crate) use matmul::{Matrix, matmul, product};

@@ -197,12 +197,16 @@ impl<W: Weight> Panels<'_, W> {
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
     use std::arch::x86_64::{
-        _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+        _MM_HINT_T0, _mm_prefetch, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
+        _mm512_setzero_ps, _mm512_storeu_ps,
     };
 
     use half::f16;
 
     use super::{Panels, Rows, SCALED_TERMS, WIDTH, Weight};
+
+    /// Bytes ahead of the loads that weights are asked for: processors stop looking ahead at the end of a page.
+    const AHEAD: usize = 512;
 
     /// `R` rows by `V` vectors of 16 columns, two to a panel.
     ///
@@ -244,7 +248,9 @@ mod avx512 {
                 unsafe {
                     let mut vectors = [_mm512_setzero_ps(); V];
                     for (v, vector) in vectors.iter_mut().enumerate() {
-                        *vector = W::load(weights.add(v / 2 * k * WIDTH + v % 2 * 16));
+                        let from = weights.add(v / 2 * k * WIDTH + v % 2 * 16);
+                        _mm_prefetch::<_MM_HINT_T0>(from.cast::<i8>().wrapping_add(AHEAD));
+                        *vector = W::load(from);
                     }
                     for (r, sums) in sums.iter_mut().enumerate() {
                         let factor = _mm512_set1_ps(*x[r / 3].add(r % 3 * rows.row_stride));

@@ -3,6 +3,7 @@
 mod decode;
 mod lora;
 mod peer;
+mod sampling;
 mod scan;
 mod train;
 
@@ -17,6 +18,8 @@ use crate::{
     output::{put, put_json},
 };
 
+const NAMES: [&str; 5] = ["lora-step", "train-step", "decode", "sampling", "scan"];
+
 /// One line of the table.
 struct Row {
     what: String,
@@ -30,14 +33,11 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
         return train::worker();
     }
     let wanted = |name: &str| args.only.is_empty() || args.only.iter().any(|only| only == name);
-    if let Some(unknown) = args
-        .only
-        .iter()
-        .find(|name| !["lora-step", "train-step", "decode", "scan"].contains(&name.as_str()))
-    {
+    if let Some(unknown) = args.only.iter().find(|name| !NAMES.contains(&name.as_str())) {
         return Err(Failure::new(format!("there is no benchmark `{unknown}`"))
-            .help("lora-step, train-step, decode or scan"));
+            .help(format!("one of: {}", NAMES.join(", "))));
     }
+    let load = load();
     let mut rows = Vec::new();
     if wanted("lora-step") {
         rows.push(lora::lora_step(&args)?);
@@ -46,7 +46,10 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
         rows.extend(train::train_steps(&args)?);
     }
     if wanted("decode") {
-        rows.push(decode::decode(&args)?);
+        rows.extend(decode::decode(&args)?);
+    }
+    if wanted("sampling") {
+        rows.push(sampling::sampling(&args)?);
     }
     if wanted("scan") {
         rows.extend(scan::scan(&args)?);
@@ -64,14 +67,23 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
         let command: Vec<String> = std::env::args().skip(1).collect();
         let text = format!(
             "# Benchmarks\n\nMeasured by `hardn {}` on {threads} threads; `scripts/peers.sh` makes the environment of PyTorch, \
+             with `--llama-cpp DIR` also llama.cpp, \
              `scripts/install-tools.sh --engines DIR` that of Semgrep and Bandit, `cargo install foxguard` the last. \
              Ours and the peer's turns alternate in one run; each figure is the median. Ratios below 1 are in our favour. \
-             Speed depends on the machine: measure on yours.\n\n{table}",
+             Speed depends on the machine and on what else it does{load}: measure on yours.\n\n{table}",
             command.join(" ")
         );
         write_atomic(path, text.as_bytes())?;
     }
     if args.json { Ok(()) } else { put(&table) }
+}
+
+/// How busy the machine was, as a phrase; empty where the system does not say.
+fn load() -> String {
+    std::fs::read_to_string("/proc/loadavg")
+        .ok()
+        .and_then(|text| text.split(' ').next().map(str::to_owned))
+        .map_or_else(String::new, |load| format!(" (load average when this began: {load})"))
 }
 
 fn table(rows: &[Row]) -> String {
