@@ -452,6 +452,9 @@ pub(crate) struct ExportArgs {
     /// Numbers: f32, bf16, f16; in GGUF also q8_0, q6_k, q5_k, q4_k, q4_0
     #[arg(long, default_value = "f32")]
     pub(crate) dtype: String,
+    /// GGUF without a tokenizer in it; its files are copied beside, where hardn finds them
+    #[arg(long)]
+    pub(crate) tokenizer_beside: bool,
     /// Read it back and compare logits with those of the model and its adapter; fail if they differ
     #[arg(long)]
     pub(crate) verify: bool,

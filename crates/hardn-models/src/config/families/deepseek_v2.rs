@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use super::{Keys, Read, Sizes, rms_norm};
+use super::{Keys, MOST, Read, Sizes, rms_norm};
 use crate::{
     Result,
     config::{
@@ -185,6 +185,9 @@ impl Mixture {
 
     fn read(keys: &Keys) -> Result<Self> {
         let experts = keys.count_or("n_routed_experts", 64)?;
+        if experts > MOST {
+            return Err(keys.error("n_routed_experts", format!("{experts} are more than {MOST}")));
+        }
         let top_k = keys.count(&["num_experts_per_tok"])?;
         if top_k > experts {
             return Err(

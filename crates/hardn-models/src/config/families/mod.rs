@@ -43,6 +43,9 @@ const FAMILIES: &[(&str, Reader, &[&str])] = &[
     ("xglm", xglm::read, &["XGLMForCausalLM"]),
 ];
 
+/// Most layers, heads of a layer, and experts of a layer.
+const MOST: usize = 4096;
+
 /// Sizes that every family has, under some spelling.
 #[derive(Clone, Copy)]
 pub(super) struct Sizes {
@@ -80,6 +83,16 @@ pub(super) fn read(keys: &Keys) -> Result<(String, Read)> {
         layers: keys.count(&["num_hidden_layers", "n_layer", "num_layers"])?,
         heads: keys.count(&["num_attention_heads", "n_head", "attention_heads"])?,
     };
+    // A damaged file must not ask for memory without bound.
+    for (name, spellings, count) in [
+        ("layers", ["num_hidden_layers", "n_layer", "num_layers"], sizes.layers),
+        ("heads", ["num_attention_heads", "n_head", "attention_heads"], sizes.heads),
+    ] {
+        if count > MOST {
+            let key = spellings.into_iter().find(|key| keys.has(key)).unwrap_or(spellings[0]);
+            return Err(keys.error(key, format!("{count} {name} are more than {MOST}")));
+        }
+    }
     let read = reader(keys, sizes)?;
     check(keys, &read)?;
     Ok((name.to_owned(), read))

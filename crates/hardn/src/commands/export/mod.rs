@@ -66,8 +66,17 @@ pub(crate) fn run(args: &ExportArgs) -> Outcome {
             copy_companions(&source, dir)?;
         }
         (Written::Gguf(dtype), Some(merged)) => {
-            let tokenizer = source.join("tokenizer.json").is_file().then_some(source.as_path());
-            merged.save_gguf(&dir.join(GGUF), tokenizer, *dtype)?;
+            let is_inside = !args.tokenizer_beside && source.join("tokenizer.json").is_file();
+            let tokenizer = is_inside.then_some(source.as_path());
+            let saved = merged.save_gguf(&dir.join(GGUF), tokenizer, *dtype);
+            saved.map_err(|error| match error {
+                ModelError::Tokenizer { .. } => Failure::from(error)
+                    .help("--tokenizer-beside leaves it out of the file and copies it beside"),
+                _ => Failure::from(error),
+            })?;
+            if !is_inside {
+                copy_companions(&source, dir)?;
+            }
         }
         _ => model.save_adapter(DEFAULT_ADAPTER, dir)?,
     }
