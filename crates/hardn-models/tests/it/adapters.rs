@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 
 use crate::{grouped, lively};
 
-fn fixtures() -> &'static Path {
+/// Checkpoints of every family.
+pub(crate) fn fixtures() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures"))
 }
 

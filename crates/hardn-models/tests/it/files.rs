@@ -54,8 +54,8 @@ fn a_saved_adapter_is_the_same_adapter() {
     let mut again = lively(&grouped(), 1);
     again.load_adapter("default", dir.path()).unwrap();
     assert_eq!(logits(&again), logits(&model));
-    let written = |model: &Model| model.adapter_config().unwrap().to_json();
-    assert_eq!(written(&again), written(&model));
+    let config = |model: &Model| model.adapter_config().unwrap().to_json();
+    assert_eq!(config(&again), config(&model));
     assert_ne!(model.fingerprint().unwrap(), base);
     assert!(again.load_adapter("default", dir.path()).is_err());
     again.detach("default").unwrap();

@@ -33,15 +33,10 @@ fn untied() -> ModelConfig {
 
 /// Random weights ten times the initial size, so that attention is far from uniform.
 fn lively(config: &ModelConfig, seed: u64) -> Model {
-    spread(config, seed, 10.0)
-}
-
-/// Random weights, those that are not a norm's multiplied.
-fn spread(config: &ModelConfig, seed: u64, factor: f64) -> Model {
     let model = Model::random(config, seed).unwrap();
     for (name, var) in model.trainable() {
         if !name.contains("norm") {
-            let noise = (var.as_detached_tensor() * factor).unwrap();
+            let noise = (var.as_detached_tensor() * 10.0).unwrap();
             var.set(&noise).unwrap();
         }
     }
