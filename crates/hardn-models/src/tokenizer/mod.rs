@@ -16,6 +16,7 @@ use tokenizers::{AddedToken, ModelWrapper};
 use crate::{
     ModelError, Result,
     chat::{ChatOptions, ChatTemplates},
+    checkpoint::gguf,
 };
 use bytes::token_table;
 use folder::Folder;
@@ -43,6 +44,10 @@ pub struct Tokenizer {
     chat: ChatTemplates,
 }
 
+/// Files that hold a vocabulary.
+const VOCABULARIES: &[&str] =
+    &["tokenizer.json", "tokenizer.json.gz", "tokenizer.model", "vocab.json"];
+
 impl Tokenizer {
     /// Reads the tokenizer of a checkpoint folder, as transformers' `AutoTokenizer` (5.23) does.
     ///
@@ -51,9 +56,20 @@ impl Tokenizer {
     /// `added_tokens.json` and the `model_type` of `config.json` count where they are present: they name added tokens and
     /// roles, and a class whose pipeline replaces the stored one. Limits on length left by a training run do not count.
     ///
+    /// Without any of these a GGUF file's own is read; `dir` may be that file.
+    ///
     /// # Errors
     /// A missing or malformed file, or added tokens that contradict the vocabulary.
     pub fn load(dir: &Path) -> Result<Self> {
+        if let Some(gguf) = gguf::find(dir) {
+            let beside = gguf.parent().unwrap_or(dir);
+            if !VOCABULARIES.iter().any(|file| beside.join(file).exists()) {
+                return Self::from_gguf(&gguf);
+            }
+            if beside != dir {
+                return Self::load(beside);
+            }
+        }
         let folder = Folder::read(dir)?;
         let mut parts = Parts::build(&folder)?;
         let roles = add_special_tokens(&mut parts, &folder)?;
@@ -70,6 +86,17 @@ impl Tokenizer {
                 || folder.switch(forced, false)?);
         let chat = ChatTemplates::read(dir, folder.tokenizer_config())?;
         Ok(Self { cleans_up, chat, ..Self::from_inner(inner, roles) })
+    }
+
+    fn from_gguf(path: &Path) -> Result<Self> {
+        let (inner, settings) = gguf::tokenizer(path)?;
+        let texts = settings.as_object().into_iter().flatten();
+        let roles = texts
+            .filter(|(role, _)| role.ends_with("_token"))
+            .filter_map(|(role, text)| Some((role.clone(), text.as_str()?.to_owned())));
+        let roles = roles.collect();
+        let chat = ChatTemplates::read(path.parent().unwrap_or(path), &settings)?;
+        Ok(Self { chat, ..Self::from_inner(inner, roles) })
     }
 
     fn from_inner(inner: tokenizers::Tokenizer, roles: Roles) -> Self {

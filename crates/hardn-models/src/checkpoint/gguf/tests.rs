@@ -288,6 +288,10 @@ fn trained(pre_tokenizer: &Value, is_spm: bool) -> Value {
     json
 }
 
+fn ids_of(tokenizer: &tokenizers::Tokenizer, text: &str) -> Vec<u32> {
+    tokenizer.encode(text, true).unwrap().get_ids().to_vec()
+}
+
 #[test]
 fn tokenizers_come_back() {
     let names = ["gpt-2", "starcoder", "llama-bpe", "qwen2", "deepseek-coder", "deepseek-llm"];
@@ -304,18 +308,21 @@ fn tokenizers_come_back() {
         let path = dir.path().join("model.gguf");
         let model = Model::random(&config, 1).unwrap();
         model.save_gguf(&path, Some(dir.path()), GgufDtype::Q8_0).unwrap();
-        let (read, template) = tokenizer(&path).unwrap();
-        assert_eq!(template.as_deref(), Some("{{ messages }}"));
+        let (read, settings) = tokenizer(&path).unwrap();
+        let expected_settings =
+            json!({"chat_template": "{{ messages }}", "bos_token": "<s>", "eos_token": "</s>"});
+        assert_eq!(settings, expected_settings);
+        fs::remove_file(dir.path().join("tokenizer.json")).unwrap();
+        let loaded = crate::Tokenizer::load(&path).unwrap();
+        assert_eq!(loaded.encode(TEXT).unwrap().ids, ids_of(&expected, TEXT));
+        assert_eq!(loaded.eos(), Some(2));
         for text in
             TEXT.split_inclusive(['\n', ',', '#']).chain([TEXT, "", " ", "a<|end|>b", "\u{7f}Ω"])
         {
-            let ids = |tokenizer: &tokenizers::Tokenizer| {
-                tokenizer.encode(text, true).unwrap().get_ids().to_vec()
-            };
-            assert_eq!(ids(&read), ids(&expected), "{name}: {text:?}");
+            assert_eq!(ids_of(&read, text), ids_of(&expected, text), "{name}: {text:?}");
             // The published tokenizer of this kind puts a space behind special tokens.
             if !(is_spm && text.contains("<|end|>")) {
-                assert_eq!(read.decode(&ids(&read), false).unwrap(), text, "{name}");
+                assert_eq!(read.decode(&ids_of(&read, text), false).unwrap(), text, "{name}");
             }
         }
         assert_eq!(super::config(&path).unwrap().eos_token_id, config.eos_token_id);

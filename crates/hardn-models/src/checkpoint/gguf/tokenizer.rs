@@ -14,11 +14,11 @@ use crate::{ModelError, Result, checkpoint::map::map};
 /// What stands for a space in SentencePiece's vocabularies.
 const SPACE: char = '\u{2581}';
 
-/// `tokenizer.json` and the chat template of a GGUF file.
+/// The tokenizer of a GGUF file, with what a published `tokenizer_config.json` would say beside it.
 ///
 /// # Errors
 /// A file that cannot be read or has no tokenizer, or one of a kind that is not known; the key is named.
-pub(crate) fn tokenizer(path: &Path) -> Result<(tokenizers::Tokenizer, Option<String>)> {
+pub(crate) fn tokenizer(path: &Path) -> Result<(tokenizers::Tokenizer, Json)> {
     let file = map(path)?;
     let header = Header::read(&file).map_err(|message| ModelError::read(path, message))?;
     let metadata = Metadata { path, file: &file, header: &header };
@@ -27,11 +27,25 @@ pub(crate) fn tokenizer(path: &Path) -> Result<(tokenizers::Tokenizer, Option<St
     let bytes = serde_json::to_vec(&json).map_err(|cause| error(cause.to_string()))?;
     let tokenizer =
         tokenizers::Tokenizer::from_bytes(bytes).map_err(|cause| error(cause.to_string()))?;
-    let template = match metadata.get("tokenizer.chat_template") {
-        Some(Value::Text(template)) => Some(template.clone()),
-        _ => None,
-    };
-    Ok((tokenizer, template))
+    let mut settings = Map::new();
+    if let Some(Value::Text(template)) = metadata.get("tokenizer.chat_template") {
+        settings.insert("chat_template".to_owned(), json!(template));
+    }
+    for (key, role) in [
+        ("bos", "bos_token"),
+        ("eos", "eos_token"),
+        ("padding", "pad_token"),
+        ("unknown", "unk_token"),
+    ] {
+        let id = match metadata.get(&format!("tokenizer.ggml.{key}_token_id")) {
+            Some(Value::Unsigned(id)) => u32::try_from(*id).ok(),
+            _ => None,
+        };
+        if let Some(token) = id.and_then(|id| tokenizer.id_to_token(id)) {
+            settings.insert(role.to_owned(), json!(token));
+        }
+    }
+    Ok((tokenizer, Json::Object(settings)))
 }
 
 fn published(metadata: &Metadata) -> Result<Json> {
