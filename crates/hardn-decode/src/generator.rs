@@ -257,7 +257,7 @@ impl LocalGenerator {
             let start = self.model.config().bos_token_id.or(self.tokenizer.eos());
             ids.push(start.ok_or_else(|| DecodeError::EmptyPrompt { task: prompt.task.clone() })?);
         }
-        let context = self.model.config().max_position_embeddings;
+        let context = self.model.longest_text();
         let max_new_tokens = self.plain().max_new_tokens;
         // Half of the context belongs to the prompt however much may be generated.
         let room = context.saturating_sub(max_new_tokens).max(context / 2).max(1);
@@ -284,7 +284,7 @@ impl LocalGenerator {
         let draws = Draws::new(self.seed, &prefix.hash, index, 0, 0, Role::Text);
         let prompt = &prompts[number];
         let function = FunctionEnd::new((self.rule_of)(prompt), &prompt.text);
-        let context = self.model.config().max_position_embeddings;
+        let context = self.model.longest_text();
         let limit = self.plain().max_new_tokens.min(context - prefix.ids.len()).max(1);
         let (cache, logits) = (prefix.cache.clone(), prefix.logits.clone());
         let sequence =

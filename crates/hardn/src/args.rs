@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use hardn_models::BaseWeights;
+use hardn_models::{BaseWeights, WeightFormat};
 
 use crate::oracles::OracleArgs;
 
@@ -482,6 +482,9 @@ pub(crate) struct CompleteArgs {
     /// An adapter folder in PEFT layout, or its hub name
     #[arg(long)]
     pub(crate) adapter: Option<PathBuf>,
+    /// How weights are kept while decoding: f32, bf16, f16 or int8; sums are in f32 in any case
+    #[arg(long, default_value = "f32", value_parser = weight_format)]
+    pub(crate) dtype: WeightFormat,
     /// A shipped decoder's name or a TOML file
     #[arg(long, default_value = "plain")]
     pub(crate) decoder: String,
@@ -806,4 +809,14 @@ pub(crate) struct BenchArgs {
     /// One side of `train-step`, told what to do on standard input
     #[arg(long, hide = true)]
     pub(crate) worker: bool,
+}
+
+fn weight_format(name: &str) -> Result<WeightFormat, String> {
+    Ok(match name {
+        "f32" => WeightFormat::F32,
+        "bf16" => WeightFormat::Bf16,
+        "f16" => WeightFormat::F16,
+        "int8" => WeightFormat::Int8,
+        _ => return Err("expected f32, bf16, f16 or int8".to_owned()),
+    })
 }

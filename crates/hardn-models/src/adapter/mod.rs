@@ -15,18 +15,20 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Var};
 
-use self::plan::{PREFIX, PROMPT, Place, Plan, Start, Stored};
+use self::plan::{PREFIX, PROMPT, Start, Stored};
 use crate::{
     Model, ModelError, Result,
     rng::{Stream, mix},
 };
 pub use config::AdapterConfig;
+pub(crate) use files::{own_name, read_folder};
 pub use ia3::Ia3Config;
 pub(crate) use ia3::Side;
 pub use lora::LoraConfig;
+pub(crate) use plan::Plan;
 pub use prefix::PrefixTuningConfig;
 pub use targets::{OneOrMany, TargetModules};
-pub(crate) use term::{ByAdapter, Ia3, Lora, Piece, Prefix, Term};
+pub(crate) use term::{ByAdapter, Lora, Prefix, Term};
 
 /// The name of an adapter that needs none.
 pub const DEFAULT_ADAPTER: &str = "default";
@@ -251,31 +253,13 @@ impl Model {
             AdapterConfig::PrefixTuning(config) => config.dropout,
         } as f32;
         for linear in self.linears_mut() {
-            let term = match plan.places.get(&linear.name) {
-                None => continue,
-                Some(Place::Lora { a: (a, cut_a), b: (b, cut_b), scale }) => Term::Lora(Lora {
-                    a: Piece { var: variables[a].clone(), cut: *cut_a },
-                    b: Piece { var: variables[b].clone(), cut: *cut_b },
-                    scale: *scale,
-                    dropout,
-                    stream: stream(&linear.name),
-                }),
-                Some(Place::Ia3 { vector, side }) => {
-                    Term::Ia3(Ia3 { vector: variables[vector].clone(), side: *side })
-                }
-            };
+            let stream = stream(&linear.name);
+            let Some(term) = plan.term(&linear.name, &variables, dropout, stream) else { continue };
             linear.terms.put(id, term);
         }
-        if let Some(layout) = plan.prefix {
-            for (layer, prefixes) in self.prefixes_mut().enumerate() {
-                let starts = [2 * layer, 2 * layer + 1].map(|part| part * layout.token_dim);
-                let prefix = Prefix {
-                    embeddings: variables[PROMPT].clone(),
-                    starts,
-                    width: layout.width,
-                    dropout,
-                    stream: stream(&format!("{PROMPT}.{layer}")),
-                };
+        for (layer, prefixes) in self.prefixes_mut().enumerate() {
+            let stream = stream(&format!("{PROMPT}.{layer}"));
+            if let Some(prefix) = plan.prefix_of(layer, &variables, dropout, stream) {
                 prefixes.put(id, prefix);
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use candle_core::Var;
 use serde_json::json;
 
 use super::{
@@ -10,7 +11,7 @@ use super::{
     lora::{LoraSelection, Rank},
     prefix::PrefixLayout,
     targets::is_or_ends_in,
-    term::Cut,
+    term::{Cut, Ia3, Lora, Piece, Prefix, Term},
 };
 use crate::{
     ModelConfig, ModelError, Result,
@@ -52,7 +53,7 @@ pub(super) enum Place {
 
 /// Everything an adapter adds to a model.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// By their names in files.
     pub(super) tensors: BTreeMap<String, Stored>,
     /// By module.
@@ -81,6 +82,38 @@ impl Plan {
             AdapterConfig::PrefixTuning(config) => plan.prefix(config, model)?,
         }
         Ok(plan)
+    }
+
+    /// What a linear layer gets; `stream` tells its dropout from others'.
+    pub(crate) fn term(
+        &self,
+        module: &str,
+        variables: &BTreeMap<String, Var>,
+        dropout: f32,
+        stream: u64,
+    ) -> Option<Term> {
+        let piece = |(name, cut): &(String, Cut)| Piece { var: variables[name].clone(), cut: *cut };
+        Some(match self.places.get(module)? {
+            Place::Lora { a, b, scale } => {
+                Term::Lora(Lora { a: piece(a), b: piece(b), scale: *scale, dropout, stream })
+            }
+            Place::Ia3 { vector, side } => {
+                Term::Ia3(Ia3 { vector: variables[vector].clone(), side: *side })
+            }
+        })
+    }
+
+    /// The prefix of a layer, if this is one.
+    pub(crate) fn prefix_of(
+        &self,
+        layer: usize,
+        variables: &BTreeMap<String, Var>,
+        dropout: f32,
+        stream: u64,
+    ) -> Option<Prefix> {
+        let PrefixLayout { token_dim, width, .. } = self.prefix?;
+        let starts = [2 * layer, 2 * layer + 1].map(|part| part * token_dim);
+        Some(Prefix { embeddings: variables[PROMPT].clone(), starts, width, dropout, stream })
     }
 
     fn lora(

@@ -232,7 +232,7 @@ impl<'a> Keys<'a> {
     pub(crate) fn activation(&self, key: &str, absent: Activation) -> Result<Activation> {
         let Some(name) = self.text(key)? else { return Ok(absent) };
         Activation::from_name(name).ok_or_else(|| {
-            let known = "silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu or relu";
+            let known = "silu, gelu, gelu_new, gelu_pytorch_tanh, quick_gelu, relu or relu2";
             self.error(key, format!("\"{name}\" is not supported; expected {known}"))
         })
     }

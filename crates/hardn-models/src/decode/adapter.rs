@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, Var};
 
 use super::product::Layout;
 use crate::{
     KvCache, Model, ModelConfig, ModelError, Result, UseAdapter,
-    adapter::{Side, Term as ModelTerm},
+    adapter::{Plan, Prefix, Side, Term as ModelTerm},
     config::spec::{LayerSpec, LinearSpec},
     kernels::{Packed, Team, WeightFormat},
     kv_cache::CacheShape,
@@ -32,32 +32,31 @@ impl AdapterWeights {
         let Some(slot) = model.adapters.chosen(which)? else { return Ok(weights) };
         let id = Some(slot.id);
         for linear in model.linears() {
-            let term = match linear.terms.get(id) {
-                None => continue,
-                Some(ModelTerm::Lora(lora)) => ModuleTerm::LowRank {
-                    a: numbers(&lora.a.see(false)?)?,
-                    b: numbers(&lora.b.see(false)?)?,
-                    scale: lora.scale as f32,
-                },
-                Some(ModelTerm::Ia3(ia3)) => {
-                    let factors = numbers(&ia3.factors()?)?;
-                    match ia3.side {
-                        Side::Input => ModuleTerm::InputFactors(factors),
-                        Side::Output => ModuleTerm::OutputFactors(factors),
-                    }
-                }
-            };
-            weights.modules.insert(linear.name.clone(), term);
-        }
-        let n_tokens = slot.prefix_len();
-        if n_tokens > 0 {
-            let mut layers = Vec::new();
-            for prefix in model.prefixes().filter_map(|prefixes| prefixes.get(id)) {
-                let [keys, values] = prefix.keys_values()?;
-                layers.push((numbers(&keys)?, numbers(&values)?));
+            if let Some(term) = linear.terms.get(id) {
+                weights.modules.insert(linear.name.clone(), ModuleTerm::of(term)?);
             }
-            weights.prefix = Some(PrefixWeights { n_tokens, layers });
         }
+        let prefixes = model.prefixes().filter_map(|prefixes| prefixes.get(id));
+        weights.prefix = PrefixWeights::of(prefixes)?;
+        Ok(weights)
+    }
+
+    /// What a folder holds for a model.
+    pub(super) fn of_plan(
+        plan: &Plan,
+        variables: &BTreeMap<String, Var>,
+        model: &ModelConfig,
+    ) -> Result<Self> {
+        let mut weights = Self::default();
+        for linear in model.spec.linears() {
+            if let Some(term) = plan.term(&linear.name, variables, 0.0, 0) {
+                weights.modules.insert(linear.name.clone(), ModuleTerm::of(&term)?);
+            }
+        }
+        let layers = 0..model.num_hidden_layers;
+        let prefixes: Vec<Prefix> =
+            layers.filter_map(|layer| plan.prefix_of(layer, variables, 0.0, 0)).collect();
+        weights.prefix = PrefixWeights::of(prefixes.iter())?;
         Ok(weights)
     }
 
@@ -93,6 +92,25 @@ pub enum ModuleTerm {
     InputFactors(Vec<f32>),
     /// The output, bias included, is multiplied by these: `[out]`.
     OutputFactors(Vec<f32>),
+}
+
+impl ModuleTerm {
+    fn of(term: &ModelTerm) -> Result<Self> {
+        Ok(match term {
+            ModelTerm::Lora(lora) => Self::LowRank {
+                a: numbers(&lora.a.see(false)?)?,
+                b: numbers(&lora.b.see(false)?)?,
+                scale: lora.scale as f32,
+            },
+            ModelTerm::Ia3(ia3) => {
+                let factors = numbers(&ia3.factors()?)?;
+                match ia3.side {
+                    Side::Input => Self::InputFactors(factors),
+                    Side::Output => Self::OutputFactors(factors),
+                }
+            }
+        })
+    }
 }
 
 /// Keys and values of virtual tokens.
@@ -180,6 +198,17 @@ impl DecodeAdapter {
 }
 
 impl PrefixWeights {
+    /// The prefixes of all layers; `None` if there are none.
+    fn of<'a>(prefixes: impl Iterator<Item = &'a Prefix>) -> Result<Option<Self>> {
+        let (mut n_tokens, mut layers) = (0, Vec::new());
+        for prefix in prefixes {
+            let [keys, values] = prefix.keys_values()?;
+            n_tokens = prefix.len()?;
+            layers.push((numbers(&keys)?, numbers(&values)?));
+        }
+        Ok((!layers.is_empty()).then_some(Self { n_tokens, layers }))
+    }
+
     fn fill(&self, cache: &mut KvCache, context: usize) -> Result<()> {
         let error = |message: String| Err(ModelError::Input(format!("adapter: {message}")));
         let n = self.n_tokens;

@@ -23,6 +23,7 @@ use self::{
 };
 use crate::{
     KvCache, Model, ModelConfig, ModelError, Result, UseAdapter, WeightFormat,
+    adapter::{own_name, read_folder},
     checkpoint::{BaseWeights, Stock, Weights},
     config::spec::Positions,
     kernels::{Packed, Team},
@@ -226,6 +227,35 @@ impl DecodeModel {
         Ok(DecodeAdapter(Arc::new(terms)))
     }
 
+    /// Packs the adapter in `dir`, a folder of PEFT's.
+    ///
+    /// # Errors
+    /// As [`Model::load_adapter`].
+    pub fn load_adapter(&self, dir: &Path) -> Result<DecodeAdapter> {
+        let own_copy = |name: &str, tensor: &Tensor| self.own_copy(name, tensor);
+        let (_, plan, variables) = read_folder(dir, &self.config, &Device::Cpu, &own_copy)?;
+        self.adapter(&AdapterWeights::of_plan(&plan, &variables, &self.config)?)
+    }
+
+    /// Whether a tensor of an adapter's file is, as it is stored here, the model's own embedding or output; `None` if
+    /// it is neither of them.
+    fn own_copy(&self, name: &str, tensor: &Tensor) -> Result<Option<bool>> {
+        let spec = &self.config.spec;
+        let Some(name) = own_name(name) else { return Ok(None) };
+        let own = match name.strip_suffix(".weight") {
+            Some(module) if module == spec.head.name => &self.head.weight,
+            Some(module) if module == spec.embed => {
+                self.embed.as_ref().unwrap_or(&self.head.weight)
+            }
+            _ => return Ok(None),
+        };
+        if tensor.dims() != [own.n(), own.k()] {
+            return Ok(Some(false));
+        }
+        let data = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+        Ok(Some(own.same_as(&data)))
+    }
+
     /// An empty cache for at most `capacity` tokens, and at most the model's context.
     pub fn cache(&self, capacity: usize) -> KvCache {
         match &self.prefix {
@@ -243,6 +273,11 @@ impl DecodeModel {
             return Err(ModelError::Input("the adapter was packed for another model".to_owned()));
         }
         Ok(adapter.cache(capacity, self.context()))
+    }
+
+    /// Tokens that a text can have: what a prefix leaves of the context.
+    pub fn longest_text(&self) -> usize {
+        self.context() - self.prefix.as_ref().map_or(0, DecodeAdapter::n_virtual_tokens)
     }
 
     /// Positions of a text. Those that dynamic scaling would add are left out: they would change what comes before.

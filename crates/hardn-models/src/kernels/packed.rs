@@ -45,6 +45,7 @@ pub(crate) struct Packed {
     bias: Option<Vec<f32>>,
 }
 
+#[derive(PartialEq)]
 enum Store {
     F32(Vec<f32>),
     Bf16(Vec<bf16>),
@@ -123,6 +124,17 @@ impl Packed {
     /// Columns of the product.
     pub(crate) fn n(&self) -> usize {
         self.n
+    }
+
+    /// Whether `weight` would be stored as this one is.
+    pub(crate) fn same_as(&self, weight: &[f32]) -> bool {
+        let format = match &self.store {
+            Store::F32(_) => WeightFormat::F32,
+            Store::Bf16(_) => WeightFormat::Bf16,
+            Store::F16(_) => WeightFormat::F16,
+            Store::Int8(..) => WeightFormat::Int8,
+        };
+        self.store == Self::new(self.k, &[weight], None, format).store
     }
 
     /// Writes row `j` of the weight, as the product sees it, to `out`: `[k]`.

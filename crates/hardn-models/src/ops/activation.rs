@@ -22,6 +22,8 @@ pub enum Activation {
     QuickGelu,
     /// `max(x, 0)`.
     Relu,
+    /// `max(x, 0)` squared (So et al. 2021, arXiv:2109.08668).
+    Relu2,
 }
 
 impl Activation {
@@ -36,6 +38,7 @@ impl Activation {
             | "gelu_python_tanh" => Self::GeluTanh,
             "quick_gelu" => Self::QuickGelu,
             "relu" => Self::Relu,
+            "relu2" => Self::Relu2,
             _ => return None,
         })
     }
@@ -91,6 +94,7 @@ macro_rules! each {
             Activation::GeluTanh => $function::<GeluTanh>($($argument),*),
             Activation::QuickGelu => $function::<QuickGelu>($($argument),*),
             Activation::Relu => $function::<Relu>($($argument),*),
+            Activation::Relu2 => $function::<Relu2>($($argument),*),
         }
     };
 }
@@ -101,6 +105,7 @@ struct Gelu;
 struct GeluTanh;
 struct QuickGelu;
 struct Relu;
+struct Relu2;
 
 /// `x σ(scale x)` and its derivative.
 #[inline]
@@ -153,6 +158,13 @@ impl Curve for Relu {
     fn at(x: f32) -> (f32, f32) {
         // Written so that not-a-number stays what it is.
         if x <= 0.0 { (0.0, 0.0) } else { (x, 1.0) }
+    }
+}
+
+impl Curve for Relu2 {
+    #[inline]
+    fn at(x: f32) -> (f32, f32) {
+        if x <= 0.0 { (0.0, 0.0) } else { (x * x, 2.0 * x) }
     }
 }
 

@@ -77,6 +77,7 @@ pub(crate) fn activation(act: Activation, x: &Tensor) -> Result<Tensor> {
         Activation::GeluTanh => x.gelu(),
         Activation::QuickGelu => x / ((x * -1.702)?.exp()? + 1.0)?,
         Activation::Relu => x.relu(),
+        Activation::Relu2 => x.relu()?.sqr(),
     }
 }
 

@@ -131,8 +131,8 @@ fn norms_and_factors() {
 
 #[test]
 fn activations_with_and_without_gates() {
-    use Activation::{Gelu, GeluTanh, QuickGelu, Relu, Silu};
-    for act in [Silu, Gelu, GeluTanh, QuickGelu, Relu] {
+    use Activation::{Gelu, GeluTanh, QuickGelu, Relu, Relu2, Silu};
+    for act in [Silu, Gelu, GeluTanh, QuickGelu, Relu, Relu2] {
         let variables = [variable("g", &[3, 5, 23]), variable("u", &[3, 5, 23])];
         check(&variables, |t| gated(act, &t[0], &t[1]), |t| elementary::gated(act, &t[0], &t[1]));
         check(&variables[..1], |t| activation(act, &t[0]), |t| elementary::activation(act, &t[0]));

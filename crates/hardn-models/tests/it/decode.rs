@@ -2,7 +2,8 @@
 
 use candle_core::{Device, Tensor};
 use hardn_models::{
-    DecodeModel, DecodeRow, ForwardOptions, KvCache, LoraConfig, Model, ModelConfig,
+    DecodeModel, DecodeRow, ForwardOptions, KvCache, LoraConfig, Model, ModelConfig, SaveDtype,
+    WeightFormat,
 };
 
 use crate::{
@@ -146,6 +147,25 @@ fn both_forms_agree() {
         let expected = trained(&model, &ids);
         close(&whole(&DecodeModel::new(&model).unwrap(), &ids), &expected, name);
         assert!(expected.iter().any(|x| x.abs() > 0.5), "{name}");
+    }
+}
+
+#[test]
+fn packing_straight_from_files_gives_the_same_bits() {
+    for (name, model) in models() {
+        let dir = tempfile::tempdir().unwrap();
+        model.save(dir.path(), SaveDtype::F32).unwrap();
+        let ids = text(40, 1);
+        for format in [WeightFormat::F32, WeightFormat::Bf16, WeightFormat::Int8] {
+            let packed = DecodeModel::with_weights(&model, format).unwrap();
+            let loaded = DecodeModel::load(dir.path(), format).unwrap();
+            let expected = whole(&packed, &ids);
+            assert!(whole(&loaded, &ids) == expected, "{name}, {format:?}");
+            let mut cache = loaded.cache(96);
+            let first = read(&loaded, &mut cache, &ids[..23]);
+            let rest = read(&loaded, &mut cache, &ids[23..]);
+            assert!([first, rest].concat() == expected, "{name}, {format:?}, in two pieces");
+        }
     }
 }
 

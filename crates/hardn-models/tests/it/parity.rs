@@ -7,7 +7,7 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
-use hardn_models::{DecodeModel, DecodeRow, ForwardOptions, Model};
+use hardn_models::{DecodeModel, DecodeRow, ForwardOptions, KvCache, Model, WeightFormat};
 use serde::Deserialize;
 
 /// Folders of checkpoints, each with the folders of its adapters.
@@ -122,10 +122,15 @@ fn check_prompts(model: &mut Model, prompts: &[Prompt], what: &str) {
     }
 }
 
-fn check_decoding(model: &DecodeModel, expected: &Expected, what: &str) {
+fn check_decoding(
+    cache: &dyn Fn(usize) -> KvCache,
+    model: &DecodeModel,
+    expected: &Expected,
+    what: &str,
+) {
     // Rows of different length in one batch; a text beyond the context does not fit into a cache.
     let prompts: Vec<_> = expected.prompts.iter().filter(|p| p.kind != "beyond").collect();
-    let mut caches: Vec<_> = prompts.iter().map(|p| model.cache(p.ids.len())).collect();
+    let mut caches: Vec<_> = prompts.iter().map(|p| cache(p.ids.len())).collect();
     let mut rows: Vec<_> = prompts
         .iter()
         .zip(&mut caches)
@@ -135,7 +140,7 @@ fn check_decoding(model: &DecodeModel, expected: &Expected, what: &str) {
         prompt.check(&logits, &format!("{what}, decoded"));
     }
     let greedy = &expected.greedy;
-    let mut cache = model.cache(greedy.prompt.len() + greedy.ids.len());
+    let mut cache = cache(greedy.prompt.len() + greedy.ids.len());
     let mut ids = greedy.prompt.clone();
     for (step, (id, margin)) in greedy.ids.iter().zip(&greedy.margins).enumerate() {
         if *margin < MIN_MARGIN {
@@ -158,6 +163,13 @@ fn check_gradients(model: &mut Model, expected: &Gradients, what: &str) {
     for (name, gradient) in &expected.values {
         let var = trainable.get(name).unwrap_or_else(|| panic!("{what}: no {name}"));
         let grad = grads.get(var).unwrap_or_else(|| panic!("{what}: no gradient of {name}"));
+        // GPT-2 publishes the weights of its blocks as `[in, out]`.
+        let is_transposed = model.config().model_type == "gpt2"
+            && name.contains(".h.")
+            && name.ends_with(".weight")
+            && !name.contains("lora_")
+            && grad.rank() == 2;
+        let grad = if is_transposed { grad.t().unwrap() } else { grad.clone() };
         let actual: Vec<f32> = grad.flatten_all().unwrap().to_vec1().unwrap();
         close(&actual, gradient, &format!("{what}, {name}"));
     }
@@ -175,7 +187,15 @@ fn check(name: &str, adapter: Option<&str>) {
     }
     let expected: Expected = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
     check_prompts(&mut model, &expected.prompts, &what);
-    check_decoding(&DecodeModel::new(&model).unwrap(), &expected, &what);
+    let decode = DecodeModel::new(&model).unwrap();
+    check_decoding(&|capacity| decode.cache(capacity), &decode, &expected, &what);
+    if let Some(adapter) = adapter {
+        // Beside weights that were packed without it.
+        let decode = DecodeModel::load(&dir, WeightFormat::F32).unwrap();
+        let adapter = decode.load_adapter(&dir.join(adapter)).unwrap();
+        let cache = |capacity: usize| decode.cache_with(&adapter, capacity).unwrap();
+        check_decoding(&cache, &decode, &expected, &what);
+    }
     if let Some(gradients) = &expected.gradients {
         check_gradients(&mut model, gradients, &what);
     }

@@ -30,8 +30,10 @@ pub(crate) fn run(args: CompleteArgs) -> Outcome {
     let ends = GenerationConfig::load(&model_folder(&args.model)?)?.end_tokens(None, &tokenizer);
     let decoder = DecoderConfig::load(&args.decoder, &args.set)?;
     let fingerprint = model.fingerprint()?;
+    let packed = DecodeModel::with_weights(&model, args.dtype)?;
+    drop(model);
     let generator = LocalGenerator::new(
-        Arc::new(DecodeModel::new(&model)?),
+        Arc::new(packed),
         Arc::new(tokenizer),
         fingerprint,
         decoder,

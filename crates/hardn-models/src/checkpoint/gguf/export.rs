@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{names, write::Meta};
+use super::{meta::Meta, names};
 use crate::{
     ModelConfig, ModelError, Result, RopeScaling,
     config::spec::{ExpertsSpec, MlpSpec, NormKind, Positions, Projections, QuerySpec, Rotary},

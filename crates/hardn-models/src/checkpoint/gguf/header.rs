@@ -161,18 +161,14 @@ impl Reader<'_> {
                 let kind = self.u32()?;
                 let n = self.count()?;
                 let at = self.at;
-                match kind {
-                    8 => {
-                        for _ in 0..n {
-                            let n = self.count()?;
-                            self.take(n)?;
-                        }
+                if kind == 8 {
+                    for _ in 0..n {
+                        let n = self.count()?;
+                        self.take(n)?;
                     }
-                    _ => {
-                        let size =
-                            size(kind).ok_or_else(|| format!("has elements of type {kind}"))?;
-                        self.take(n.checked_mul(size).ok_or(CUT)?)?;
-                    }
+                } else {
+                    let size = size(kind).ok_or_else(|| format!("has elements of type {kind}"))?;
+                    self.take(n.checked_mul(size).ok_or(CUT)?)?;
                 }
                 Value::Array { kind, n, at }
             }

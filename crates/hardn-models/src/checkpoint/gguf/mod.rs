@@ -8,6 +8,7 @@ mod cut;
 mod export;
 mod header;
 mod kinds;
+mod meta;
 mod names;
 mod part;
 mod rope;

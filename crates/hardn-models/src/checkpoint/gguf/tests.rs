@@ -6,7 +6,7 @@ use std::{
 };
 
 use candle_core::{DType, Device};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{header::Header, *};
 use crate::{
@@ -19,11 +19,12 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")
 }
 
-/// A fixture's configuration; where the activation is not the one llama.cpp takes for granted, with that.
+/// A fixture's configuration; where it has an option llama.cpp does not compute, without that.
 fn usual(name: &str) -> ModelConfig {
     let config = ModelConfig::load(&fixtures().join(name)).unwrap();
     let changes = match name {
         "llama-llama3" => json!({"hidden_act": "silu"}),
+        "gpt2" => json!({"scale_attn_by_inverse_layer_idx": false}),
         "gpt_bigcode-multihead" => json!({"activation_function": "gelu_pytorch_tanh"}),
         _ => json!({}),
     };
@@ -70,7 +71,7 @@ fn files_are_those_of_the_converter() {
         }
         for (key, value) in &their_header.metadata {
             // Names and sizes of the model as text; four times the width whatever the MLP has; windows ignored.
-            let differs = ["general.", "feed_forward_length", "context_length"];
+            let differs = ["general.", "tokenizer.", "feed_forward_length", "context_length"];
             if !differs.iter().any(|part| key.contains(part)) {
                 assert_eq!(our_header.metadata.get(key), Some(value), "{name} {key}");
             }
@@ -247,6 +248,105 @@ fn scaling_of_llama_3_is_told_from_its_factors() {
     assert!(rope::llama3(&[1.0, 3.0, 2.0, 8.0], 1e4).is_err());
 }
 
+/// Text in several scripts and layouts.
+const TEXT: &str = "def total(xs, start=0):\n    \"\"\"Sum 12345 of them; don't stop, THEY'LL wait.\"\"\"\n\tfor x in xs:\n\n\
+    \t\tstart += x ** 2  # grüße, 世界 and かな, 한국어 😀\r\n    return {'a b': start}[\"a b\"] <|end|>   \n";
+
+/// A tokenizer trained on that text: `tokenizer.json`.
+fn trained(pre_tokenizer: &Value, is_spm: bool) -> Value {
+    let special = |content: &str| tokenizers::AddedToken::from(content, true);
+    let mut trainer = tokenizers::models::bpe::BpeTrainer::builder()
+        .show_progress(false)
+        .vocab_size(if is_spm { 200 } else { 330 })
+        .special_tokens(["<unk>", "<s>", "</s>", "<|end|>"].map(special).to_vec());
+    if !is_spm {
+        let alphabet = tokenizers::pre_tokenizers::byte_level::ByteLevel::alphabet();
+        trainer = trainer.initial_alphabet(alphabet.into_iter().collect());
+    }
+    let mut json = json!({
+        "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": pre_tokenizer,
+        "post_processor": null, "decoder": null, "model": {"type": "BPE", "vocab": {}, "merges": []},
+    });
+    if is_spm {
+        json["normalizer"] = json!({"type": "Sequence", "normalizers": [
+            {"type": "Prepend", "prepend": "\u{2581}"},
+            {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
+        ]});
+    }
+    let mut tokenizer = tokenizers::Tokenizer::from_bytes(json.to_string()).unwrap();
+    let mut trainer = tokenizers::models::TrainerWrapper::from(trainer.build());
+    tokenizer.train(&mut trainer, std::iter::once(TEXT.to_owned())).unwrap();
+    let mut json: Value = serde_json::from_str(&tokenizer.to_string(false).unwrap()).unwrap();
+    if is_spm {
+        let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+        let n = vocab.len();
+        vocab.extend((0..256).map(|byte| (format!("<0x{byte:02X}>"), json!(n + byte))));
+        json["model"]["byte_fallback"] = json!(true);
+        json["model"]["fuse_unk"] = json!(true);
+        json["model"]["unk_token"] = json!("<unk>");
+    }
+    json
+}
+
+#[test]
+fn tokenizers_come_back() {
+    let names = ["gpt-2", "starcoder", "llama-bpe", "qwen2", "deepseek-coder", "deepseek-llm"];
+    for name in names.into_iter().chain(["llama"]) {
+        let is_spm = name == "llama";
+        let json = trained(&cut::to_json(name).unwrap_or_default(), is_spm);
+        let expected = tokenizers::Tokenizer::from_bytes(json.to_string()).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+        let settings = json!({"chat_template": "{{ messages }}"}).to_string();
+        fs::write(dir.path().join("tokenizer_config.json"), settings).unwrap();
+        let config = ModelConfig::llama(500, 32, 1, 4, 32, 32).unwrap();
+        let config = config.with(&json!({"bos_token_id": 1, "eos_token_id": 2})).unwrap();
+        let path = dir.path().join("model.gguf");
+        let model = Model::random(&config, 1).unwrap();
+        model.save_gguf(&path, Some(dir.path()), GgufDtype::Q8_0).unwrap();
+        let (read, template) = tokenizer(&path).unwrap();
+        assert_eq!(template.as_deref(), Some("{{ messages }}"));
+        for text in
+            TEXT.split_inclusive(['\n', ',', '#']).chain([TEXT, "", " ", "a<|end|>b", "\u{7f}Ω"])
+        {
+            let ids = |tokenizer: &tokenizers::Tokenizer| {
+                tokenizer.encode(text, true).unwrap().get_ids().to_vec()
+            };
+            assert_eq!(ids(&read), ids(&expected), "{name}: {text:?}");
+            // The published tokenizer of this kind puts a space behind special tokens.
+            if !(is_spm && text.contains("<|end|>")) {
+                assert_eq!(read.decode(&ids(&read), false).unwrap(), text, "{name}");
+            }
+        }
+        assert_eq!(super::config(&path).unwrap().eos_token_id, config.eos_token_id);
+    }
+}
+
+#[test]
+fn a_text_begins_as_it_did() {
+    let mut json = trained(&cut::to_json("qwen2").unwrap(), false);
+    json["post_processor"] = json!({
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+    });
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let config = ModelConfig::llama(500, 32, 1, 4, 32, 32).unwrap();
+    let config = config.with(&json!({"bos_token_id": 2})).unwrap();
+    let path = dir.path().join("model.gguf");
+    let model = Model::random(&config, 1).unwrap();
+    model.save_gguf(&path, Some(dir.path()), GgufDtype::F16).unwrap();
+    let (read, _) = tokenizer(&path).unwrap();
+    assert_eq!(read.encode("for", true).unwrap().get_ids()[0], 1);
+
+    json["pre_tokenizer"] = json!({"type": "Whitespace"});
+    fs::write(dir.path().join("tokenizer.json"), json.to_string()).unwrap();
+    let error = model.save_gguf(&path, Some(dir.path()), GgufDtype::F16).unwrap_err().to_string();
+    assert!(error.contains("pre_tokenizer") && error.contains("llama-bpe"), "{error}");
+}
+
 /// The fixtures as llama.cpp can load them. `tests/compare_llama_cpp.py` compares its logits with the expected ones.
 #[test]
 #[ignore = "writes files for a comparison with llama.cpp into the folder HARDN_GGUF_OUT"]
@@ -259,10 +359,9 @@ fn files_for_llama_cpp() {
             continue;
         }
         let model = Model::load(&dir, &Device::Cpu).unwrap();
-        let result = model.save_gguf(&out.join(format!("{name}.gguf")), None, GgufDtype::F32);
-        println!(
-            "{name}: {}",
-            result.map_or_else(|error| error.to_string(), |()| "written".into())
-        );
+        if let Err(error) = model.save_gguf(&out.join(format!("{name}.gguf")), None, GgufDtype::F32)
+        {
+            fs::write(out.join(format!("{name}.error")), error.to_string()).unwrap();
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use serde_json::Value;
 
-use super::{cut, write::Meta};
+use super::{cut, meta::Meta};
 use crate::{ModelConfig, ModelError, Result, TokenIds};
 
 /// llama.cpp's kinds of tokens.
@@ -64,13 +64,16 @@ pub(super) fn read(dir: &Path, config: &ModelConfig) -> Result<Vec<(String, Meta
             ),
         );
     }
-    let first = config.bos_token_id.and_then(|id| tokens.texts.get(id as usize));
-    let adds_bos = first.is_some_and(|bos| starts_with(&json["post_processor"], bos));
+    // What texts begin with counts for llama.cpp, whatever the configuration names.
+    let first = first_token(&json["post_processor"]);
+    let first = first.and_then(|first| tokens.texts.iter().position(|token| token == first));
+    let adds_bos = first.is_some();
+    let bos = first.map(|id| id as u32).or(config.bos_token_id);
     push("tokens", Meta::Texts(tokens.texts));
     push("token_type", Meta::Wholes(tokens.kinds));
     push("add_bos_token", Meta::Bool(adds_bos));
     push("add_eos_token", Meta::Bool(false));
-    if let Some(id) = config.bos_token_id {
+    if let Some(id) = bos {
         push("bos_token_id", Meta::Whole(id));
     }
     if let Some(id) = config.eos_token_id.as_ref().and_then(|ids| TokenIds::as_slice(ids).first()) {
@@ -167,14 +170,11 @@ fn merges(model: &Value) -> Option<Vec<String>> {
     model["merges"].as_array()?.iter().map(merge).collect()
 }
 
-/// Whether a text is given this token in front.
-fn starts_with(post_processor: &Value, token: &str) -> bool {
-    let is_first = |template: &Value| template["single"][0]["SpecialToken"]["id"] == token;
-    match post_processor["type"].as_str() {
-        Some("TemplateProcessing") => is_first(post_processor),
-        Some("Sequence") => {
-            post_processor["processors"].as_array().is_some_and(|parts| parts.iter().any(is_first))
-        }
-        _ => false,
+/// The token that a text is given in front.
+fn first_token(post_processor: &Value) -> Option<&str> {
+    match post_processor["type"].as_str()? {
+        "TemplateProcessing" => post_processor["single"][0]["SpecialToken"]["id"].as_str(),
+        "Sequence" => post_processor["processors"].as_array()?.iter().find_map(first_token),
+        _ => None,
     }
 }

@@ -9,6 +9,7 @@ use candle_core::{
 
 use super::{
     export, kinds,
+    meta::{Meta, text},
     names::{Layout, mapped},
     part::RowOrder,
     rope::llama3_factors,
@@ -95,18 +96,6 @@ impl GgufDtype {
     }
 }
 
-/// A value of the metadata.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) enum Meta {
-    Whole(u32),
-    Float(f32),
-    Bool(bool),
-    Text(String),
-    Texts(Vec<String>),
-    Floats(Vec<f32>),
-    Wholes(Vec<i32>),
-}
-
 /// A tensor of the file: its name, its shape, and the published tensors it is made of.
 struct Planned {
     name: String,
@@ -170,25 +159,19 @@ fn plan(path: &Path, config: &ModelConfig, dtype: GgufDtype) -> Result<Vec<Plann
         let order = RowOrder::of(place.layout, config);
         let is_transposed = place.layout == Layout::Transposed;
         match place.layout {
-            Layout::Expert(_) => match stacks.get(&place.name) {
-                Some(i) => {
+            Layout::Expert(_) => {
+                if let Some(i) = stacks.get(&place.name) {
                     plan[*i].shape[0] += 1;
                     if let Made::Published { names, .. } = &mut plan[*i].made_of {
                         names.push(name);
                     }
-                    continue;
-                }
-                None => {
+                } else {
                     stacks.insert(place.name.clone(), plan.len());
                     let stacked = [&[1], &shape[..]].concat();
-                    plan.push(planned(
-                        place.name,
-                        stacked,
-                        dtype,
-                        Made::published(name, order, false),
-                    ));
+                    let made = Made::published(name, order, false);
+                    plan.push(planned(place.name, stacked, dtype, made));
                 }
-            },
+            }
             Layout::SplitKv => {
                 for (is_key, part) in [(true, "attn_k_b"), (false, "attn_v_b")] {
                     let shape = latent_shape(config, is_key).ok_or_else(|| {
@@ -306,7 +289,8 @@ impl Planned {
         let value = value.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
         let flat = value.flatten_all()?.to_vec1::<f32>()?;
         let largest = if self.dtype == GgmlDType::F16 { 65504.0 } else { f32::MAX };
-        if let Some(i) = flat.iter().position(|value| !(value.abs() <= largest)) {
+        let is_beyond = |value: &f32| value.is_nan() || value.abs() > largest;
+        if let Some(i) = flat.iter().position(is_beyond) {
             let message = format!("element {i} is not a finite number as {:?}", self.dtype);
             return Err(tensor_error(path, name, message));
         }
@@ -375,44 +359,4 @@ fn header(metadata: &[(String, Meta)], plan: &[Planned]) -> Vec<u8> {
     }
     bytes.resize(bytes.len().next_multiple_of(ALIGNMENT), 0);
     bytes
-}
-
-fn text(bytes: &mut Vec<u8>, text: &str) {
-    bytes.extend((text.len() as u64).to_le_bytes());
-    bytes.extend(text.as_bytes());
-}
-
-impl Meta {
-    fn write(&self, bytes: &mut Vec<u8>) {
-        let kind: u32 = match self {
-            Self::Whole(_) => 4,
-            Self::Float(_) => 6,
-            Self::Bool(_) => 7,
-            Self::Text(_) => 8,
-            Self::Texts(_) | Self::Floats(_) | Self::Wholes(_) => 9,
-        };
-        bytes.extend(kind.to_le_bytes());
-        let list = |bytes: &mut Vec<u8>, kind: u32, n: usize| {
-            bytes.extend(kind.to_le_bytes());
-            bytes.extend((n as u64).to_le_bytes());
-        };
-        match self {
-            Self::Whole(value) => bytes.extend(value.to_le_bytes()),
-            Self::Float(value) => bytes.extend(value.to_le_bytes()),
-            Self::Bool(value) => bytes.push(u8::from(*value)),
-            Self::Text(value) => text(bytes, value),
-            Self::Texts(values) => {
-                list(bytes, 8, values.len());
-                values.iter().for_each(|value| text(bytes, value));
-            }
-            Self::Floats(values) => {
-                list(bytes, 6, values.len());
-                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            }
-            Self::Wholes(values) => {
-                list(bytes, 5, values.len());
-                bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            }
-        }
-    }
 }

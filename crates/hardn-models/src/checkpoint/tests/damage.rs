@@ -43,7 +43,7 @@ fn safetensors() {
     let path = dir.path().join("model.safetensors");
     write_file(&path, &tensors(), SaveDtype::F16).unwrap();
     let bytes = fs::read(&path).unwrap();
-    damage(&bytes, "model.safetensors", 2000);
+    damage(&bytes, "model.safetensors", 1000);
     for n in 0..bytes.len() {
         fs::write(&path, &bytes[..n]).unwrap();
         check_error(dir.path(), &["model.safetensors"]);
@@ -55,7 +55,7 @@ fn pickles() {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/pickled");
     for name in ["zip.bin", "legacy.bin", "module.bin"] {
         let bytes = fs::read(fixtures.join(name)).unwrap();
-        damage(&bytes, name, 2000);
+        damage(&bytes, name, 1000);
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pytorch_model.bin");
         for n in (0..bytes.len()).step_by(7) {

@@ -56,7 +56,14 @@ pub(super) fn read(keys: &Keys, sizes: Sizes) -> Result<Read> {
     let key_dim = nope + rope;
     let scale = (attention_stretch(keys, scaling.as_ref())? / (key_dim as f64).sqrt()) as f32;
     let first_moe = keys.index_or("first_k_dense_replace", 0)?;
-    let mixture = if first_moe < layers { Some(Mixture::read(keys)?) } else { None };
+    let mixture = if first_moe < layers {
+        Some(Mixture::read(keys)?)
+    } else {
+        for key in Mixture::KEYS {
+            keys.get(key);
+        }
+        None
+    };
 
     let layers = (0..layers).map(|i| {
         let linear = |name: &str, out: usize, input: usize, bias: bool| {
@@ -165,6 +172,17 @@ struct Mixture {
 }
 
 impl Mixture {
+    const KEYS: [&str; 8] = [
+        "moe_intermediate_size",
+        "n_group",
+        "n_routed_experts",
+        "n_shared_experts",
+        "num_experts_per_tok",
+        "routed_scaling_factor",
+        "topk_group",
+        "topk_method",
+    ];
+
     fn read(keys: &Keys) -> Result<Self> {
         let experts = keys.count_or("n_routed_experts", 64)?;
         let top_k = keys.count(&["num_experts_per_tok"])?;
