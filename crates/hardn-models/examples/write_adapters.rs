@@ -73,6 +73,8 @@ fn kinds(model: &Model) -> Vec<(&'static str, AdapterConfig)> {
         ("ia3", Ia3Config::default().into()),
     ];
     if model.config().model_type == "deepseek_v2" {
+        // PEFT takes the names of an MLP's layers, which `all-linear` includes, for the experts'.
+        kinds.retain(|(kind, _)| *kind != "lora");
         let mut experts = LoraConfig::new(2, 3.0);
         experts.target_modules = TargetModules::List(Vec::new());
         experts.target_parameters = Some(vec!["gate_up_proj".to_owned(), "down_proj".to_owned()]);

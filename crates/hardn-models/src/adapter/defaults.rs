@@ -6,10 +6,11 @@ use crate::ModelConfig;
 /// PEFT's defaults by `model_type`: modules of LoRA and of (IA)³, and those of the latter whose input is scaled.
 ///
 /// `starcoder2`, `xglm` and `deepseek_v2`, and (IA)³ on `codegen`, have none in PEFT: theirs are what is closest to
-/// the papers, which is, for LoRA, every linear layer.
+/// the papers, which is, for LoRA, every linear layer, but those of attention alone where PEFT would take the names of
+/// others for experts'.
 const DEFAULTS: &[(&str, &[&str], &[&str], &[&str])] = &[
     ("codegen", &["qkv_proj"], &["qkv_proj", "fc_out"], &["fc_out"]),
-    ("deepseek_v2", &[], &["kv_b_proj", "down_proj"], &["down_proj"]),
+    ("deepseek_v2", LATENT, &["kv_b_proj", "down_proj"], &["down_proj"]),
     ("gpt2", &["c_attn"], &["c_attn", "mlp.c_proj"], &["mlp.c_proj"]),
     ("gpt_bigcode", &["c_attn"], &["c_attn", "mlp.c_proj"], &["mlp.c_proj"]),
     ("gptj", &["q_proj", "v_proj"], &["q_proj", "v_proj", "fc_out"], &["fc_out"]),
@@ -21,6 +22,10 @@ const DEFAULTS: &[(&str, &[&str], &[&str], &[&str])] = &[
     ("starcoder2", &[], &["k_proj", "v_proj", "c_proj"], &["c_proj"]),
     ("xglm", &[], &["k_proj", "v_proj", "fc2"], &["fc2"]),
 ];
+
+/// Linear layers of latent attention.
+const LATENT: &[&str] =
+    &["q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"];
 
 /// SantaCoder says it is GPT-2, but has other projections.
 const SANTACODER: (&str, &[&str], &[&str], &[&str]) =
