@@ -3,12 +3,6 @@
 //! [`Weights`] is the one way in: whatever the files are, it knows the tensors' names and shapes from the headers
 //! and copies a tensor out of the mapped file when it is asked for.
 
-#![allow(
-    dead_code,
-    unused_imports,
-    reason = "the models of all families read and write through it next"
-)]
-
 mod adapter;
 pub(crate) mod gguf;
 mod index;
