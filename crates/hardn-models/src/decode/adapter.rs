@@ -136,11 +136,19 @@ pub(crate) struct AdapterTerms {
     prefix: KvCache,
 }
 
+/// Columns of a product that see its inputs multiplied.
+struct ScaledInputs {
+    /// `[k]`
+    factors: Vec<f32>,
+    /// Runs of (first column, columns).
+    runs: Vec<(usize, usize)>,
+}
+
 /// What changes at a product.
 #[derive(Default)]
 pub(super) struct Term {
-    /// Columns that are computed of multiplied inputs: factors `[k]`, and runs of (first column, columns).
-    inputs: Vec<(Vec<f32>, Vec<(usize, usize)>)>,
+    /// Columns that are computed of multiplied inputs.
+    inputs: Vec<ScaledInputs>,
     /// `[r, k]` and `[n, r]`.
     low_rank: Option<(Packed, Packed)>,
     /// `[n]`
@@ -277,7 +285,7 @@ impl Term {
                     count("factors", factors.len(), k)?;
                     let runs = layout.columns().filter(|(_, run)| run.linear == index);
                     let runs = runs.map(|(first, run)| (first, run.len)).collect();
-                    term.inputs.push((factors.clone(), runs));
+                    term.inputs.push(ScaledInputs { factors: factors.clone(), runs });
                 }
                 Some(ModuleTerm::OutputFactors(factors)) => {
                     count("factors", factors.len(), linear.out)?;
@@ -331,7 +339,7 @@ impl Term {
             inputs.extend_from_slice(&x[row * k..][..k]);
         }
         let mut result = vec![0.0; rows.len() * n];
-        for (factors, runs) in &self.inputs {
+        for ScaledInputs { factors, runs } in &self.inputs {
             let scaled: Vec<f32> =
                 inputs.iter().zip(factors.iter().cycle()).map(|(x, factor)| x * factor).collect();
             weight.multiply(&scaled, &mut result, team);

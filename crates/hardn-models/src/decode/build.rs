@@ -7,7 +7,7 @@ use candle_core::{DType, Tensor};
 use super::{
     Layer,
     attention::{Attention, Latent, Query, Source},
-    mlp::{Dense, Experts, Mlp},
+    mlp::{Dense, Mixture, Mlp},
     norm::Norm,
     product::{Layout, Product},
 };
@@ -121,8 +121,8 @@ impl Builder<'_> {
 
     fn mlp(&mut self, spec: &MlpSpec) -> Result<Mlp> {
         Ok(match spec {
-            MlpSpec::Dense(dense) => Mlp::Dense(self.dense(dense)?),
-            MlpSpec::Experts(spec) => Mlp::Experts(Box::new(Experts {
+            MlpSpec::Dense(dense) => Mlp::Dense(Box::new(self.dense(dense)?)),
+            MlpSpec::Experts(spec) => Mlp::Experts(Box::new(Mixture {
                 router: self.whole([&spec.router])?,
                 experts: spec
                     .experts

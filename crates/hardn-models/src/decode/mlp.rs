@@ -11,8 +11,8 @@ use crate::{
 };
 
 pub(super) enum Mlp {
-    Dense(Dense),
-    Experts(Box<Experts>),
+    Dense(Box<Dense>),
+    Experts(Box<Mixture>),
 }
 
 pub(super) struct Dense {
@@ -23,7 +23,7 @@ pub(super) struct Dense {
     pub(super) down: Product,
 }
 
-pub(super) struct Experts {
+pub(super) struct Mixture {
     pub(super) router: Product,
     pub(super) experts: Vec<Dense>,
     pub(super) shared: Option<Dense>,
@@ -91,7 +91,7 @@ impl Dense {
     }
 }
 
-impl Experts {
+impl Mixture {
     /// A token's sum has the shared experts first, then the chosen ones in their order.
     fn forward(
         &self,

@@ -377,7 +377,7 @@ impl DecodeModel {
         let mut pass = Pass { rows, tokens, users: &users, team };
         for layer in &self.layers {
             each_row(team, h, hidden, |i, h| {
-                layer.input_norm.forward(&x[i * hidden..][..hidden], h)
+                layer.input_norm.forward(&x[i * hidden..][..hidden], h);
             });
             layer.attention.forward(h, projected, &mut pass, attention);
             add_rows(team, x, projected, hidden);
@@ -411,7 +411,9 @@ impl DecodeModel {
         self.embed.as_ref().unwrap_or(&self.head.weight).read_row(token.id as usize, x);
         let scale = self.config.spec.embed_scale;
         if scale != 1.0 {
-            x.iter_mut().for_each(|x| *x *= scale);
+            for x in x.iter_mut() {
+                *x *= scale;
+            }
         }
         if let Some(places) = &self.places {
             add(x, &places[token.position * x.len()..]);
