@@ -10,6 +10,7 @@ use crate::{ModelError, Result};
 
 /// What an adapter is, by the published `peft_type`. Without any adapter a model's own weights are what is trained.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there are few, and they are seldom moved")]
 pub enum AdapterConfig {
     /// `LORA`: low-rank terms on linear layers.
     Lora(LoraConfig),

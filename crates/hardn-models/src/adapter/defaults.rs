@@ -3,12 +3,14 @@
 use super::{AdapterConfig, TargetModules};
 use crate::ModelConfig;
 
+type Names = &'static [&'static str];
+
 /// PEFT's defaults by `model_type`: modules of LoRA and of (IA)³, and those of the latter whose input is scaled.
 ///
 /// `starcoder2`, `xglm` and `deepseek_v2`, and (IA)³ on `codegen`, have none in PEFT: theirs are what is closest to
 /// the papers, which is, for LoRA, every linear layer, but those of attention alone where PEFT would take the names of
 /// others for experts'.
-const DEFAULTS: &[(&str, &[&str], &[&str], &[&str])] = &[
+const DEFAULTS: &[(&str, Names, Names, Names)] = &[
     ("codegen", &["qkv_proj"], &["qkv_proj", "fc_out"], &["fc_out"]),
     ("deepseek_v2", LATENT, &["kv_b_proj", "down_proj"], &["down_proj"]),
     ("gpt2", &["c_attn"], &["c_attn", "mlp.c_proj"], &["mlp.c_proj"]),
@@ -24,11 +26,11 @@ const DEFAULTS: &[(&str, &[&str], &[&str], &[&str])] = &[
 ];
 
 /// Linear layers of latent attention.
-const LATENT: &[&str] =
+const LATENT: Names =
     &["q_proj", "q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj"];
 
 /// SantaCoder says it is GPT-2, but has other projections.
-const SANTACODER: (&str, &[&str], &[&str], &[&str]) =
+const SANTACODER: (&str, Names, Names, Names) =
     ("santacoder", &["q_attn", "kv_attn"], &["kv_attn", "mlp.c_proj"], &["mlp.c_proj"]);
 
 /// Replaces what a configuration leaves to the default.

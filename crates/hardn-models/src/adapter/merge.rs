@@ -1,6 +1,6 @@
 //! Weights with an adapter worked in.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Tensor, Var};
 
 use super::{AdapterConfig, AdapterId, Side, Term, UseAdapter};
 use crate::{Model, ModelError, Result, linear::Linear, model::Parts};
@@ -47,7 +47,7 @@ impl Linear {
     /// Weight, `[out, in]`, and bias with an adapter's term worked in; `None` if it has none here.
     fn merged(&self, id: AdapterId) -> Result<Option<(Tensor, Option<Tensor>)>> {
         let weight = self.weight.dense()?;
-        let bias = self.bias.as_ref().map(|bias| bias.as_detached_tensor());
+        let bias = self.bias.as_ref().map(Var::as_detached_tensor);
         Ok(match self.terms.get(Some(id)) {
             None => None,
             Some(Term::Lora(lora)) => {
