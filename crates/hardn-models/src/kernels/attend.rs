@@ -3,6 +3,11 @@
 //! A score is one chain of fused multiply-adds over the dimensions in order, a sum of values one chain over the even
 //! and one over the odd positions. How many heads, blocks and dimensions are computed side by side changes no bit.
 
+#![expect(
+    clippy::inline_always,
+    reason = "what is not inlined is not compiled for the vectors chosen at run time"
+)]
+
 use std::ops::Range;
 
 use super::{prefetch::prefetch, softmax};

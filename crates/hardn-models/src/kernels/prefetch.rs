@@ -1,7 +1,7 @@
 //! Asking for memory ahead of its use, where the processor would not guess it.
 
 /// Has the line that holds element `at` brought into the first cache, if there is one.
-#[inline(always)]
+#[inline]
 pub(super) fn prefetch<T>(data: &[T], at: usize) {
     #[cfg(target_arch = "x86_64")]
     #[expect(unsafe_code, reason = "the instruction takes a pointer")]

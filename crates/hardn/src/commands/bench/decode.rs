@@ -231,7 +231,9 @@ impl Llama {
         command.args(["-b", "2048", "-ub", "512", "-npp", &PROMPT.to_string()]);
         command.args(["-ntg", &new.to_string(), "-npl", &streams, "--output-format", "jsonl"]);
         let version = fs::read_to_string(dir.join("VERSION")).unwrap_or_default();
-        let name = format!("llama.cpp {}", version.trim()).trim_end().to_owned();
+        let name = format!("llama.cpp {}", version.trim());
+        // Ours keeps f32.
+        let name = format!("{}, which keeps keys and values in f16", name.trim_end());
         Ok(Some(Self { name, command, _folder: folder }))
     }
 
