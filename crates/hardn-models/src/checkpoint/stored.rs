@@ -87,6 +87,7 @@ impl Stored {
     }
 
     /// The type of the tensor where this crate can compute with it.
+    #[cfg(test)]
     pub(super) fn candle_dtype(&self) -> Option<DType> {
         Some(match self.dtype {
             Dtype::F64 => DType::F64,

@@ -133,6 +133,7 @@ impl Weights {
     }
 
     /// The type a tensor is stored in; `None` if there is no such tensor, it is quantised, or candle has no such type.
+    #[cfg(test)]
     pub(crate) fn dtype(&self, name: &str) -> Option<DType> {
         match &self.tensors.get(name)?.1 {
             Entry::Stored(stored) => stored.candle_dtype(),

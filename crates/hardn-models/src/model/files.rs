@@ -64,7 +64,8 @@ impl Model {
         for (name, shape) in config.tensors() {
             let n = shape.iter().product();
             let module = name.rsplit_once('.').map_or(name.as_str(), |(module, _)| module);
-            let data = if name.ends_with(".bias") {
+            let is_bias = name.strip_prefix(module) == Some(".bias");
+            let data = if is_bias {
                 vec![0.0; n]
             } else if is_norm(module) {
                 vec![1.0; n]

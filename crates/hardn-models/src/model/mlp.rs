@@ -13,7 +13,7 @@ use crate::{
 
 #[derive(Clone)]
 pub(super) enum Mlp {
-    Dense(Dense),
+    Dense(Box<Dense>),
     Experts(Box<Experts>),
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Dense {
 #[derive(Clone)]
 pub(super) struct Experts {
     router: Linear,
-    experts: Vec<Dense>,
+    routed: Vec<Dense>,
     shared: Option<Dense>,
     spec: ExpertsSpec,
 }
@@ -36,10 +36,10 @@ pub(super) struct Experts {
 impl Mlp {
     pub(super) fn new(spec: &MlpSpec, parts: &mut Parts) -> Result<Self> {
         Ok(match spec {
-            MlpSpec::Dense(dense) => Self::Dense(Dense::new(dense, parts)?),
+            MlpSpec::Dense(dense) => Self::Dense(Box::new(Dense::new(dense, parts)?)),
             MlpSpec::Experts(spec) => Self::Experts(Box::new(Experts {
                 router: parts.dense_linear(&spec.router)?,
-                experts: spec
+                routed: spec
                     .experts
                     .iter()
                     .map(|expert| Dense::new(expert, parts))
@@ -61,7 +61,7 @@ impl Mlp {
         match self {
             Self::Dense(dense) => dense.linears().collect(),
             Self::Experts(moe) => {
-                moe.experts.iter().chain(&moe.shared).flat_map(Dense::linears).collect()
+                moe.routed.iter().chain(&moe.shared).flat_map(Dense::linears).collect()
             }
         }
     }
@@ -70,8 +70,8 @@ impl Mlp {
         match self {
             Self::Dense(dense) => dense.linears_mut().collect(),
             Self::Experts(moe) => {
-                let Experts { experts, shared, .. } = &mut **moe;
-                experts.iter_mut().chain(shared).flat_map(Dense::linears_mut).collect()
+                let Experts { routed, shared, .. } = &mut **moe;
+                routed.iter_mut().chain(shared).flat_map(Dense::linears_mut).collect()
             }
         }
     }
@@ -129,7 +129,7 @@ impl Experts {
         // Scores are compared in f32, whatever the weights' type.
         let scores = self.router.forward(&rows, pass)?.to_dtype(DType::F32)?;
         let probs = elementary::softmax(&scores)?; // [n, experts]
-        let n_experts = self.experts.len();
+        let n_experts = self.routed.len();
         let mut chosen: Vec<Vec<u32>> = vec![Vec::new(); n_experts];
         for (row, probs) in probs.detach().to_vec2::<f32>()?.iter().enumerate() {
             for expert in route(probs, &self.spec) {
@@ -140,7 +140,7 @@ impl Experts {
             Some(shared) => shared.forward(&rows, pass)?,
             None => rows.zeros_like()?,
         };
-        for (index, (expert, tokens)) in self.experts.iter().zip(&chosen).enumerate() {
+        for (index, (expert, tokens)) in self.routed.iter().zip(&chosen).enumerate() {
             if tokens.is_empty() {
                 continue;
             }

@@ -169,6 +169,7 @@ impl Model {
     }
 
     /// A model without adapters on the same weights, which are not copied: to train all weights of one changes both.
+    #[must_use]
     pub fn sharing_weights(&self) -> Self {
         let mut model = self.clone();
         for linear in model.linears_mut() {
@@ -372,10 +373,9 @@ impl Model {
         }
         let routers = self.layers.iter().filter_map(|layer| layer.mlp.router());
         for linear in self.linears().chain(routers) {
-            if !(self.config.tie_word_embeddings && linear.name == self.head.name) {
-                if let Weight::Dense(weight) = &linear.weight {
-                    weights.insert(format!("{}.weight", linear.name), weight.clone());
-                }
+            let is_tied = self.config.tie_word_embeddings && linear.name == self.head.name;
+            if let (Weight::Dense(weight), false) = (&linear.weight, is_tied) {
+                weights.insert(format!("{}.weight", linear.name), weight.clone());
             }
             if let Some(bias) = &linear.bias {
                 weights.insert(format!("{}.bias", linear.name), bias.clone());

@@ -13,7 +13,7 @@ use super::{
     names::{Layout, mapped},
 };
 use crate::{
-    ModelConfig, ModelError, Result,
+    ModelConfig, Result,
     checkpoint::{stored::check_finite, tensor_error},
     config::spec::Projections,
 };

@@ -54,7 +54,7 @@ pub(super) fn read(keys: &Keys, sizes: Sizes) -> Result<Read> {
     let context = keys.count_or("max_position_embeddings", 2048)?;
     let RopeKeys { theta, scaling, .. } = keys.whole_rope(context)?;
     let key_dim = nope + rope;
-    let scale = (attention_stretch(keys, scaling.as_ref())? / (key_dim as f64).sqrt()) as f32;
+    let scale = (attention_stretch(keys, scaling.as_ref()) / (key_dim as f64).sqrt()) as f32;
     let first_moe = keys.index_or("first_k_dense_replace", 0)?;
     let mixture = if first_moe < layers {
         Some(Mixture::read(keys)?)
@@ -145,9 +145,9 @@ pub(super) fn read(keys: &Keys, sizes: Sizes) -> Result<Read> {
 }
 
 /// With `mscale_all_dim` products of queries and keys are stretched as well.
-fn attention_stretch(keys: &Keys, scaling: Option<&RopeScaling>) -> Result<f64> {
+fn attention_stretch(keys: &Keys, scaling: Option<&RopeScaling>) -> f64 {
     let factor = match scaling {
-        None => return Ok(1.0),
+        None => return 1.0,
         Some(
             RopeScaling::Linear { factor }
             | RopeScaling::Dynamic { factor, .. }
@@ -155,11 +155,11 @@ fn attention_stretch(keys: &Keys, scaling: Option<&RopeScaling>) -> Result<f64> 
             | RopeScaling::Yarn { factor, .. },
         ) => *factor,
     };
-    let rope = ["rope_parameters", "rope_scaling"].iter().find_map(|key| keys.get(key));
+    let rope = ["rope_scaling", "rope_parameters"].iter().find_map(|key| keys.get(key));
     let mscale = rope.and_then(|rope| rope["mscale_all_dim"].as_f64()).unwrap_or(0.0);
     let stretch =
         if factor <= 1.0 || mscale == 0.0 { 1.0 } else { 0.1 * mscale * factor.ln() + 1.0 };
-    Ok(stretch * stretch)
+    stretch * stretch
 }
 
 struct Mixture {

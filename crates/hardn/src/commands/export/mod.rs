@@ -92,7 +92,7 @@ pub(crate) fn run(args: &ExportArgs) -> Outcome {
             _ => Model::load(dir, &Device::Cpu)?,
         };
         let agreement = verify::compare(&model, &again, tolerance(&written))?;
-        text.push_str(&format!("verified: {agreement}\n"));
+        text = format!("{text}verified: {agreement}\n");
     }
     out.publish()?;
     put(&text)
