@@ -249,7 +249,10 @@ mod avx512 {
                     let mut vectors = [_mm512_setzero_ps(); V];
                     for (v, vector) in vectors.iter_mut().enumerate() {
                         let from = weights.add(v / 2 * k * WIDTH + v % 2 * 16);
-                        _mm_prefetch::<_MM_HINT_T0>(from.cast::<i8>().wrapping_add(AHEAD));
+                        // Two vectors of less than 32 bits lie in one line.
+                        if v % 2 == 0 || size_of::<W>() == 4 {
+                            _mm_prefetch::<_MM_HINT_T0>(from.cast::<i8>().wrapping_add(AHEAD));
+                        }
                         *vector = W::load(from);
                     }
                     for (r, sums) in sums.iter_mut().enumerate() {
