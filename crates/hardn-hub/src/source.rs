@@ -22,7 +22,7 @@ pub enum ModelSource {
     Hub(HubName),
 }
 
-/// A repository of the hub, written `owner/name[@revision][:file]`.
+/// A repository of the hub, written `owner/name@revision:FILE`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HubName {
     /// `owner/name`.
@@ -56,7 +56,7 @@ impl ModelSource {
 }
 
 impl HubName {
-    /// Reads `owner/name[@revision][:file]`, whatever exists on disk.
+    /// Reads `owner/name@revision:FILE`, whatever exists on disk.
     ///
     /// # Errors
     /// [`HubError::BadName`] says what is wrong.

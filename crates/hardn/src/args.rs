@@ -101,7 +101,7 @@ pub(crate) enum Command {
     Killed at any moment, the same command goes on where it stopped."
 )]
 pub(crate) struct DemoArgs {
-    /// A shipped lab model (lab-1m, lab-4m), a checkpoint folder, or a hub name (owner/name[@revision])
+    /// A shipped lab model (lab-1m, lab-4m), a checkpoint folder, or a hub name (owner/name or owner/name@revision)
     #[arg(long)]
     pub(crate) model: Option<String>,
     /// Where the run folder goes
@@ -396,7 +396,7 @@ pub(crate) enum NewRuleKind {
 pub(crate) struct TrainArgs {
     /// A shipped recipe's name or a TOML file
     pub(crate) recipe: String,
-    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
+    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
     #[arg(long)]
     pub(crate) model: String,
     /// Fix pairs: files or folders of JSON Lines
@@ -438,7 +438,7 @@ pub(crate) enum ExportFormat {
     hardn export owner/name --adapter a --format gguf --dtype q8_0 --out hardened-gguf --verify\n  \
     hardn export owner/name --adapter a --adapter-only --out a-copy")]
 pub(crate) struct ExportArgs {
-    /// A shipped lab model, a checkpoint folder, a GGUF file, or a hub name (owner/name[@revision])
+    /// A shipped lab model, a checkpoint folder, a GGUF file, or a hub name (owner/name or owner/name@revision)
     pub(crate) model: String,
     /// An adapter folder in PEFT layout, or its hub name; LoRA and IA3 are worked into the weights
     #[arg(long)]
@@ -479,7 +479,7 @@ pub(crate) struct CompleteArgs {
     /// A file with the prompt, or - for standard input
     #[arg(long)]
     pub(crate) prompt_file: Option<PathBuf>,
-    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
+    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
     #[arg(long)]
     pub(crate) model: String,
     /// An adapter folder in PEFT layout, or its hub name
@@ -580,7 +580,7 @@ pub(crate) struct ReportArgs {
 pub(crate) enum InspectCommand {
     /// Logits of every position
     Logits {
-        /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
+        /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
         #[arg(long)]
         model: String,
         /// An adapter folder in PEFT layout, or its hub name
@@ -595,7 +595,7 @@ pub(crate) enum InspectCommand {
     },
     /// Token ids and their code-point offsets
     Tokens {
-        /// A shipped lab model, a folder with a tokenizer, or a hub name (owner/name[@revision])
+        /// A shipped lab model, a folder with a tokenizer, or a hub name (owner/name or owner/name@revision)
         #[arg(long, alias = "tokenizer")]
         model: String,
         /// The text, or - for standard input
@@ -639,7 +639,7 @@ pub(crate) enum InspectCommand {
     },
     /// Loss terms of fix pairs under a recipe
     Loss {
-        /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
+        /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
         #[arg(long)]
         model: String,
         /// An adapter folder in PEFT layout, or its hub name
@@ -656,7 +656,7 @@ pub(crate) enum InspectCommand {
     },
     /// How likely the changed tokens are on both sides of fix pairs
     Preference {
-        /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
+        /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
         #[arg(long)]
         model: String,
         /// An adapter folder in PEFT layout, or its hub name
@@ -782,7 +782,7 @@ pub(crate) struct BenchArgs {
     /// A Python with torch, transformers and peft: the peer runs in turns with us
     #[arg(long)]
     pub(crate) peer_python: Option<PathBuf>,
-    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name[@revision])
+    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
     #[arg(long, default_value = "lab-4m")]
     pub(crate) model: String,
     /// A folder with `llama-batched-bench`: llama.cpp decodes in turns with us, models that --peer-python writes

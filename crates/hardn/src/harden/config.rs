@@ -17,7 +17,7 @@ pub(crate) struct RunConfig {
     /// Head of the report.
     #[serde(default)]
     pub(crate) title: Option<String>,
-    /// A shipped lab model (`lab-1m`), a checkpoint folder, or a hub name (`owner/name[@revision]`).
+    /// A shipped lab model (`lab-1m`), a checkpoint folder, or a hub name (`owner/name` or `owner/name@revision`).
     pub(crate) model: String,
     /// Seed of training and sampling.
     #[serde(default = "one")]
