@@ -94,7 +94,6 @@ pub(crate) fn softmax(x: &Tensor) -> Result<Tensor> {
 }
 
 /// See [`super::scale_columns`].
-#[cfg_attr(not(test), allow(dead_code, reason = "for devices and types without fused form"))]
 pub(crate) fn scale_columns(x: &Tensor, vector: &Tensor) -> Result<Tensor> {
     x.broadcast_mul(&vector.flatten_all()?)
 }

@@ -356,7 +356,7 @@ fn a_text_begins_as_it_did() {
 
 /// The fixtures as llama.cpp can load them. `tests/compare_llama_cpp.py` compares its logits with the expected ones.
 #[test]
-#[ignore = "writes files for a comparison with llama.cpp into the folder HARDN_GGUF_OUT"]
+#[ignore = "writes files to compare with llama.cpp; HARDN_GGUF_OUT=DIR cargo test -p hardn-models --lib files_for_llama_cpp -- --ignored"]
 fn files_for_llama_cpp() {
     let out = PathBuf::from(std::env::var("HARDN_GGUF_OUT").unwrap());
     for entry in fs::read_dir(fixtures()).unwrap() {

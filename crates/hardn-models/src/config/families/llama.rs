@@ -46,12 +46,7 @@ pub(super) fn llama(keys: &Keys, sizes: Sizes) -> Result<Read> {
 
 pub(super) fn mistral(keys: &Keys, sizes: Sizes) -> Result<Read> {
     let context = keys.count_or("max_position_embeddings", 4096 * 32)?;
-    // A file without the key has a window of 4096 tokens; `null` means none.
-    let window = if keys.is_written("sliding_window") {
-        window(keys, "sliding_window", context)?
-    } else {
-        (context > 4096).then_some(4096)
-    };
+    let window = window(keys, Some(4096), context)?;
     decoder(
         keys,
         sizes,
@@ -113,9 +108,7 @@ fn kv_heads(keys: &Keys, sizes: Sizes, absent: usize) -> Result<usize> {
 
 fn qwen_windows(keys: &Keys, sizes: Sizes, context: usize) -> Result<Vec<Option<usize>>> {
     let is_used = keys.flag("use_sliding_window", false)?;
-    let written = keys.is_written("sliding_window");
-    let size = window(keys, "sliding_window", context)?;
-    let size = if written { size } else { (context > 4096).then_some(4096) };
+    let size = window(keys, Some(4096), context)?;
     let first = keys.index_or("max_window_layers", 28)?;
     let has_window = windowed_layers(keys, sizes.layers, |layer| is_used && layer >= first)?;
     if !is_used && has_window.iter().any(|has| *has) {

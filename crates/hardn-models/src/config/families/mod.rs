@@ -166,9 +166,12 @@ fn fused(linear: LinearSpec, parts: impl IntoIterator<Item = (usize, usize)>) ->
     Projections::Direct { linears: vec![linear], q, k, v }
 }
 
-/// A window of a layer, where it has one. A window as long as the context changes nothing.
-fn window(keys: &Keys, key: &str, context: usize) -> Result<Option<usize>> {
-    let window = keys.count_or(key, context)?;
+/// `sliding_window`, or `absent` where the file lacks the key; `null` means none. A window as long as the context
+/// changes nothing.
+fn window(keys: &Keys, absent: Option<usize>, context: usize) -> Result<Option<usize>> {
+    const KEY: &str = "sliding_window";
+    let absent = absent.filter(|_| !keys.is_written(KEY)).unwrap_or(context);
+    let window = keys.count_or(KEY, absent)?;
     Ok((window < context).then_some(window))
 }
 

@@ -16,7 +16,7 @@ pub(super) fn read(keys: &Keys, sizes: Sizes) -> Result<Read> {
     let eps = keys.epsilon("norm_epsilon", 1e-5)?;
     let activation = keys.activation("hidden_act", Activation::GeluTanh)?;
     let context = keys.count_or("max_position_embeddings", 4096)?;
-    let window = window(keys, "sliding_window", context)?;
+    let window = window(keys, None, context)?;
     let rope = keys.whole_rope(context)?;
     // Old files carry these; the published model code has only this norm and this MLP.
     keys.only("norm_type", &"layer_norm".into())?;
