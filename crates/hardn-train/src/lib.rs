@@ -14,7 +14,6 @@ mod objective;
 mod optimizer;
 mod pretrain;
 mod recipe;
-mod recipe_file;
 mod rng;
 mod run_loop;
 mod schedule;

@@ -14,8 +14,7 @@ use crate::{
     checkpoint::write_folder,
     identity::sha256,
     objective::{Objective, Reference},
-    recipe::check_optimizer,
-    recipe_file,
+    recipe::{check_optimizer, file},
     rng::Rng,
     run_loop::{self, LoopSettings, Plan, StepPlan},
 };
@@ -86,7 +85,7 @@ impl PretrainRecipe {
     /// # Errors
     /// As [`crate::Recipe::load`].
     pub fn load(name: &str, assignments: &[String]) -> Result<Self> {
-        let recipe: Self = recipe_file::load(name, assignments)?;
+        let recipe: Self = file::load(name, assignments)?;
         let error = |message: String| TrainError::Recipe { name: name.to_owned(), message };
         check_optimizer(&recipe.optimizer, recipe.training.clip_norm).map_err(error)?;
         let context = recipe.model.max_position_embeddings;
