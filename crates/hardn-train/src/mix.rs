@@ -94,6 +94,7 @@ pub(crate) fn security_units(
         OversamplingMode::None => 0,
         OversamplingMode::Minority => target,
         OversamplingMode::All => target.max(largest),
+        OversamplingMode::Uniform | OversamplingMode::InverseProportional => 0,
     };
     let mut rng = Rng::new(recipe.training.seed, &[0x0e45]);
     let mut units = Vec::new();
