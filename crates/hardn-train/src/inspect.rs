@@ -9,10 +9,9 @@ use hardn_types::{FixPair, Side};
 use serde::Serialize;
 
 use crate::{
-    Example, ExampleBuilder, ExampleKind, KlDirection, LossKind, Recipe, Result, Term,
+    Example, ExampleBuilder, ExampleKind, KlDirection, Recipe, Result, Term,
     batch::{MicroBatch, Weighing},
     example::token_text,
-    mix::effective_loss,
     objective::{Objective, Reference, charged, hidden_at},
 };
 
@@ -40,13 +39,12 @@ pub fn pair_loss(
     pair: &FixPair,
     side: Side,
 ) -> Result<Result<PairLoss, String>> {
-    let loss = effective_loss(&recipe.loss);
-    let unused = match recipe.loss.kind {
-        LossKind::Safecoder => false,
-        LossKind::Nll | LossKind::MaskedKl => side == Side::Vulnerable,
-        LossKind::UtilityOnly => true,
+    let loss = recipe.loss.resolved();
+    let kind = match side {
+        Side::Secure => ExampleKind::Secure,
+        Side::Vulnerable => ExampleKind::Vulnerable,
     };
-    if unused {
+    if !loss.uses(kind) {
         return Ok(Err("the recipe does not train on this side".to_owned()));
     }
     let context = model.config().max_position_embeddings;

@@ -33,9 +33,9 @@ pub use loss::{KlDirection, MIN_COMPLEMENT, Term, kl_divergence, token_loss};
 pub use optimizer::{AdamWConfig, MuonConfig};
 pub use pretrain::{ModelShape, PretrainRecipe, TokenizedDocuments, pretrain, read_documents};
 pub use recipe::{
-    AdapterRecipe, ClipPer, DataRecipe, Format, LoopRecipe, LossKind, LossRecipe, LossWeights,
-    OptimizerRecipe, OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit,
-    Pairing, Recipe, Reduction, UtilityLoss,
+    AdapterRecipe, ClipPer, DataRecipe, Format, Leftover, LogProbs, LoopRecipe, LossKind,
+    LossRecipe, LossWeights, OptimizerRecipe, OversamplingBy, OversamplingMode, OversamplingRecipe,
+    OversamplingUnit, Pairing, Recipe, Reduction, UtilityLoss,
 };
 pub use run_loop::{Ended, Outcome, Progress, StepUpdate};
 pub use schedule::{Schedule, ScheduleKind};

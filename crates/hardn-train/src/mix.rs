@@ -29,25 +29,6 @@ pub(crate) fn class_of(pair: &FixPair, by: OversamplingBy) -> [String; 2] {
     [language, pair.cwe.map(|cwe| cwe.to_string()).unwrap_or_default()]
 }
 
-/// What a recipe's loss kind leaves of its weights: what it does not use weighs nothing.
-pub(crate) fn effective_loss(loss: &LossRecipe) -> LossRecipe {
-    let mut effective = *loss;
-    match loss.kind {
-        LossKind::Safecoder => {}
-        LossKind::Nll => {
-            effective.weights.unlikelihood = 0.0;
-            effective.kl_weight = 0.0;
-        }
-        LossKind::MaskedKl => effective.weights.unlikelihood = 0.0,
-        LossKind::UtilityOnly => {
-            effective.weights.secure = 0.0;
-            effective.weights.unlikelihood = 0.0;
-            effective.kl_weight = 0.0;
-        }
-    }
-    effective
-}
-
 /// What takes part in a step as one sample: indices of examples; two where sides are joined.
 pub(crate) type Unit = Vec<usize>;
 
@@ -59,11 +40,12 @@ pub(crate) fn security_units(
     recipe: &Recipe,
 ) -> (Vec<Example>, Vec<Unit>) {
     let OversamplingRecipe { mode, k, unit, .. } = recipe.oversampling;
-    let vulnerable_too = match recipe.loss.kind {
-        LossKind::Safecoder | LossKind::UtilityOnly => recipe.loss.weights.unlikelihood != 0.0,
-        LossKind::Nll | LossKind::MaskedKl => false,
+    let loss = recipe.loss.resolved();
+    let vulnerable_too = match loss.kind {
+        LossKind::UtilityOnly => recipe.loss.weights.unlikelihood != 0.0,
+        _ => loss.uses(ExampleKind::Vulnerable),
     };
-    let joint = recipe.loss.pairing == Pairing::Joint;
+    let joint = loss.pairing == Pairing::Joint;
     let by_sides = unit == OversamplingUnit::Sides;
     let mut examples = Vec::new();
     let mut classes: BTreeMap<[String; 2], Vec<Unit>> = BTreeMap::new();
@@ -150,7 +132,7 @@ impl MixPlan {
         examples.extend(utility);
         let utility: Vec<usize> = (first..examples.len()).collect();
         let training = &recipe.training;
-        let loss = effective_loss(&recipe.loss);
+        let loss = recipe.loss.resolved();
         let mut plan = Self {
             examples,
             security,

@@ -13,7 +13,7 @@ use crate::{
     TrainError, UtilityItem,
     checkpoint::write_folder,
     identity::sha256,
-    mix::{MixPlan, class_of, effective_loss},
+    mix::{MixPlan, class_of},
     objective::{Objective, Reference},
     run_loop::{self, LoopSettings},
 };
@@ -92,7 +92,7 @@ pub fn train(
         .into());
     }
     let context = model.config().max_position_embeddings;
-    let loss = effective_loss(&recipe.loss);
+    let loss = recipe.loss.resolved();
     let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, loss.kl_weight != 0.0)?;
     let (mut train_counts, mut validation_counts) = (Counts::default(), Counts::default());
     let by = recipe.oversampling.by;
