@@ -176,6 +176,10 @@ impl LossRecipe {
                 loss.weights.secure = 0.0;
                 loss.weights.unlikelihood = 0.0;
                 loss.kl_weight = 0.0;
+                // A control of a method that takes no utility samples has to take them all the same.
+                if loss.weights.utility == 0.0 {
+                    loss.weights.utility = 1.0;
+                }
             }
         }
         if !self.kind.has_two_adapters() {
@@ -202,6 +206,23 @@ impl LossRecipe {
                 both || diverges || self.weights.unlikelihood != 0.0
             }
         }
+    }
+
+    /// Samples of that kind have a divergence at their unselected tokens, where the loss is resolved.
+    pub(crate) fn diverges(&self, kind: ExampleKind) -> bool {
+        self.kl_weight != 0.0 && kind != ExampleKind::Utility && self.uses(kind)
+    }
+
+    /// Samples of that kind change the loss, where it is resolved.
+    pub(crate) fn weighs(&self, kind: ExampleKind) -> bool {
+        let is_side = kind != ExampleKind::Utility;
+        let is_coupled = self.kind.is_pairwise() || self.contrastive_weight != 0.0;
+        self.token_term(kind).1 != 0.0 || self.diverges(kind) || (is_side && is_coupled)
+    }
+
+    /// A side's loss takes more than one forward pass, which a utility sample's does not, where the loss is resolved.
+    pub(crate) fn has_passes_of_sides(&self) -> bool {
+        self.kl_weight != 0.0 || self.kind.has_two_adapters() || self.kind == LossKind::Dpo
     }
 
     /// What a selected token of a sample is charged with on its own, and the factor, where the loss is resolved.
