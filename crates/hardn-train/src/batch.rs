@@ -61,8 +61,34 @@ impl Example {
 pub(crate) enum Weighing {
     /// Each example's reduced loss, divided by the number of samples of the step.
     PerSample { reduction: Reduction, n_samples: usize },
-    /// Every token of the step alike.
-    PerToken { n_tokens: usize },
+    /// Every token of the step alike: its loss is divided by one of these.
+    PerToken {
+        /// For selected tokens.
+        selected: f64,
+        /// For divergences.
+        others: f64,
+        /// For pairs whose loss takes both sides together.
+        pairs: f64,
+    },
+}
+
+impl Weighing {
+    /// A token's share in the mean over some examples, of which the step has `n_batches` such sets.
+    pub(crate) fn mean_of_tokens(
+        examples: &[&Example],
+        loss: &LossRecipe,
+        n_batches: usize,
+    ) -> Self {
+        let n_selected = examples.iter().map(|example| example.n_selected()).sum();
+        let n_others = |example: &&Example| {
+            let n = example.ids.len().saturating_sub(1) - example.n_selected();
+            if loss.diverges(example.kind) { n } else { 0 }
+        };
+        let n_others = examples.iter().map(n_others).sum();
+        let pairs = examples.iter().filter(|example| example.kind == ExampleKind::Secure).count();
+        let share = |n: usize| (n.max(1) * n_batches.max(1)) as f64;
+        Self::PerToken { selected: share(n_selected), others: share(n_others), pairs: share(pairs) }
+    }
 }
 
 /// A right-padded batch with the positions that carry a loss. `rows` index the flattened `[batch * seq]` positions;
@@ -88,8 +114,10 @@ pub(crate) struct MicroBatch {
     pub(crate) examples: Vec<String>,
     /// Secure and vulnerable example of every pair whose loss takes both together.
     pub(crate) pairs: Vec<[usize; 2]>,
-    /// What a sample's loss is multiplied by in the update.
+    /// What a row's loss, times its share, is multiplied by in the update.
     pub(crate) scale: f64,
+    /// What a pair's loss is multiplied by.
+    pub(crate) pair_scale: f64,
     /// Tokens without padding.
     pub(crate) n_tokens: usize,
 }
@@ -98,14 +126,20 @@ impl MicroBatch {
     /// `loss` must be resolved. Where it is pairwise, every secure example is followed by its vulnerable one.
     pub(crate) fn new(examples: &[&Example], loss: &LossRecipe, weighing: Weighing) -> Self {
         let longest = examples.iter().map(|example| example.ids.len()).max().unwrap_or(0);
-        let scale = match weighing {
-            Weighing::PerSample { n_samples, .. } => 1.0 / n_samples.max(1) as f64,
-            Weighing::PerToken { n_tokens } => 1.0 / n_tokens.max(1) as f64,
+        let (scale, kl_scale, pair_scale) = match weighing {
+            Weighing::PerSample { n_samples, .. } => {
+                let scale = 1.0 / n_samples.max(1) as f64;
+                (scale, scale, scale)
+            }
+            Weighing::PerToken { selected, others, pairs } => {
+                (1.0 / selected, 1.0 / others, 1.0 / pairs)
+            }
         };
         let mut batch = Self {
             ids: vec![0; examples.len() * longest],
             shape: (examples.len(), longest),
             scale,
+            pair_scale,
             ..Self::default()
         };
         for (owner, example) in examples.iter().enumerate() {
@@ -117,7 +151,7 @@ impl MicroBatch {
             let n_selected = example.n_selected();
             let n_others = example.ids.len().saturating_sub(1) - n_selected;
             let (share, kl_share) = match weighing {
-                Weighing::PerSample { reduction: Reduction::Mean, .. } => {
+                Weighing::PerSample { reduction: Reduction::Mean | Reduction::Tokens, .. } => {
                     (1.0 / n_selected.max(1) as f64, 1.0 / n_others.max(1) as f64)
                 }
                 Weighing::PerSample { reduction: Reduction::Sum, .. }
@@ -141,7 +175,7 @@ impl MicroBatch {
                     batch.kl_rows.push(row);
                     batch.kl_owners.push(owner);
                     batch.kl_shares.push(kl_share as f32);
-                    batch.kl_weights.push((kl_share * loss.kl_weight * scale) as f32);
+                    batch.kl_weights.push((kl_share * loss.kl_weight * kl_scale) as f32);
                 }
             }
         }
@@ -200,6 +234,7 @@ impl MicroBatch {
             examples: self.examples[first..end].to_vec(),
             pairs: pairs.collect(),
             scale: self.scale,
+            pair_scale: self.pair_scale,
             n_tokens: 0,
         }
     }

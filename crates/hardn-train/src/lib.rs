@@ -14,6 +14,8 @@ mod loss;
 mod mix;
 mod objective;
 mod optimizer;
+#[cfg(test)]
+mod parity;
 mod pretrain;
 mod recipe;
 mod rng;

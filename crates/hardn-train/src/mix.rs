@@ -7,6 +7,7 @@ use hardn_types::FixPair;
 use crate::{
     ClipPer, Counts, Example, ExampleKind, Leftover, LossKind, LossRecipe, OversamplingBy,
     OversamplingMode, OversamplingRecipe, OversamplingUnit, PairExamples, Pairing, Recipe,
+    Reduction,
     batch::{MicroBatch, Weighing, group_samples},
     rng::Rng,
     run_loop::{Plan, StepPlan},
@@ -179,6 +180,11 @@ impl MixPlan {
         plan
     }
 
+    /// Token losses are told as means over tokens, not over examples.
+    pub(crate) fn is_per_token(&self) -> bool {
+        self.loss.reduction == Reduction::Tokens
+    }
+
     /// Samples of one epoch.
     pub(crate) fn samples_per_epoch(&self) -> usize {
         let usable = !self.utility_only || !self.utility.is_empty();
@@ -206,13 +212,11 @@ impl MixPlan {
     /// The examples of some samples, by what is computed together.
     fn groups(&self, units: &[Unit]) -> Vec<Vec<&Example>> {
         let examples = |unit: &Unit| unit.iter().map(|&i| &self.examples[i]).collect();
-        match self.clip_per {
-            ClipPer::Step => group(units.iter().map(examples).collect(), &self.loss),
-            ClipPer::MicroBatch => units
-                .chunks(self.batch_size)
-                .map(|units| units.iter().flat_map(examples).collect())
-                .collect(),
+        if self.clip_per == ClipPer::Step && self.loss.reduction != Reduction::Tokens {
+            return group(units.iter().map(examples).collect(), &self.loss);
         }
+        let micro_batches = units.chunks(self.batch_size);
+        micro_batches.map(|units| units.iter().flat_map(examples).collect()).collect()
     }
 
     /// The samples of an epoch, shuffled together: a function of the seed and the epoch.
@@ -277,7 +281,13 @@ fn validation_batches(
     }
     // What a recipe gives no weight to is reported all the same, but does not dilute the mean.
     let n_samples = samples.iter().filter(|sample| loss.weighs(sample[0].kind)).count();
-    let weighing = Weighing::PerSample { reduction: loss.reduction, n_samples };
+    let weighing = match loss.reduction {
+        Reduction::Tokens => {
+            let all = samples.iter().flatten().filter(|example| loss.weighs(example.kind));
+            Weighing::mean_of_tokens(&all.collect::<Vec<_>>(), loss, 1)
+        }
+        reduction => Weighing::PerSample { reduction, n_samples },
+    };
     group(samples.iter().map(|sample| sample.iter().collect()).collect(), loss)
         .iter()
         .map(|group| MicroBatch::new(group, loss, weighing))
@@ -308,9 +318,18 @@ impl Plan for MixPlan {
             }
         }
         groups.extend(self.groups(work));
-        let weighing = Weighing::PerSample { reduction: self.loss.reduction, n_samples };
-        let batches =
-            groups.iter().map(|group| MicroBatch::new(group, &self.loss, weighing)).collect();
+        let n_batches = match self.leftover {
+            Leftover::Step => groups.len(),
+            Leftover::Carry => self.accumulation,
+        };
+        let batch = |group: &Vec<&Example>| {
+            let weighing = match self.loss.reduction {
+                Reduction::Tokens => Weighing::mean_of_tokens(group, &self.loss, n_batches),
+                reduction => Weighing::PerSample { reduction, n_samples },
+            };
+            MicroBatch::new(group, &self.loss, weighing)
+        };
+        let batches = groups.iter().map(batch).collect();
         self.epoch = Some((epoch, units));
         StepPlan { batches }
     }
