@@ -64,8 +64,34 @@ impl Example {
 pub(crate) enum Weighing {
     /// Each example's reduced loss, divided by the number of samples of the step.
     PerSample { reduction: Reduction, n_samples: usize },
-    /// Every token of the step alike.
-    PerToken { n_tokens: usize },
+    /// Every token of the step alike: its loss is divided by one of these.
+    PerToken {
+        /// For selected tokens.
+        selected: f64,
+        /// For divergences.
+        others: f64,
+        /// For pairs whose loss takes both sides together.
+        pairs: f64,
+    },
+}
+
+impl Weighing {
+    /// A token's share in the mean over some examples, of which the step has `n_batches` such sets.
+    pub(crate) fn mean_of_tokens(
+        examples: &[&Example],
+        loss: &LossRecipe,
+        n_batches: usize,
+    ) -> Self {
+        let n_selected = examples.iter().map(|example| example.n_selected()).sum();
+        let n_others = |example: &&Example| {
+            let n = example.ids.len().saturating_sub(1) - example.n_selected();
+            if loss.diverges(example.kind) { n } else { 0 }
+        };
+        let n_others = examples.iter().map(n_others).sum();
+        let pairs = examples.iter().filter(|example| example.kind == ExampleKind::Secure).count();
+        let share = |n: usize| (n.max(1) * n_batches.max(1)) as f64;
+        Self::PerToken { selected: share(n_selected), others: share(n_others), pairs: share(pairs) }
+    }
 }
 
 /// A right-padded batch with the positions that carry a loss. `rows` index the flattened `[batch * seq]` positions;
@@ -91,12 +117,14 @@ pub(crate) struct MicroBatch {
     pub(crate) examples: Vec<String>,
     /// Secure and vulnerable example of every pair whose loss takes both together.
     pub(crate) pairs: Vec<[usize; 2]>,
-    /// What a sample's loss is multiplied by in the update.
+    /// What a row's loss, times its share, is multiplied by in the update.
     pub(crate) scale: f64,
     /// Where rows hold several examples.
     pub(crate) segments: Option<Arc<Segments>>,
     /// The first example of every row, and the number of examples behind them.
     pub(crate) row_starts: Vec<usize>,
+    /// What a pair's loss is multiplied by.
+    pub(crate) pair_scale: f64,
     /// Tokens without padding.
     pub(crate) n_tokens: usize,
 }
@@ -112,15 +140,21 @@ impl MicroBatch {
     pub(crate) fn of_rows(rows: &[Vec<&Example>], loss: &LossRecipe, weighing: Weighing) -> Self {
         let length = |row: &Vec<&Example>| row.iter().map(|example| example.ids.len()).sum();
         let longest: usize = rows.iter().map(length).max().unwrap_or(0);
-        let scale = match weighing {
-            Weighing::PerSample { n_samples, .. } => 1.0 / n_samples.max(1) as f64,
-            Weighing::PerToken { n_tokens } => 1.0 / n_tokens.max(1) as f64,
+        let (scale, kl_scale, pair_scale) = match weighing {
+            Weighing::PerSample { n_samples, .. } => {
+                let scale = 1.0 / n_samples.max(1) as f64;
+                (scale, scale, scale)
+            }
+            Weighing::PerToken { selected, others, pairs } => {
+                (1.0 / selected, 1.0 / others, 1.0 / pairs)
+            }
         };
         let mut batch = Self {
             ids: vec![0; rows.len() * longest],
             shape: (rows.len(), longest),
             scale,
             row_starts: vec![0],
+            pair_scale,
             ..Self::default()
         };
         if rows.iter().any(|row| row.len() > 1) {
@@ -146,7 +180,7 @@ impl MicroBatch {
             let n_selected = example.n_selected();
             let n_others = example.ids.len().saturating_sub(1) - n_selected;
             let (share, kl_share) = match weighing {
-                Weighing::PerSample { reduction: Reduction::Mean, .. } => {
+                Weighing::PerSample { reduction: Reduction::Mean | Reduction::Tokens, .. } => {
                     (1.0 / n_selected.max(1) as f64, 1.0 / n_others.max(1) as f64)
                 }
                 Weighing::PerSample { reduction: Reduction::Sum, .. }
@@ -170,7 +204,7 @@ impl MicroBatch {
                     batch.kl_rows.push(row);
                     batch.kl_owners.push(owner);
                     batch.kl_shares.push(kl_share as f32);
-                    batch.kl_weights.push((kl_share * loss.kl_weight * scale) as f32);
+                    batch.kl_weights.push((kl_share * loss.kl_weight * kl_scale) as f32);
                 }
             }
         }
@@ -232,6 +266,7 @@ impl MicroBatch {
             scale: self.scale,
             segments: self.segments.as_ref().map(|all| Arc::new(all.rows(top..bottom))),
             row_starts: self.row_starts[top..=bottom].iter().map(|start| start - first).collect(),
+            pair_scale: self.pair_scale,
             n_tokens: 0,
         }
     }

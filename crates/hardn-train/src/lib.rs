@@ -15,6 +15,8 @@ mod loss;
 mod mix;
 mod objective;
 mod optimizer;
+#[cfg(test)]
+mod parity;
 mod prepare;
 mod pretrain;
 mod recipe;

@@ -7,7 +7,7 @@ use hardn_types::FixPair;
 use crate::{
     ClipPer, Counts, Example, ExampleKind, GroupByLength, Leftover, LossKind, LossRecipe,
     OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit, PairExamples, Pairing,
-    Recipe,
+    Recipe, Reduction,
     batch::{MicroBatch, Weighing, group_samples, pack},
     prepare::{Prepared, UtilitySource},
     rng::Rng,
@@ -236,6 +236,11 @@ impl MixPlan {
         plan
     }
 
+    /// Token losses are told as means over tokens, not over examples.
+    pub(crate) fn is_per_token(&self) -> bool {
+        self.loss.reduction == Reduction::Tokens
+    }
+
     /// Samples of one epoch.
     pub(crate) fn samples_per_epoch(&self) -> usize {
         let n_utility: usize = self.utility.iter().map(|row| row.n).sum();
@@ -263,7 +268,9 @@ impl MixPlan {
     /// The examples of some samples, by what is computed together: rows of one example, or of several.
     fn groups(&self, units: &[Unit]) -> Vec<Vec<Vec<&Example>>> {
         let examples = |unit: &Unit| unit.iter().map(|&i| &self.examples[i]).collect::<Vec<_>>();
-        let by_length = self.clip_per == ClipPer::Step && self.grouping != GroupByLength::Off;
+        let by_length = self.clip_per == ClipPer::Step
+            && self.loss.reduction != Reduction::Tokens
+            && self.grouping != GroupByLength::Off;
         let Some(capacity) = self.capacity else {
             let groups = if by_length {
                 group(units.iter().map(examples).collect(), &self.loss)
@@ -365,7 +372,13 @@ fn validation_batches(
     }
     // What a recipe gives no weight to is reported all the same, but does not dilute the mean.
     let n_samples = samples.iter().filter(|sample| loss.weighs(sample[0].kind)).count();
-    let weighing = Weighing::PerSample { reduction: loss.reduction, n_samples };
+    let weighing = match loss.reduction {
+        Reduction::Tokens => {
+            let all = samples.iter().flatten().filter(|example| loss.weighs(example.kind));
+            Weighing::mean_of_tokens(&all.collect::<Vec<_>>(), loss, 1)
+        }
+        reduction => Weighing::PerSample { reduction, n_samples },
+    };
     group(samples.iter().map(|sample| sample.iter().collect()).collect(), loss)
         .iter()
         .map(|group| MicroBatch::new(group, loss, weighing))
@@ -396,9 +409,21 @@ impl Plan for MixPlan {
             }
         }
         groups.extend(self.groups(work));
-        let weighing = Weighing::PerSample { reduction: self.loss.reduction, n_samples };
-        let batches =
-            groups.iter().map(|rows| MicroBatch::of_rows(rows, &self.loss, weighing)).collect();
+        let n_batches = match self.leftover {
+            Leftover::Step => groups.len(),
+            Leftover::Carry => self.accumulation,
+        };
+        let batch = |rows: &Vec<Vec<&Example>>| {
+            let weighing = match self.loss.reduction {
+                Reduction::Tokens => {
+                    let examples: Vec<&Example> = rows.iter().flatten().copied().collect();
+                    Weighing::mean_of_tokens(&examples, &self.loss, n_batches)
+                }
+                reduction => Weighing::PerSample { reduction, n_samples },
+            };
+            MicroBatch::of_rows(rows, &self.loss, weighing)
+        };
+        let batches = groups.iter().map(batch).collect();
         self.epoch = Some((epoch, units));
         StepPlan { batches }
     }

@@ -194,7 +194,7 @@ impl Objective<'_> {
         };
         let (secure, vulnerable) = rayon::join(|| pass(&both[0]), || pass(&both[1]));
         let ((secure, nll_secure), (vulnerable, nll_vulnerable)) = (secure?, vulnerable?);
-        let coupled = contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable]);
+        let coupled = contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable], self.per_token);
         let base = self.base(batch, &ids)?;
         let charge = |side: usize, rows: &Tensor| {
             self.charge_side(batch, rows, &both[side], side, &coupled, base.as_ref())
@@ -227,7 +227,8 @@ impl Objective<'_> {
         let first = |hidden: &Tensor| -> Result<(Tensor, (Terms, Coupled))> {
             let rows = charged_rows(batch, hidden)?;
             let nll_secure = nll(self.model, &rows, &secure, &batch.targets)?;
-            let coupled = contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable]);
+            let coupled =
+                contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable], self.per_token);
             let (total, terms) = self.charge_side(batch, &rows, &secure, 0, &coupled, base)?;
             Ok((total, (terms, coupled)))
         };
@@ -342,7 +343,11 @@ impl Objective<'_> {
         if !divergences.is_empty() {
             let mut examples = batch.kl_owners.clone();
             examples.dedup();
-            let count = if side == Some(1) { 0.0 } else { examples.len() as f64 };
+            let count = match side {
+                Some(1) => 0.0,
+                _ if self.per_token => divergences.len() as f64,
+                _ => examples.len() as f64,
+            };
             terms.add("kl", weighted(divergences, &batch.kl_shares), count);
         }
     }

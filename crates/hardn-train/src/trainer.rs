@@ -137,7 +137,7 @@ pub fn train(
             reference: frozen.as_ref().map_or(Reference::AdapterOff, Reference::Copy),
             loss,
             checkpointing: recipe.training.gradient_checkpointing,
-            per_token: false,
+            per_token: plan.is_per_token(),
         };
         let settings = LoopSettings {
             optimizer: recipe.optimizer,
