@@ -121,6 +121,8 @@ pub(crate) struct MicroBatch {
     pub(crate) scale: f64,
     /// Where rows hold several examples.
     pub(crate) segments: Option<Arc<Segments>>,
+    /// Tokens of every example.
+    pub(crate) lengths: Vec<usize>,
     /// The first example of every row, and the number of examples behind them.
     pub(crate) row_starts: Vec<usize>,
     /// What a pair's loss is multiplied by.
@@ -175,6 +177,7 @@ impl MicroBatch {
         for (owner, (start, example)) in places.into_iter().enumerate() {
             batch.ids[start..start + example.ids.len()].copy_from_slice(&example.ids);
             batch.n_tokens += example.ids.len();
+            batch.lengths.push(example.ids.len());
             batch.kinds.push(example.kind);
             batch.examples.push(example.id.clone());
             let n_selected = example.n_selected();
@@ -265,6 +268,7 @@ impl MicroBatch {
             pairs: pairs.collect(),
             scale: self.scale,
             segments: self.segments.as_ref().map(|all| Arc::new(all.rows(top..bottom))),
+            lengths: self.lengths[first..end].to_vec(),
             row_starts: self.row_starts[top..=bottom].iter().map(|start| start - first).collect(),
             pair_scale: self.pair_scale,
             n_tokens: 0,

@@ -8,7 +8,8 @@ use hardn_types::{FixPair, Language, Side};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DataRecipe, Example, ExampleKind, Overlong, Result, TrainError, UtilityLoss, wording::Wording,
+    Columns, DataRecipe, Example, ExampleKind, Overlong, Result, TrainError, UtilityLoss,
+    wording::Wording,
 };
 
 /// Something a model must stay good at: a prompt and what should follow it.
@@ -38,14 +39,30 @@ pub struct UtilityItem {
     pub language: Option<Language>,
 }
 
-/// Reads utility items from a JSON Lines file. Fields hardn does not know are ignored.
+/// Reads utility items from a file; [`hardn_code::read_rows`] says what it may be. Fields hardn does not know are ignored.
 ///
 /// # Errors
-/// An unreadable file or the first malformed row.
+/// An unreadable file, or the first malformed row, with its column.
 pub fn read_utility(path: &Path) -> Result<Vec<UtilityItem>> {
-    let mut items: Vec<UtilityItem> = hardn_types::read_jsonl(path)?;
-    for (i, item) in items.iter_mut().enumerate().filter(|(_, item)| item.id.is_empty()) {
-        item.id = i.to_string();
+    read_utility_with(path, &Columns::default())
+}
+
+/// As [`read_utility`], with a user's own names of columns.
+///
+/// # Errors
+/// As [`read_utility`].
+pub fn read_utility_with(path: &Path, columns: &Columns) -> Result<Vec<UtilityItem>> {
+    let stem = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let source = stem.split('.').next().unwrap_or_default();
+    let mut items: Vec<UtilityItem> = Vec::new();
+    for (line, row) in hardn_code::read_rows(path)? {
+        let item = row.and_then(|row| columns.utility_row(row)).map_err(|why| {
+            let error = hardn_code::RowError { path: path.to_owned(), line, why };
+            TrainError::from(hardn_code::CodeError::from(error))
+        })?;
+        let id = if item.id.is_empty() { items.len().to_string() } else { item.id.clone() };
+        let source = if item.source.is_empty() { source.to_owned() } else { item.source.clone() };
+        items.push(UtilityItem { id, source, ..item });
     }
     Ok(items)
 }
@@ -73,6 +90,15 @@ pub struct Counts {
 impl Counts {
     pub(crate) fn keep(&mut self, kind: ExampleKind) {
         *self.kept.entry(kind.name().to_owned()).or_default() += 1;
+    }
+
+    /// What is wrong where nothing was kept.
+    pub(crate) fn nothing(&self) -> TrainError {
+        let reasons: Vec<String> =
+            self.dropped.iter().map(|(why, n)| format!("{n} {why}")).collect();
+        let reasons =
+            if reasons.is_empty() { "no data given".to_owned() } else { reasons.join(", ") };
+        TrainError::NothingToTrain { reasons }
     }
 
     pub(crate) fn drop(&mut self, kind: ExampleKind, why: &str) {

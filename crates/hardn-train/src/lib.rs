@@ -2,6 +2,7 @@
 
 mod adapters;
 mod batch;
+mod batches;
 mod checkpoint;
 mod controls;
 mod coupling;
@@ -33,10 +34,13 @@ mod wording;
 
 pub use adapters::{SECURE_ADAPTER, TRAINING_ONLY, VULNERABLE_ADAPTER, load_adapters};
 pub use batch::{Example, ExampleKind};
+pub use batches::{BatchSample, Mark, StepBatches, step_batches};
 pub use controls::shuffle_labels;
 pub use error::{Result, TrainError};
 pub use events::{Event, read_events};
-pub use example::{Counts, ExampleBuilder, PairExamples, UtilityItem, read_utility};
+pub use example::{
+    Counts, ExampleBuilder, PairExamples, UtilityItem, read_utility, read_utility_with,
+};
 pub use inspect::{PairLoss, Preference, pair_examples, pair_losses, preference};
 pub use loss::{KlDirection, MIN_COMPLEMENT, Term, kl_divergence, token_loss};
 pub use optimizer::{AdamWConfig, MuonConfig};
@@ -52,3 +56,4 @@ pub use schedule::{Schedule, ScheduleKind};
 pub use stepper::Stepper;
 pub use template::InstructionTemplate;
 pub use trainer::{Trained, TrainingData, train};
+pub use wording::request;

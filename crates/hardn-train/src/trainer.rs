@@ -105,7 +105,7 @@ pub fn train(
     identity.insert("the validation data".to_owned(), validation);
     let mut plan = MixPlan::new(recipe, prepared, context);
     if plan.samples_per_epoch() == 0 {
-        return Err(nothing(&train_counts));
+        return Err(train_counts.nothing());
     }
     if plan.steps_per_epoch() == 0 {
         let n = plan.samples_per_epoch();
@@ -170,12 +170,6 @@ pub fn train(
         write_json(&out.join("training.json"), &record)?;
     }
     Ok(trained)
-}
-
-fn nothing(counts: &Counts) -> TrainError {
-    let reasons: Vec<String> = counts.dropped.iter().map(|(why, n)| format!("{n} {why}")).collect();
-    let reasons = if reasons.is_empty() { "no data given".to_owned() } else { reasons.join(", ") };
-    TrainError::NothingToTrain { reasons }
 }
 
 fn fingerprint<'a>(examples: impl Iterator<Item = &'a Example>) -> String {
@@ -318,6 +312,7 @@ mod tests {
             &["adapter.dropout=0.2"][..],
             &["adapter.kind=full", "loss.kl_weight=0.5", "optimizer.learning_rate=1e-3"],
             &["training.clip_per=micro_batch", "training.accumulation=2", "loss.pairing=joint"],
+            &["data.packing=true", "data.group_by_length=epoch", "data.validation_fraction=0.2"],
         ] {
             let recipe = recipe(assignments);
             let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -398,6 +393,31 @@ mod tests {
         }
         assert!(n_killed > 0);
         check_same(whole.path(), parts.path());
+    }
+
+    #[test]
+    fn packing_changes_rows_but_no_loss() {
+        let losses = |assignments: &[&str]| -> Vec<(f64, f64)> {
+            let out = tempfile::tempdir().unwrap();
+            let base = ["loss.kl_weight=0.5", "training.max_steps=4", "training.eval_every=0"];
+            run_quietly(&recipe(&[&base, assignments].concat()), out.path());
+            let events = crate::read_events(out.path()).unwrap();
+            let step = |event| match event {
+                crate::Event::Step { loss, gradient_norm, .. } => Some((loss, gradient_norm)),
+                crate::Event::Validation { .. } => None,
+            };
+            events.into_iter().filter_map(step).collect()
+        };
+        let plain = losses(&[]);
+        for packed in [
+            &["data.packing=true", "data.max_tokens=100"][..],
+            &["data.packing=true", "training.gradient_checkpointing=true"],
+        ] {
+            for ((loss, norm), (other, other_norm)) in plain.iter().zip(losses(packed)) {
+                assert!((loss - other).abs() < 1e-5 * loss, "{loss} {other}");
+                assert!((norm - other_norm).abs() < 1e-4 * norm, "{norm} {other_norm}");
+            }
+        }
     }
 
     #[test]

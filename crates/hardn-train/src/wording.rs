@@ -17,6 +17,22 @@ pub(crate) struct Wording<'a> {
     input_template: InstructionTemplate,
 }
 
+/// What a model trained by a recipe is asked for code with: the text that stands before code in its training, and the code
+/// that is there already.
+///
+/// # Errors
+/// A template file or a chat template that cannot be used.
+pub fn request(
+    tokenizer: &Tokenizer,
+    data: &DataRecipe,
+    language: Language,
+    description: &str,
+    context: &str,
+) -> Result<String> {
+    let before = Wording::load(tokenizer, data)?.before(language, description, "")?;
+    Ok(before + context)
+}
+
 impl<'a> Wording<'a> {
     /// # Errors
     /// A template file that cannot be used.

@@ -191,6 +191,7 @@ pub(super) fn check_data(recipe: &Recipe) -> Result<(), String> {
             return Err(format!("`data.{key}{name}` is {ratio}, but must be 0 or more"));
         }
     }
+    data.columns.check()?;
     if !(0.0..1.0).contains(&data.validation_fraction) {
         let found = data.validation_fraction;
         return Err(format!("`data.validation_fraction` is {found}, but must be in 0..1"));
