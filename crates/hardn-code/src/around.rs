@@ -35,10 +35,11 @@ pub enum Piece {
 /// how places without lines count, is ours.
 pub fn changed_pieces(pair: &FixPair, piece: Piece) -> Result<Vec<Range<usize>>, CodeError> {
     let text = Text::new(&pair.after);
-    let mut places = text.changed_lines(pair);
+    let lines = text.changed_lines(pair);
     let mut found = match piece {
-        Piece::Line => places,
+        Piece::Line => lines,
         Piece::Function | Piece::Block => {
+            let mut places: Vec<_> = lines.iter().filter_map(|line| text.heart(line)).collect();
             places.extend(text.places_of_deletions(pair));
             let around = |candidates: &[Range<usize>], place: &Range<usize>| {
                 let holds = |r: &&Range<usize>| r.start <= place.start && place.end <= r.end;

@@ -125,3 +125,83 @@ impl<'a> Wording<'a> {
         Ok(self.tokenizer.render_chat(&Value::Array(messages), &options)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hardn_code::MaskKind;
+    use hardn_types::Side;
+
+    use super::*;
+    use crate::{
+        ExampleBuilder, UtilityItem,
+        testing::{pair, tokenizer},
+    };
+
+    /// The test tokenizer with a chat template.
+    fn with_chat() -> Tokenizer {
+        let dir = tempfile::tempdir().unwrap();
+        tokenizer().save(dir.path()).unwrap();
+        let path = dir.path().join("tokenizer_config.json");
+        let mut config: Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        config["chat_template"] = Value::from(
+            "{% for m in messages %}{{ m.role }}> {{ m.content }}{{ eos_token }}\n{% endfor %}\
+             {% if add_generation_prompt %}assistant> {% endif %}",
+        );
+        std::fs::write(&path, config.to_string()).unwrap();
+        Tokenizer::load(dir.path()).unwrap()
+    }
+
+    /// All of an example's text, and what of it is learnt.
+    fn texts(tokenizer: &Tokenizer, example: &crate::Example) -> [String; 2] {
+        let bytes = |ids: Vec<u32>| -> String {
+            let bytes = ids.iter().flat_map(|id| tokenizer.token_bytes(*id)).copied().collect();
+            String::from_utf8(bytes).unwrap()
+        };
+        let learnt = example.ids.iter().zip(&example.selected).filter(|(_, bit)| **bit != 0);
+        [bytes(example.ids.clone()), bytes(learnt.map(|(id, _)| *id).collect())]
+    }
+
+    #[test]
+    fn only_the_answer_of_a_conversation_is_learnt() {
+        let tokenizer = with_chat();
+        let eos =
+            String::from_utf8(tokenizer.token_bytes(tokenizer.eos().unwrap()).to_vec()).unwrap();
+        let mut fix = pair("p", "", "system(a)\n", "call([a])\n");
+        fix.description = Some("Run it.".to_owned());
+        for (system, fence) in [("", false), ("Be safe.", true)] {
+            let data = DataRecipe {
+                format: Format::Chat,
+                mask: MaskKind::Whole,
+                drop_all_set: false,
+                end_of_text: true,
+                system: system.to_owned(),
+                fence,
+                ..DataRecipe::default()
+            };
+            let builder = ExampleBuilder::new(&tokenizer, &data, 1024, false).unwrap();
+            let head = if fence { format!("system> Be safe.{eos}\n") } else { String::new() };
+            let (open, close) = if fence { ("```python\n", "```") } else { ("", "") };
+            let before = format!("{head}user> Run it.{eos}\nassistant> {open}");
+            for (side, example) in builder.pair(&fix).unwrap() {
+                let end =
+                    if side == Side::Secure { format!("{close}{eos}") } else { String::new() };
+                let [all, learnt] = texts(&tokenizer, &example.unwrap());
+                assert_eq!(learnt, format!("{}{end}", fix.text(side)));
+                assert_eq!(all, format!("{before}{learnt}"));
+            }
+            let item = UtilityItem {
+                instruction: "Run it.".to_owned(),
+                completion: "call([a])\n".to_owned(),
+                ..UtilityItem::default()
+            };
+            let [all, learnt] = texts(&tokenizer, &builder.utility(&item).unwrap().unwrap());
+            assert_eq!(all, format!("{before}call([a])\n{close}{eos}"));
+            assert!(all.ends_with(&learnt) && learnt.len() > eos.len(), "{learnt:?}");
+        }
+        let data = DataRecipe { format: Format::Chat, ..DataRecipe::default() };
+        let plain = crate::testing::tokenizer();
+        let builder = ExampleBuilder::new(&plain, &data, 1024, false).unwrap();
+        assert!(builder.pair(&fix).unwrap_err().to_string().contains("template"));
+    }
+}
