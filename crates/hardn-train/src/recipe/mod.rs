@@ -1,6 +1,7 @@
 //! Training methods as data: what a recipe says.
 
 mod adapter;
+mod columns;
 mod data;
 pub(crate) mod file;
 mod loss;
@@ -8,16 +9,14 @@ mod optimizer;
 mod oversampling;
 mod training;
 
-use std::path::Path;
-
-use hardn_code::MaskKind;
 use serde::{Deserialize, Serialize};
 
 use self::file::Assignment;
 pub(crate) use self::optimizer::check_optimizer;
 pub use self::{
     adapter::AdapterRecipe,
-    data::{DataRecipe, Format, UtilityLoss},
+    columns::Columns,
+    data::{DataRecipe, Format, Granularity, GroupByLength, Overlong, UtilityLoss},
     loss::{LogProbs, LossKind, LossRecipe, LossWeights, Pairing, Reduction},
     optimizer::OptimizerRecipe,
     oversampling::{OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit},
@@ -120,20 +119,16 @@ impl Recipe {
                         `adapter.kind` than `full`, or loss kind `sven_adapted`"
                 .to_owned());
         }
-        if self.data.mask == MaskKind::Whole && self.data.drop_all_set {
-            return Err(
-                "mask `whole` selects every token: set `data.drop_all_set = false`".to_owned()
-            );
-        }
-        if !self.data.template.is_empty() && !Path::new(&self.data.template).exists() {
-            return Err(format!("`data.template`: there is no file {}", self.data.template));
-        }
+        data::check_data(self)?;
+        self.oversampling.check()?;
         check_optimizer(&self.optimizer, training.clip_norm)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hardn_code::MaskKind;
+
     use super::*;
 
     #[test]
@@ -195,5 +190,11 @@ mod tests {
         check_set(&["loss.kind=simpo", "loss.log_probs=sum"], Ok("\"log_probs\":\"sum\""));
         check_set(&["training.leftover=carry"], Ok("\"leftover\":\"carry\""));
         check_set(&["training.seed"], Err("key=value"));
+        check_set(&["data.granularity=block"], Err("data.mask"));
+        check_set(&["data.validation_fraction=1"], Err("0..1"));
+        check_set(&["data.utility_sources.chat=0.5"], Ok("{\"chat\":0.5}"));
+        check_set(&["data.utility_sources.chat=-1"], Err("utility_sources.chat"));
+        check_set(&["data.packing=true", "adapter.kind=prefix"], Err("prefix"));
+        check_set(&["oversampling.mode=uniform"], Err("oversampling.percent"));
     }
 }
