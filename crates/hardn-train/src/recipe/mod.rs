@@ -2,6 +2,8 @@
 
 mod adapter;
 mod data;
+#[cfg(test)]
+mod document;
 pub(crate) mod file;
 mod loss;
 mod optimizer;
@@ -35,6 +37,9 @@ pub struct Recipe {
     /// Where the method is described, such as `arXiv:2402.09497`.
     #[serde(default)]
     pub paper: String,
+    /// The model of the paper that the values belong to, by its name on the hub; says nothing to the trainer.
+    #[serde(default)]
+    pub model: String,
     /// Which weights are trained.
     pub adapter: AdapterRecipe,
     /// What is minimised.
@@ -81,7 +86,7 @@ impl Recipe {
     /// The ids of the recipes that ship with hardn and train on pairs, with their titles.
     pub fn list() -> Vec<(String, String)> {
         let named = |id: String| Some((id.clone(), Self::load(&id, &[]).ok()?.title));
-        file::ids().into_iter().filter_map(named).collect()
+        file::ids().into_iter().filter(|id| !id.starts_with("base/")).filter_map(named).collect()
     }
 
     /// The whole recipe, every default filled in.
