@@ -183,9 +183,10 @@ fn values_table(folder: &str) -> String {
         writeln!(page, "| `{key}` | {} | {} |", shown(&line.value), line.note).unwrap();
     }
     let mut notes: Vec<&str> = Vec::new();
-    let heads: String = varying.iter().map(|key| format!(" `{key}` |")).collect();
+    let heads: Vec<String> = varying.iter().map(|key| format!(" `{key}` |")).collect();
     let rules = " --- |".repeat(varying.len());
-    writeln!(page, "\n| recipe | model | source |{heads}\n| --- | --- | --- |{rules}").unwrap();
+    writeln!(page, "\n| recipe | model | source |{}", heads.concat()).unwrap();
+    writeln!(page, "| --- | --- | --- |{rules}").unwrap();
     for entry in &entries {
         let (model, paper) = (entry.value("model"), entry.value("paper"));
         write!(page, "| {} | {model} | {paper} |", link(&entry.id)).unwrap();
