@@ -1,8 +1,10 @@
 //! Losses, masks, data mix and the training loop.
 
+mod adapters;
 mod batch;
 mod checkpoint;
 mod controls;
+mod coupling;
 mod error;
 mod events;
 mod example;
@@ -19,23 +21,27 @@ mod run_loop;
 mod schedule;
 mod stepper;
 mod template;
+mod terms;
 #[cfg(test)]
 mod testing;
 mod trainer;
+mod wording;
 
+pub use adapters::{SECURE_ADAPTER, TRAINING_ONLY, VULNERABLE_ADAPTER, load_adapters};
 pub use batch::{Example, ExampleKind};
 pub use controls::shuffle_labels;
 pub use error::{Result, TrainError};
 pub use events::{Event, read_events};
 pub use example::{Counts, ExampleBuilder, PairExamples, UtilityItem, read_utility};
-pub use inspect::{PairLoss, Preference, pair_examples, pair_loss, preference};
+pub use inspect::{PairLoss, Preference, pair_examples, pair_losses, preference};
 pub use loss::{KlDirection, MIN_COMPLEMENT, Term, kl_divergence, token_loss};
 pub use optimizer::{AdamWConfig, MuonConfig};
 pub use pretrain::{ModelShape, PretrainRecipe, TokenizedDocuments, pretrain, read_documents};
 pub use recipe::{
-    AdapterRecipe, ClipPer, DataRecipe, Format, LoopRecipe, LossKind, LossRecipe, LossWeights,
-    OptimizerRecipe, OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit,
-    Pairing, Recipe, Reduction, UtilityLoss,
+    AdapterRecipe, ClipPer, Columns, DataRecipe, Format, Granularity, GroupByLength, Leftover,
+    LogProbs, LoopRecipe, LossKind, LossRecipe, LossWeights, OptimizerRecipe, Overlong,
+    OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit, Pairing, Recipe,
+    Reduction, UtilityLoss,
 };
 pub use run_loop::{Ended, Outcome, Progress, StepUpdate};
 pub use schedule::{Schedule, ScheduleKind};

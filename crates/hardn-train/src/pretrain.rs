@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Ended, Example, ExampleKind, KlDirection, LoopRecipe, LossRecipe, OptimizerRecipe, Outcome,
-    Progress, Result, Schedule, TrainError,
+    Ended, Example, ExampleKind, LoopRecipe, LossRecipe, OptimizerRecipe, Outcome, Progress,
+    Result, Schedule, TrainError,
     batch::{MicroBatch, Weighing},
     checkpoint::write_folder,
     identity::sha256,
@@ -274,7 +274,7 @@ pub fn pretrain(
     let objective = Objective {
         model: &model,
         reference: Reference::AdapterOff,
-        kl_direction: KlDirection::default(),
+        loss: LossRecipe::default().resolved(),
         checkpointing: recipe.training.gradient_checkpointing,
         per_token: true,
     };
@@ -348,7 +348,11 @@ impl DocumentPlan {
             crate::batch::group_by_length(examples.iter().collect(), plan.tokens_per_batch)
                 .into_iter()
                 .map(|group| {
-                    MicroBatch::new(&group, &LossRecipe::default(), Weighing::PerToken { n_tokens })
+                    MicroBatch::new(
+                        &group,
+                        &LossRecipe::default().resolved(),
+                        Weighing::PerToken { n_tokens },
+                    )
                 })
                 .collect();
         plan
@@ -456,7 +460,9 @@ impl Plan for DocumentPlan {
         let n_tokens = examples.iter().map(Example::n_selected).sum();
         let examples: Vec<&Example> = examples.iter().collect();
         let weighing = Weighing::PerToken { n_tokens };
-        StepPlan { batches: vec![MicroBatch::new(&examples, &LossRecipe::default(), weighing)] }
+        StepPlan {
+            batches: vec![MicroBatch::new(&examples, &LossRecipe::default().resolved(), weighing)],
+        }
     }
 
     fn validation(&self) -> &[MicroBatch] {

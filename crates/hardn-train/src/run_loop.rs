@@ -16,9 +16,10 @@ use crate::{
     batch::MicroBatch,
     checkpoint::{Checkpoints, State},
     events::{Event, EventLog, curve, read_events},
-    objective::{Objective, Terms},
+    objective::Objective,
     optimizer::Optimizer,
     rng::derive_seed,
+    terms::Terms,
 };
 
 /// Where a training stands after a step.

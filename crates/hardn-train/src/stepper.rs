@@ -6,7 +6,7 @@ use candle_core::Var;
 use hardn_models::Model;
 
 use crate::{
-    AdamWConfig, Example, ExampleKind, KlDirection, LossRecipe, OptimizerRecipe, Result,
+    AdamWConfig, Example, ExampleKind, LossRecipe, OptimizerRecipe, Result,
     batch::{MicroBatch, Weighing},
     objective::{Objective, Reference},
     optimizer::Optimizer,
@@ -37,7 +37,7 @@ impl<'a> Stepper<'a> {
         let objective = Objective {
             model,
             reference: Reference::AdapterOff,
-            kl_direction: KlDirection::default(),
+            loss: LossRecipe::default().resolved(),
             checkpointing,
             per_token: true,
         };
@@ -65,7 +65,7 @@ impl<'a> Stepper<'a> {
         let n_tokens = examples.iter().map(Example::n_selected).sum();
         let weighing = Weighing::PerToken { n_tokens };
         let examples: Vec<&Example> = examples.iter().collect();
-        let batch = MicroBatch::new(&examples, &LossRecipe::default(), weighing);
+        let batch = MicroBatch::new(&examples, &LossRecipe::default().resolved(), weighing);
         let (terms, gradients) = self.objective.gradients(&batch, None, &self.variables)?;
         self.optimizer.accumulate(gradients)?;
         self.optimizer.clip(self.clip_norm)?;

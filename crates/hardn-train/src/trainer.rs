@@ -2,18 +2,16 @@
 
 use std::{collections::BTreeMap, path::Path, sync::atomic::AtomicBool};
 
-use hardn_models::{
-    AdapterConfig, DEFAULT_ADAPTER, Ia3Config, LoraConfig, Model, ModelError, PrefixTuningConfig,
-    SaveDtype, TargetModules, Tokenizer,
-};
+use hardn_models::{Model, ModelError, SaveDtype, Tokenizer};
 use hardn_types::{FixPair, Training};
 
 use crate::{
-    AdapterRecipe, Counts, Ended, Example, ExampleBuilder, Outcome, Progress, Recipe, Result,
-    TrainError, UtilityItem,
+    AdapterRecipe, Counts, Ended, Example, ExampleBuilder, LossKind, Outcome, Progress, Recipe,
+    Result, TrainError, UtilityItem, VULNERABLE_ADAPTER,
+    adapters::{attach, has_dropout, save_adapters},
     checkpoint::write_folder,
     identity::sha256,
-    mix::{MixPlan, class_of, effective_loss},
+    mix::{MixPlan, class_of, drop_single_sides},
     objective::{Objective, Reference},
     run_loop::{self, LoopSettings},
 };
@@ -69,7 +67,8 @@ impl Trained {
 /// Trains `model` and leaves it with the trained weights: an adapter attached, or its own weights changed.
 ///
 /// Everything goes to the folder `out`: `recipe.json`, `events.jsonl`, `timings.jsonl`, `checkpoints/`, and in the end
-/// `adapter/` (PEFT's layout) or `model/` (with the tokenizer), and `training.json`. A call on the folder of a training
+/// `adapter/` (PEFT's layout; two folders of it, `secure/` and `vulnerable/`, where each side has its own adapter, of
+/// which the model keeps the first) or `model/` (with the tokenizer), and `training.json`. A call on the folder of a training
 /// that was stopped or killed goes on after its last checkpoint, with the same result to the bit; the model must then be
 /// given as it was at the start.
 ///
@@ -92,25 +91,40 @@ pub fn train(
         .into());
     }
     let context = model.config().max_position_embeddings;
-    let loss = effective_loss(&recipe.loss);
-    let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, loss.kl_weight != 0.0)?;
+    let loss = recipe.loss.resolved();
+    // A pairwise loss needs selected tokens on both sides.
+    let with_kl = loss.kl_weight != 0.0 && !loss.kind.is_pairwise();
+    let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, with_kl)?;
     let (mut train_counts, mut validation_counts) = (Counts::default(), Counts::default());
     let by = recipe.oversampling.by;
-    let pairs = builder.pairs(data.pairs, |pair| class_of(pair, by), &mut train_counts)?;
+    let mut pairs = builder.pairs(data.pairs, |pair| class_of(pair, by), &mut train_counts)?;
     let utility = builder.utilities(data.utility, &mut train_counts)?;
-    let held =
+    let mut held =
         builder.pairs(data.validation_pairs, |pair| class_of(pair, by), &mut validation_counts)?;
-    let mut validation = builder.utilities(data.validation_utility, &mut validation_counts)?;
-    validation.extend(held.into_iter().flat_map(|pair| [pair.secure, pair.vulnerable]).flatten());
+    let held_utility = builder.utilities(data.validation_utility, &mut validation_counts)?;
+    if loss.kind.is_pairwise() {
+        drop_single_sides(&mut pairs, &mut train_counts);
+        drop_single_sides(&mut held, &mut validation_counts);
+    }
 
     let mut identity = BTreeMap::new();
     identity.insert("the model".to_owned(), model.fingerprint()?);
-    identity.insert("the validation data".to_owned(), fingerprint(&validation));
-    let mut plan = MixPlan::new(recipe, pairs, utility, validation);
+    let held_sides = held.iter().flat_map(|pair| [&pair.secure, &pair.vulnerable]).flatten();
+    let validation = fingerprint(held_utility.iter().chain(held_sides));
+    identity.insert("the validation data".to_owned(), validation);
+    let mut plan = MixPlan::new(recipe, pairs, utility, held, held_utility);
     if plan.samples_per_epoch() == 0 {
         return Err(nothing(&train_counts));
     }
-    identity.insert("the data".to_owned(), fingerprint(plan.examples()));
+    if plan.steps_per_epoch() == 0 {
+        let n = plan.samples_per_epoch();
+        let help = "take a smaller `training.accumulation`, or `training.leftover = \"step\"`";
+        return Err(TrainError::Missing {
+            what: format!("a whole step in an epoch of {n} samples"),
+            help: help.to_owned(),
+        });
+    }
+    identity.insert("the data".to_owned(), fingerprint(plan.examples().iter()));
     let mut described = recipe.clone();
     // How often is saved does not change what is computed.
     described.training.checkpoint_every = 0;
@@ -118,17 +132,19 @@ pub fn train(
     identity.insert("the recipe".to_owned(), described.to_json().to_string());
 
     let frozen = match &recipe.adapter {
-        AdapterRecipe::Full {} if loss.kl_weight != 0.0 => Some(model.merged()?),
+        AdapterRecipe::Full {} if loss.kl_weight != 0.0 || loss.kind == LossKind::Dpo => {
+            Some(model.merged()?)
+        }
         _ => None,
     };
-    let dropout = attach(model, &recipe.adapter, recipe.training.seed)?;
+    attach(model, recipe)?;
     std::fs::create_dir_all(out).map_err(TrainError::file("create", out))?;
     write_json(&out.join("recipe.json"), &recipe.to_json())?;
     let outcome = {
         let objective = Objective {
             model,
             reference: frozen.as_ref().map_or(Reference::AdapterOff, Reference::Copy),
-            kl_direction: loss.kl_direction,
+            loss,
             checkpointing: recipe.training.gradient_checkpointing,
             per_token: false,
         };
@@ -139,7 +155,7 @@ pub fn train(
             identity,
             dir: out,
             stop,
-            dropout,
+            dropout: has_dropout(&recipe.adapter),
         };
         run_loop::run(&objective, &mut plan, &settings, progress)?
     };
@@ -149,9 +165,10 @@ pub fn train(
             AdapterRecipe::Lora { .. }
             | AdapterRecipe::Ia3 { .. }
             | AdapterRecipe::Prefix { .. } => {
-                write_folder(&out.join("adapter"), |dir| {
-                    Ok(model.save_adapter(DEFAULT_ADAPTER, dir)?)
-                })?;
+                save_adapters(model, loss.kind, &out.join("adapter"))?;
+                if loss.kind.has_two_adapters() {
+                    model.detach(VULNERABLE_ADAPTER)?;
+                }
             }
             AdapterRecipe::Full {} => write_folder(&out.join("model"), |dir| {
                 model.save(dir, SaveDtype::F32)?;
@@ -164,57 +181,20 @@ pub fn train(
     Ok(trained)
 }
 
-/// Attaches what the recipe trains; says whether it has dropout.
-/// Puts a recipe's adapter on the model; true if it drops anything while it is trained.
-fn attach(model: &mut Model, adapter: &AdapterRecipe, seed: u64) -> Result<bool> {
-    let list = |names: &[String]| TargetModules::List(names.to_vec());
-    let (config, dropout): (AdapterConfig, f64) = match adapter {
-        AdapterRecipe::Full {} if model.is_quantised() => {
-            let message = "a quantised base cannot be trained itself; choose an adapter, or load the base as f32";
-            return Err(ModelError::Input(message.to_owned()).into());
-        }
-        AdapterRecipe::Full {} => return Ok(false),
-        AdapterRecipe::Lora { r, lora_alpha, dropout, target_modules, use_rslora } => {
-            let mut config = LoraConfig::new(*r, *lora_alpha);
-            config.lora_dropout = *dropout;
-            config.use_rslora = *use_rslora;
-            if !target_modules.is_empty() {
-                config.target_modules = list(target_modules);
-            }
-            (config.into(), *dropout)
-        }
-        AdapterRecipe::Ia3 { target_modules, feedforward_modules } => {
-            let mut config = Ia3Config::default();
-            if !target_modules.is_empty() {
-                config.target_modules = list(target_modules);
-                config.feedforward_modules = list(feedforward_modules);
-            }
-            (config.into(), 0.0)
-        }
-        AdapterRecipe::Prefix { num_virtual_tokens, dropout, zero_init } => {
-            let mut config = PrefixTuningConfig::new(*num_virtual_tokens);
-            (config.dropout, config.zero_init) = (*dropout, *zero_init);
-            (config.into(), *dropout)
-        }
-    };
-    model.attach(DEFAULT_ADAPTER, config, seed)?;
-    Ok(dropout > 0.0)
-}
-
 fn nothing(counts: &Counts) -> TrainError {
     let reasons: Vec<String> = counts.dropped.iter().map(|(why, n)| format!("{n} {why}")).collect();
     let reasons = if reasons.is_empty() { "no data given".to_owned() } else { reasons.join(", ") };
     TrainError::NothingToTrain { reasons }
 }
 
-fn fingerprint(examples: &[Example]) -> String {
+fn fingerprint<'a>(examples: impl Iterator<Item = &'a Example>) -> String {
     let bytes = |example: &Example| {
         let ids = example.ids.iter().flat_map(|id| id.to_le_bytes());
         let mut bytes: Vec<u8> = ids.chain(example.selected.iter().copied()).collect();
         bytes.extend_from_slice(example.kind.name().as_bytes());
         bytes
     };
-    sha256(examples.iter().map(bytes))
+    sha256(examples.map(bytes))
 }
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
@@ -232,6 +212,8 @@ mod tests {
         sync::atomic::Ordering,
         time::Duration,
     };
+
+    use hardn_models::DEFAULT_ADAPTER;
 
     use super::*;
     use crate::{

@@ -159,7 +159,13 @@ impl Assignment {
                 _ => return Err(self.unknown(&known)),
             }
         }
-        let Some(current) = place.get(leaf) else { return Err(self.unknown(&known)) };
+        let Some(current) = place.get(leaf) else {
+            // A table whose keys the user names takes it; all others refuse.
+            let value = format!("x = {}", self.value).parse::<Table>().ok();
+            let value = value.and_then(|mut table| table.remove("x"));
+            place.insert(leaf.to_owned(), value.ok_or_else(|| self.unknown(&known))?);
+            return table.try_into().map_err(|_: toml::de::Error| self.unknown(&known));
+        };
         let value = self.typed(current)?;
         if leaf == "kind" && *current != value && !parents.is_empty() {
             // The other kind has other keys. Those it shares keep their values where that works.

@@ -1,6 +1,7 @@
 //! Training methods as data: what a recipe says.
 
 mod adapter;
+mod columns;
 mod data;
 #[cfg(test)]
 mod document;
@@ -10,20 +11,18 @@ mod optimizer;
 mod oversampling;
 mod training;
 
-use std::path::Path;
-
-use hardn_code::MaskKind;
 use serde::{Deserialize, Serialize};
 
 use self::file::Assignment;
 pub(crate) use self::optimizer::check_optimizer;
 pub use self::{
     adapter::AdapterRecipe,
-    data::{DataRecipe, Format, UtilityLoss},
-    loss::{LossKind, LossRecipe, LossWeights, Pairing, Reduction},
+    columns::Columns,
+    data::{DataRecipe, Format, Granularity, GroupByLength, Overlong, UtilityLoss},
+    loss::{LogProbs, LossKind, LossRecipe, LossWeights, Pairing, Reduction},
     optimizer::OptimizerRecipe,
     oversampling::{OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit},
-    training::{ClipPer, LoopRecipe},
+    training::{ClipPer, Leftover, LoopRecipe},
 };
 use crate::{Result, Schedule, TrainError};
 
@@ -119,23 +118,22 @@ impl Recipe {
                 "`training.epochs` must be above 0 where `training.max_steps` is 0".to_owned()
             );
         }
-        if self.loss.kind == LossKind::MaskedKl && self.loss.kl_weight == 0.0 {
-            return Err("loss kind `masked_kl` needs a `loss.kl_weight` above 0".to_owned());
+        self.loss.check()?;
+        if self.loss.kind.has_two_adapters() && self.adapter == (AdapterRecipe::Full {}) {
+            return Err("loss kind `sven` trains an adapter for each side: choose another \
+                        `adapter.kind` than `full`, or loss kind `sven_adapted`"
+                .to_owned());
         }
-        if self.data.mask == MaskKind::Whole && self.data.drop_all_set {
-            return Err(
-                "mask `whole` selects every token: set `data.drop_all_set = false`".to_owned()
-            );
-        }
-        if !self.data.template.is_empty() && !Path::new(&self.data.template).exists() {
-            return Err(format!("`data.template`: there is no file {}", self.data.template));
-        }
+        data::check_data(self)?;
+        self.oversampling.check()?;
         check_optimizer(&self.optimizer, training.clip_norm)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hardn_code::MaskKind;
+
     use super::*;
 
     #[test]
@@ -192,6 +190,16 @@ mod tests {
         check_set(&["training.batch_size=0"], Err("at least 1"));
         check_set(&["training=3"], Err("is a table"));
         check_set(&["loss.kind=safecode"], Err("safecoder"));
+        check_set(&["loss.kind=sven", "adapter.kind=full"], Err("sven_adapted"));
+        check_set(&["loss.kind=dpo", "loss.beta=-1"], Err("`loss.beta` is -1"));
+        check_set(&["loss.kind=simpo", "loss.log_probs=sum"], Ok("\"log_probs\":\"sum\""));
+        check_set(&["training.leftover=carry"], Ok("\"leftover\":\"carry\""));
         check_set(&["training.seed"], Err("key=value"));
+        check_set(&["data.granularity=block"], Err("data.mask"));
+        check_set(&["data.validation_fraction=1"], Err("0..1"));
+        check_set(&["data.utility_sources.chat=0.5"], Ok("{\"chat\":0.5}"));
+        check_set(&["data.utility_sources.chat=-1"], Err("utility_sources.chat"));
+        check_set(&["data.packing=true", "adapter.kind=prefix"], Err("prefix"));
+        check_set(&["oversampling.mode=uniform"], Err("oversampling.percent"));
     }
 }

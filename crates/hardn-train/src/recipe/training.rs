@@ -13,6 +13,19 @@ pub enum ClipPer {
     MicroBatch,
 }
 
+/// What becomes of the micro-batches at an epoch's end that are too few for a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leftover {
+    /// They make a smaller step.
+    #[default]
+    Step,
+    /// Their gradient stays and is added to that of the next epoch's first step; that of the last epoch is lost. A
+    /// step's losses are then divided by `batch_size * accumulation`, whatever it holds (released code of SVEN, SafeCoder
+    /// and CoSec).
+    Carry,
+}
+
 /// How long and in what portions is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -26,6 +39,8 @@ pub struct LoopRecipe {
     pub batch_size: usize,
     /// Micro-batches per step.
     pub accumulation: usize,
+    /// What becomes of the micro-batches at an epoch's end that are too few for a step.
+    pub leftover: Leftover,
     /// Largest Euclidean norm of the gradient; 0: no clipping.
     pub clip_norm: f64,
     /// When gradients are clipped.
@@ -52,6 +67,7 @@ impl Default for LoopRecipe {
             max_steps: 0,
             batch_size: 1,
             accumulation: 16,
+            leftover: Leftover::Step,
             clip_norm: 1.0,
             clip_per: ClipPer::Step,
             seed: 1,

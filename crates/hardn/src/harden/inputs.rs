@@ -198,6 +198,7 @@ fn utility_item((i, row): (usize, &UtilityRow)) -> UtilityItem {
         completion: row.completion.clone(),
         instruction: row.instruction.clone(),
         language: Some(row.language),
+        ..UtilityItem::default()
     }
 }
 
