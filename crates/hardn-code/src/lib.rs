@@ -1,5 +1,6 @@
 //! Languages: parsing, validity, cutting completions, diffs and token masks.
 
+mod around;
 mod brace_blocks;
 mod changes;
 mod cut;
@@ -15,6 +16,7 @@ mod scenarios;
 mod sequence_matcher;
 mod validity;
 
+pub use around::{Piece, changed_pieces};
 pub use changes::{char_spans, line_spans};
 pub use cut::cut;
 pub use error::{CodeError, RowError};

@@ -19,11 +19,17 @@ pub(crate) struct Coupled {
 
 /// The contrast of a side's own adapter with the other one: `-ln(p_own / (p_own + p_other))` of every selected token.
 ///
-/// `nll`: of every row under the secure and under the vulnerable adapter, in nats.
+/// `nll`: of every row under the secure and under the vulnerable adapter, in nats. `per_token`: it is reported as a mean
+/// over tokens, not over examples.
 ///
 /// # Source
 /// He and Vechev 2023 (arXiv:2302.05319), section 4, the contrastive loss.
-pub(crate) fn contrast(loss: &LossRecipe, batch: &MicroBatch, nll: [&[f32]; 2]) -> Coupled {
+pub(crate) fn contrast(
+    loss: &LossRecipe,
+    batch: &MicroBatch,
+    nll: [&[f32]; 2],
+    per_token: bool,
+) -> Coupled {
     let mut weights = vec![vec![0.0; batch.rows.len()]; 2];
     let (mut total, mut sum, mut owners) = (0.0, 0.0, Vec::new());
     for (row, &owner) in batch.owners.iter().enumerate() {
@@ -41,7 +47,9 @@ pub(crate) fn contrast(loss: &LossRecipe, batch: &MicroBatch, nll: [&[f32]; 2]) 
         sum += share * softplus(difference);
         owners.push(owner);
     }
-    owners.dedup();
+    if !per_token {
+        owners.dedup();
+    }
     Coupled { loss: total, terms: vec![("contrastive", sum, owners.len() as f64)], weights }
 }
 
@@ -77,13 +85,13 @@ pub(crate) fn preference(
         let margin = loss.beta * advantage;
         sum += softplus(loss.gamma - margin);
         margins += margin;
-        let slope = -loss.beta * sigmoid(loss.gamma - margin) * batch.scale;
+        let slope = -loss.beta * sigmoid(loss.gamma - margin) * batch.pair_scale;
         (slopes[secure], slopes[vulnerable]) = (slope, -slope);
     }
     let weights = batch.owners.iter().map(|&owner| -slopes[owner] * share(owner)).collect();
     let n = batch.pairs.len() as f64;
     Coupled {
-        loss: sum * batch.scale,
+        loss: sum * batch.pair_scale,
         terms: vec![(loss.kind.pair_term(), sum, n), ("margin", margins, n)],
         weights: vec![weights],
     }

@@ -71,11 +71,11 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn keep(&mut self, kind: ExampleKind) {
+    pub(crate) fn keep(&mut self, kind: ExampleKind) {
         *self.kept.entry(kind.name().to_owned()).or_default() += 1;
     }
 
-    fn drop(&mut self, kind: ExampleKind, why: &str) {
+    pub(crate) fn drop(&mut self, kind: ExampleKind, why: &str) {
         *self.dropped.entry(format!("{}: {why}", kind.name())).or_default() += 1;
     }
 }
@@ -85,7 +85,7 @@ pub struct ExampleBuilder<'a> {
     pub(crate) tokenizer: &'a Tokenizer,
     pub(crate) data: &'a DataRecipe,
     wording: Wording<'a>,
-    max_tokens: usize,
+    pub(crate) max_tokens: usize,
     /// An example without selected tokens still has a loss: a divergence.
     keeps_unselected: bool,
 }

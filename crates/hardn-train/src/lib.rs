@@ -10,10 +10,14 @@ mod events;
 mod example;
 mod identity;
 mod inspect;
+mod items;
 mod loss;
 mod mix;
 mod objective;
 mod optimizer;
+#[cfg(test)]
+mod parity;
+mod prepare;
 mod pretrain;
 mod recipe;
 mod rng;

@@ -94,7 +94,7 @@ impl Objective<'_> {
         }
         let ids = self.ids(batch)?;
         let loss = |hidden: &Tensor| self.losses(batch, &ids, hidden, &options);
-        self.model.checkpointed(&ids, &options, loss, variables)
+        self.model.checkpointed(&ids, batch.segments.as_ref(), &options, loss, variables)
     }
 
     /// The parts of the loss without dropout and without anything kept for a gradient.
@@ -137,12 +137,12 @@ impl Objective<'_> {
             Reference::AdapterOff => self.model,
             Reference::Copy(model) => *model,
         };
-        Ok(Some(Base { model, hidden: model.hidden(ids, &OFF)? }))
+        Ok(Some(Base { model, hidden: hidden(model, batch, ids, &OFF)? }))
     }
 
     fn forward(&self, batch: &MicroBatch, options: &ForwardOptions) -> Result<(Tensor, Terms)> {
         let ids = self.ids(batch)?;
-        self.losses(batch, &ids, &self.model.hidden(&ids, options)?, options)
+        self.losses(batch, &ids, &hidden(self.model, batch, &ids, options)?, options)
     }
 
     /// A scalar with the gradient of the loss, and the loss and its parts, from the last hidden states `[b, s, hidden]`.
@@ -188,13 +188,13 @@ impl Objective<'_> {
             self.options(options, ExampleKind::Vulnerable)?,
         ];
         let pass = |options: &ForwardOptions| -> Result<(Tensor, Vec<f32>)> {
-            let rows = charged_rows(batch, &self.model.hidden(&ids, options)?)?;
+            let rows = charged_rows(batch, &hidden(self.model, batch, &ids, options)?)?;
             let nll = nll(self.model, &rows, options, &batch.targets)?;
             Ok((rows, nll))
         };
         let (secure, vulnerable) = rayon::join(|| pass(&both[0]), || pass(&both[1]));
         let ((secure, nll_secure), (vulnerable, nll_vulnerable)) = (secure?, vulnerable?);
-        let coupled = contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable]);
+        let coupled = contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable], self.per_token);
         let base = self.base(batch, &ids)?;
         let charge = |side: usize, rows: &Tensor| {
             self.charge_side(batch, rows, &both[side], side, &coupled, base.as_ref())
@@ -219,7 +219,7 @@ impl Objective<'_> {
         let vulnerable = self.options(options, ExampleKind::Vulnerable)?;
         let nll_vulnerable = {
             let options = ForwardOptions { grad: false, ..vulnerable };
-            let rows = charged_rows(batch, &self.model.hidden(&ids, &options)?)?;
+            let rows = charged_rows(batch, &hidden(self.model, batch, &ids, &options)?)?;
             nll(self.model, &rows, &options, &batch.targets)?
         };
         let base = self.base(batch, &ids)?;
@@ -227,18 +227,24 @@ impl Objective<'_> {
         let first = |hidden: &Tensor| -> Result<(Tensor, (Terms, Coupled))> {
             let rows = charged_rows(batch, hidden)?;
             let nll_secure = nll(self.model, &rows, &secure, &batch.targets)?;
-            let coupled = contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable]);
+            let coupled =
+                contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable], self.per_token);
             let (total, terms) = self.charge_side(batch, &rows, &secure, 0, &coupled, base)?;
             Ok((total, (terms, coupled)))
         };
         let ((mut terms, coupled), gradients) =
-            self.model.checkpointed(&ids, &secure, first, variables)?;
+            self.model.checkpointed(&ids, batch.segments.as_ref(), &secure, first, variables)?;
         let second = |hidden: &Tensor| {
             let rows = charged_rows(batch, hidden)?;
             self.charge_side(batch, &rows, &vulnerable, 1, &coupled, base)
         };
-        let (others, other_gradients) =
-            self.model.checkpointed(&ids, &vulnerable, second, variables)?;
+        let (others, other_gradients) = self.model.checkpointed(
+            &ids,
+            batch.segments.as_ref(),
+            &vulnerable,
+            second,
+            variables,
+        )?;
         terms.merge(&others);
         add(&mut terms, coupled);
         Ok((terms, gradients.merged(other_gradients)?))
@@ -337,7 +343,11 @@ impl Objective<'_> {
         if !divergences.is_empty() {
             let mut examples = batch.kl_owners.clone();
             examples.dedup();
-            let count = if side == Some(1) { 0.0 } else { examples.len() as f64 };
+            let count = match side {
+                Some(1) => 0.0,
+                _ if self.per_token => divergences.len() as f64,
+                _ => examples.len() as f64,
+            };
             terms.add("kl", weighted(divergences, &batch.kl_shares), count);
         }
     }
@@ -349,6 +359,16 @@ fn add(terms: &mut Terms, coupled: Coupled) {
     for (name, sum, count) in coupled.terms {
         terms.add(name, sum, count);
     }
+}
+
+/// The last hidden states of a batch, `[b, s, hidden]`, in which samples of one row do not see each other.
+fn hidden(
+    model: &Model,
+    batch: &MicroBatch,
+    ids: &Tensor,
+    options: &ForwardOptions,
+) -> Result<Tensor> {
+    Ok(model.hidden_packed(ids, batch.segments.as_ref(), options)?)
 }
 
 /// The hidden states that carry a loss: `[n + n_kl, hidden]`.

@@ -62,9 +62,8 @@ impl<'a> Stepper<'a> {
             selected: vec![1; ids.len()],
         };
         let examples: Vec<Example> = zip(0.., texts).map(example).collect();
-        let n_tokens = examples.iter().map(Example::n_selected).sum();
-        let weighing = Weighing::PerToken { n_tokens };
         let examples: Vec<&Example> = examples.iter().collect();
+        let weighing = Weighing::mean_of_tokens(&examples, &LossRecipe::default().resolved(), 1);
         let batch = MicroBatch::new(&examples, &LossRecipe::default().resolved(), weighing);
         let (terms, gradients) = self.objective.gradients(&batch, None, &self.variables)?;
         self.optimizer.accumulate(gradients)?;

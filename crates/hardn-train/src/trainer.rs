@@ -6,13 +6,14 @@ use hardn_models::{Model, ModelError, SaveDtype, Tokenizer};
 use hardn_types::{FixPair, Training};
 
 use crate::{
-    AdapterRecipe, Counts, Ended, Example, ExampleBuilder, LossKind, Outcome, Progress, Recipe,
-    Result, TrainError, UtilityItem, VULNERABLE_ADAPTER,
+    AdapterRecipe, Counts, Ended, Example, LossKind, Outcome, Progress, Recipe, Result, TrainError,
+    UtilityItem, VULNERABLE_ADAPTER,
     adapters::{attach, has_dropout, save_adapters},
     checkpoint::write_folder,
     identity::sha256,
-    mix::{MixPlan, class_of, drop_single_sides},
+    mix::MixPlan,
     objective::{Objective, Reference},
+    prepare::prepare,
     run_loop::{self, LoopSettings},
 };
 
@@ -92,27 +93,17 @@ pub fn train(
     }
     let context = model.config().max_position_embeddings;
     let loss = recipe.loss.resolved();
-    // A pairwise loss needs selected tokens on both sides.
-    let with_kl = loss.kl_weight != 0.0 && !loss.kind.is_pairwise();
-    let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, with_kl)?;
-    let (mut train_counts, mut validation_counts) = (Counts::default(), Counts::default());
-    let by = recipe.oversampling.by;
-    let mut pairs = builder.pairs(data.pairs, |pair| class_of(pair, by), &mut train_counts)?;
-    let utility = builder.utilities(data.utility, &mut train_counts)?;
-    let mut held =
-        builder.pairs(data.validation_pairs, |pair| class_of(pair, by), &mut validation_counts)?;
-    let held_utility = builder.utilities(data.validation_utility, &mut validation_counts)?;
-    if loss.kind.is_pairwise() {
-        drop_single_sides(&mut pairs, &mut train_counts);
-        drop_single_sides(&mut held, &mut validation_counts);
-    }
+    let prepared = prepare(tokenizer, context, recipe, data)?;
+    let (train_counts, validation_counts) =
+        (prepared.train_counts.clone(), prepared.validation_counts.clone());
 
     let mut identity = BTreeMap::new();
     identity.insert("the model".to_owned(), model.fingerprint()?);
+    let held = &prepared.validation_pairs;
     let held_sides = held.iter().flat_map(|pair| [&pair.secure, &pair.vulnerable]).flatten();
-    let validation = fingerprint(held_utility.iter().chain(held_sides));
+    let validation = fingerprint(prepared.validation_utility.iter().chain(held_sides));
     identity.insert("the validation data".to_owned(), validation);
-    let mut plan = MixPlan::new(recipe, pairs, utility, held, held_utility);
+    let mut plan = MixPlan::new(recipe, prepared, context);
     if plan.samples_per_epoch() == 0 {
         return Err(nothing(&train_counts));
     }
@@ -146,7 +137,7 @@ pub fn train(
             reference: frozen.as_ref().map_or(Reference::AdapterOff, Reference::Copy),
             loss,
             checkpointing: recipe.training.gradient_checkpointing,
-            per_token: false,
+            per_token: plan.is_per_token(),
         };
         let settings = LoopSettings {
             optimizer: recipe.optimizer,

@@ -638,13 +638,20 @@ pub(crate) enum InspectCommand {
         pairs: PathBuf,
     },
     /// Loss terms of fix pairs under a recipe
+    ///
+    /// One line per side: `terms` of that side, reduced but not weighted, `loss`, the weighted sum, `n_tokens`. A loss that
+    /// takes both sides together (`dpo`, `simpo`) is the pair's: its term, `margin` and `loss` stand on both lines.
     Loss {
         /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
         #[arg(long)]
         model: String,
-        /// An adapter folder in PEFT layout, or its hub name
+        /// An adapter folder in PEFT layout, or its hub name; for a loss with an adapter for each side, a folder that
+        /// holds `secure` and `vulnerable`
         #[arg(long)]
         adapter: Option<PathBuf>,
+        /// What divergences and `dpo` are measured from, as --model; without it the model without its adapter
+        #[arg(long)]
+        reference: Option<String>,
         /// A shipped recipe's name or a TOML file
         #[arg(long)]
         recipe: String,

@@ -202,6 +202,13 @@ pub(super) fn check_data(recipe: &Recipe) -> Result<(), String> {
                 .to_owned(),
         );
     }
+    if data.packing && recipe.loss.kind.is_pairwise() {
+        return Err(
+            "`data.packing` does not go with a loss that takes both sides of a pair together: set \
+                    `data.packing = false`"
+                .to_owned(),
+        );
+    }
     if data.granularity == Granularity::Pair {
         return Ok(());
     }

@@ -80,6 +80,9 @@ pub enum Reduction {
     Mean,
     /// Their sum (papers 002 to 004).
     Sum,
+    /// The mean over the selected tokens of all samples of a micro-batch together, so that long samples weigh more
+    /// (released code of HexaCoder and of papers 000 and 001). Divergences: over the unselected ones.
+    Tokens,
 }
 
 /// How the log-probabilities of a side's selected tokens make that side's score in a pairwise loss.
