@@ -197,6 +197,7 @@ mod tests {
         check_set(&["training.seed"], Err("key=value"));
         check_set(&["data.granularity=block"], Err("data.mask"));
         check_set(&["data.validation_fraction=1"], Err("0..1"));
+        check_set(&["data.pair_fraction=0"], Err("at most 1"));
         check_set(&["data.utility_sources.chat=0.5"], Ok("{\"chat\":0.5}"));
         check_set(&["data.utility_sources.chat=-1"], Err("utility_sources.chat"));
         check_set(&["data.packing=true", "adapter.kind=prefix"], Err("prefix"));
