@@ -318,6 +318,25 @@ fn commands_of_the_page_name_recipes_and_keys() {
 }
 
 #[test]
+fn sweeps_of_the_lab_name_recipes_and_keys() {
+    for name in ["sweep-lab", "sweep-lab-kl"] {
+        let text = fs::read_to_string(format!("{ROOT}/examples/{name}.toml")).unwrap();
+        let sweep: Table = text.parse().unwrap();
+        let shared = &sweep["run"]["train"]["recipe"];
+        let grid = sweep.get("grid").and_then(Value::as_table).cloned().unwrap_or_default();
+        for arm in sweep["arms"].as_array().unwrap() {
+            let recipe = arm.get("recipe").unwrap_or(shared).as_str().unwrap();
+            for (key, values) in &grid {
+                for value in values.as_array().unwrap() {
+                    Recipe::load(recipe, &[format!("{key}={value}")]).unwrap();
+                }
+            }
+            Recipe::load(recipe, &[]).unwrap();
+        }
+    }
+}
+
+#[test]
 fn recipes_of_papers_leave_nothing_to_defaults() {
     let folders = ["safecoder", "hexacoder", "cosec", "sven", "exploratory", "gptj"];
     for id in folders.iter().flat_map(|folder| ids_in(folder)) {
