@@ -50,13 +50,14 @@ pub(crate) fn prepare(
     let class = |pair: &_| class_of(pair, recipe.oversampling.by);
     let fraction = if given.validation_pairs.is_empty() { data.validation_fraction } else { 0.0 };
     let seed = recipe.training.seed;
+    let (pairs, _) = split_off(given.pairs.to_vec(), 1.0 - data.pair_fraction, seed);
     if data.granularity == Granularity::Pair {
-        let (train, mut held) = split_off(given.pairs.to_vec(), fraction, seed);
+        let (train, mut held) = split_off(pairs, fraction, seed);
         held.extend_from_slice(given.validation_pairs);
         prepared.pairs = builder.pairs(&train, class, counts)?;
         prepared.validation_pairs = builder.pairs(&held, class, held_counts)?;
     } else {
-        let all = items(given.pairs, data.granularity, class, counts)?;
+        let all = items(&pairs, data.granularity, class, counts)?;
         let (train, mut held) = split_off(all, fraction, seed);
         held.extend(items(given.validation_pairs, data.granularity, class, held_counts)?);
         prepared.pairs = builder.items(&train, counts)?;
@@ -105,4 +106,50 @@ fn sources(
     let examples = builder.utilities(&others, counts)?;
     sources.push(UtilitySource { ratio: data.utility_ratio, examples });
     Ok(sources)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{pair, tokenizer};
+
+    /// Pairs trained on and kept for validation, by name.
+    fn shares(assignments: &[&str], n_validation: usize) -> [Vec<String>; 2] {
+        let assignments: Vec<String> = assignments.iter().map(|&text| text.to_owned()).collect();
+        let recipe = Recipe::load("safecoder-lab", &assignments).unwrap();
+        let pairs: Vec<_> = (0..20)
+            .map(|i| pair(&format!("p{i}"), "def run(a):\n", "old(a)", "new([a])"))
+            .collect();
+        let given = TrainingData {
+            pairs: &pairs,
+            utility: &[],
+            validation_pairs: &pairs[..n_validation],
+            validation_utility: &[],
+        };
+        let prepared = prepare(&tokenizer(), 128, &recipe, &given).unwrap();
+        [prepared.pairs, prepared.validation_pairs].map(|pairs| {
+            let sides = pairs.iter().filter_map(|pair| pair.secure.as_ref());
+            sides.map(|example| example.id.clone()).collect()
+        })
+    }
+
+    #[track_caller]
+    fn check(assignments: &[&str], n_validation: usize, expected: [usize; 2]) {
+        let [trained, held] = shares(assignments, n_validation);
+        assert_eq!([trained.len(), held.len()], expected);
+        let both = n_validation == 0 && trained.iter().any(|id| held.contains(id));
+        assert!(!both, "a pair is trained on and validated on");
+    }
+
+    #[test]
+    fn shares_of_pairs() {
+        check(&[], 0, [20, 0]);
+        check(&["data.pair_fraction=0.5"], 0, [10, 0]);
+        check(&["data.pair_fraction=0.5"], 3, [10, 3]);
+        check(&["data.validation_fraction=0.1"], 0, [18, 2]);
+        check(&["data.pair_fraction=0.5", "data.validation_fraction=0.2"], 0, [8, 2]);
+        let half = |seed| shares(&["data.pair_fraction=0.5", seed], 0);
+        assert_eq!(half("training.seed=1"), half("training.seed=1"));
+        assert_ne!(half("training.seed=1"), half("training.seed=2"));
+    }
 }

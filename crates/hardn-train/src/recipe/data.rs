@@ -132,6 +132,8 @@ pub struct DataRecipe {
     pub utility_sources: BTreeMap<String, f64>,
     /// Which tokens of a utility sample are learnt.
     pub utility_loss: UtilityLoss,
+    /// Share of the pairs that is trained on, drawn by `training.seed`; below 1 to see what data is worth.
+    pub pair_fraction: f64,
     /// Share of the pairs, or of the items of a finer `granularity`, that is kept for validation where no validation
     /// pairs are given; drawn by `training.seed`.
     pub validation_fraction: f64,
@@ -165,6 +167,7 @@ impl Default for DataRecipe {
             utility_ratio: 0.0,
             utility_sources: BTreeMap::new(),
             utility_loss: UtilityLoss::Completion,
+            pair_fraction: 1.0,
             validation_fraction: 0.0,
             packing: false,
             group_by_length: GroupByLength::Step,
@@ -192,6 +195,10 @@ pub(super) fn check_data(recipe: &Recipe) -> Result<(), String> {
         }
     }
     data.columns.check()?;
+    if !(data.pair_fraction > 0.0 && data.pair_fraction <= 1.0) {
+        let found = data.pair_fraction;
+        return Err(format!("`data.pair_fraction` is {found}, but must be above 0 and at most 1"));
+    }
     if !(0.0..1.0).contains(&data.validation_fraction) {
         let found = data.validation_fraction;
         return Err(format!("`data.validation_fraction` is {found}, but must be in 0..1"));

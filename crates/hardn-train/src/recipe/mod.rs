@@ -3,6 +3,8 @@
 mod adapter;
 mod columns;
 mod data;
+#[cfg(test)]
+mod document;
 pub(crate) mod file;
 mod loss;
 mod optimizer;
@@ -34,6 +36,9 @@ pub struct Recipe {
     /// Where the method is described, such as `arXiv:2402.09497`.
     #[serde(default)]
     pub paper: String,
+    /// The model of the paper that the values belong to, by its name on the hub; says nothing to the trainer.
+    #[serde(default)]
+    pub model: String,
     /// Which weights are trained.
     pub adapter: AdapterRecipe,
     /// What is minimised.
@@ -80,7 +85,7 @@ impl Recipe {
     /// The ids of the recipes that ship with hardn and train on pairs, with their titles.
     pub fn list() -> Vec<(String, String)> {
         let named = |id: String| Some((id.clone(), Self::load(&id, &[]).ok()?.title));
-        file::ids().into_iter().filter_map(named).collect()
+        file::ids().into_iter().filter(|id| !id.starts_with("base/")).filter_map(named).collect()
     }
 
     /// The whole recipe, every default filled in.
@@ -192,6 +197,7 @@ mod tests {
         check_set(&["training.seed"], Err("key=value"));
         check_set(&["data.granularity=block"], Err("data.mask"));
         check_set(&["data.validation_fraction=1"], Err("0..1"));
+        check_set(&["data.pair_fraction=0"], Err("at most 1"));
         check_set(&["data.utility_sources.chat=0.5"], Ok("{\"chat\":0.5}"));
         check_set(&["data.utility_sources.chat=-1"], Err("utility_sources.chat"));
         check_set(&["data.packing=true", "adapter.kind=prefix"], Err("prefix"));
