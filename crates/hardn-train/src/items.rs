@@ -203,7 +203,7 @@ mod tests {
         let cut = DataRecipe { max_tokens: whole.len() - 1, ..cut };
         assert_eq!(build(Granularity::File, &cut).0[0].ids, whole[..whole.len() - 1]);
         let drop = DataRecipe { max_tokens: 10, ..data() };
-        assert_eq!(build(Granularity::File, &drop).1.dropped["secure: too long"], 1);
+        assert_eq!(build(Granularity::File, &drop).1.dropped["secure: too long"], 2);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `hardn inspect batch`: a step's tokens as the loss sees them.
 
-use std::io::{IsTerminal, stderr, stdout};
+use std::io::{IsTerminal, stdout};
 
 use hardn_models::{ModelConfig, Tokenizer};
 use hardn_train::{
@@ -44,9 +44,7 @@ pub(crate) fn run(args: &InspectBatchArgs) -> Outcome {
     }
     let coloured = stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let style = if coloured { Style::Colours } else { Style::Marks };
-    if stderr().is_terminal() || !found.samples.is_empty() {
-        put(&legend(style))?;
-    }
+    put(&legend(style))?;
     put(&shown(&tokenizer, &found, args.step, style))
 }
 

@@ -175,7 +175,7 @@ mod tests {
             (rows[0], "stands for an earlier row"),
         ] {
             std::fs::write(&path, format!("{}\n{row}", rows[0])).unwrap();
-            let error = read_tasks(&path).unwrap_err().to_string();
+            let error = format!("{:?}", read_tasks(&path).unwrap_err());
             assert!(error.contains(why), "{error}");
         }
     }
