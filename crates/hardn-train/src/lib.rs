@@ -30,15 +30,15 @@ pub use events::{Event, read_events};
 pub use example::{Counts, ExampleBuilder, PairExamples, UtilityItem, read_utility};
 pub use inspect::{PairLoss, Preference, pair_examples, pair_loss, preference};
 pub use loss::{KlDirection, MIN_COMPLEMENT, Term, kl_divergence, token_loss};
-pub use optimizer::{AdamWConfig, MuonConfig};
+pub use optimizer::{AdamWConfig, Decays, MuonConfig};
 pub use pretrain::{ModelShape, PretrainRecipe, TokenizedDocuments, pretrain, read_documents};
 pub use recipe::{
-    AdapterRecipe, ClipPer, DataRecipe, Format, LoopRecipe, LossKind, LossRecipe, LossWeights,
-    OptimizerRecipe, OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit,
-    Pairing, Recipe, Reduction, UtilityLoss,
+    AdapterRecipe, BestBy, ClipPer, DataRecipe, Format, LoopRecipe, LossKind, LossRecipe,
+    LossWeights, OptimizerRecipe, OversamplingBy, OversamplingMode, OversamplingRecipe,
+    OversamplingUnit, Pairing, Precision, Recipe, Reduction, UtilityLoss,
 };
 pub use run_loop::{Ended, Outcome, Progress, StepUpdate};
-pub use schedule::{Schedule, ScheduleKind};
+pub use schedule::{Schedule, ScheduleKind, WarmupStart};
 pub use stepper::Stepper;
 pub use template::InstructionTemplate;
 pub use trainer::{Trained, TrainingData, train};

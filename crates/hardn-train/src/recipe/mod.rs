@@ -21,7 +21,7 @@ pub use self::{
     loss::{LossKind, LossRecipe, LossWeights, Pairing, Reduction},
     optimizer::OptimizerRecipe,
     oversampling::{OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit},
-    training::{ClipPer, LoopRecipe},
+    training::{BestBy, ClipPer, LoopRecipe, Precision},
 };
 use crate::{Result, Schedule, TrainError};
 
@@ -114,6 +114,13 @@ impl Recipe {
                 "`training.epochs` must be above 0 where `training.max_steps` is 0".to_owned()
             );
         }
+        training.check()?;
+        if training.precision == Precision::Bf16 && matches!(self.adapter, AdapterRecipe::Full {}) {
+            return Err("`training.precision = \"bf16\"` holds the base in bf16, which cannot be trained itself: \
+                        choose an adapter or `f32`"
+                .to_owned());
+        }
+        self.schedule.check()?;
         if self.loss.kind == LossKind::MaskedKl && self.loss.kl_weight == 0.0 {
             return Err("loss kind `masked_kl` needs a `loss.kl_weight` above 0".to_owned());
         }
@@ -188,5 +195,13 @@ mod tests {
         check_set(&["training=3"], Err("is a table"));
         check_set(&["loss.kind=safecode"], Err("safecoder"));
         check_set(&["training.seed"], Err("key=value"));
+        check_set(&["training.best_by=secure_pass"], Ok("\"best_by\":\"secure_pass\""));
+        check_set(&["training.eval_every=5", "training.patience=2"], Ok("\"patience\":2"));
+        check_set(&["training.patience=2"], Err("training.eval_every"));
+        check_set(&["training.min_delta=-1"], Err("training.min_delta"));
+        check_set(&["training.precision=bf16"], Ok("\"precision\":\"bf16\""));
+        check_set(&["training.precision=bf16", "adapter.kind=full"], Err("cannot be trained"));
+        check_set(&["optimizer.decays=all"], Ok("\"decays\":\"all\""));
+        check_set(&["schedule.warmup_ratio=2"], Err("schedule.warmup_ratio"));
     }
 }
