@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Train, evaluate before and after, and report: the main job
     Harden(HardenArgs),
+    /// Many runs from one file: lists of values and seeds, with mean and deviation in the end
+    Sweep(SweepArgs),
     /// Look for weaknesses in code; exit status 1 where there are findings
     Scan(Box<ScanArgs>),
     /// The oracle's rules
@@ -147,7 +149,54 @@ pub(crate) struct HardenArgs {
     /// Throw away what an earlier run left in the folder
     #[arg(long)]
     pub(crate) fresh: bool,
+    /// The folder of a finished run: its samples and verdicts are taken where they would come out the same here
+    #[arg(long, value_name = "RUN")]
+    pub(crate) reuse: Option<PathBuf>,
     /// The metrics as JSON on standard output when done
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Stop when standard input ends
+    #[arg(long, hide = true)]
+    pub(crate) stop_at_eof: bool,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  hardn sweep sweep.toml --dry-run\n  hardn sweep sweep.toml --jobs 2\n  \
+    hardn sweep sweep.toml --set seeds=[1,2] --out runs/short\n\n\
+    A sweep file:\n  \
+    seeds = [1, 2, 3, 4, 5]\n  \
+    [run]                                  # the keys of a RUN.toml that all runs share\n  \
+    model = \"lab-1m\"\n  \
+    world = {}\n  \
+    train.recipe = \"safecoder-lab\"\n  \
+    [grid]                                 # every combination of these values of the recipe's keys\n  \
+    \"optimizer.learning_rate\" = [1e-4, 3e-4]\n  \
+    [[arms]]                               # or named settings, each with a recipe of its own\n  \
+    name = \"no-unlikelihood\"\n  \
+    set = { \"loss.weights.unlikelihood\" = 0 }\n\n\
+    A key that begins with `run.` is one of RUN.toml, such as \"run.train.pairs\". Killed at any moment, the same command\n\
+    goes on where it stopped. docs/training.md says more."
+)]
+pub(crate) struct SweepArgs {
+    /// The sweep's configuration
+    pub(crate) config: PathBuf,
+    /// Where the runs and the tables go (default: `out` of the configuration, else runs/NAME)
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// Override a key of the configuration, as KEY=VALUE; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Runs at a time, each with its share of the cores
+    #[arg(long, short, default_value_t = 1)]
+    pub(crate) jobs: usize,
+    /// Throw away the runs in the folder that were made with other settings
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// List the runs and what is missing of them, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// What sweep.json holds, on standard output when done
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -11,6 +11,7 @@ mod limits;
 mod oracles;
 mod output;
 mod stop;
+mod sweep;
 
 use std::process::ExitCode;
 

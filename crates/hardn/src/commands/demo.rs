@@ -34,5 +34,8 @@ pub(crate) fn run(args: DemoArgs, quiet: bool) -> Outcome {
         eval: EvalConfig { samples: args.samples.unwrap_or(10), ..EvalConfig::default() },
         controls: Controls::default(),
     };
-    harden::run(&config, &Options { out: args.out, fresh: args.fresh, json: args.json, quiet })
+    harden::run(
+        &config,
+        &Options { out: args.out, fresh: args.fresh, reuse: None, json: args.json, quiet },
+    )
 }
