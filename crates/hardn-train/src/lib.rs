@@ -19,6 +19,7 @@ mod run_loop;
 mod schedule;
 mod stepper;
 mod template;
+mod tensorboard;
 #[cfg(test)]
 mod testing;
 mod trainer;

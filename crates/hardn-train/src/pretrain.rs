@@ -288,6 +288,7 @@ pub fn pretrain(
         optimizer: recipe.optimizer,
         schedule: recipe.schedule,
         training: recipe.training,
+        recipe: serde_json::to_value(recipe).unwrap_or_default(),
         identity,
         dir: out,
         stop,

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::atomic::AtomicBool};
 
+use candle_core::DType;
 use hardn_models::{
     AdapterConfig, DEFAULT_ADAPTER, Ia3Config, LoraConfig, Model, ModelError, PrefixTuningConfig,
     SaveDtype, TargetModules, Tokenizer,
@@ -9,8 +10,8 @@ use hardn_models::{
 use hardn_types::{FixPair, Training};
 
 use crate::{
-    AdapterRecipe, Counts, Ended, Example, ExampleBuilder, Outcome, Progress, Recipe, Result,
-    TrainError, UtilityItem,
+    AdapterRecipe, Counts, Ended, Example, ExampleBuilder, Outcome, Precision, Progress, Recipe,
+    Result, TrainError, UtilityItem,
     checkpoint::write_folder,
     identity::sha256,
     mix::{MixPlan, class_of, effective_loss},
@@ -91,6 +92,16 @@ pub fn train(
         )
         .into());
     }
+    let dtype = match recipe.training.precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::BF16,
+    };
+    if model.dtype() != dtype {
+        return Err(TrainError::Precision {
+            recipe: dtype.as_str(),
+            model: model.dtype().as_str(),
+        });
+    }
     let context = model.config().max_position_embeddings;
     let loss = effective_loss(&recipe.loss);
     let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, loss.kl_weight != 0.0)?;
@@ -122,8 +133,6 @@ pub fn train(
         _ => None,
     };
     let dropout = attach(model, &recipe.adapter, recipe.training.seed)?;
-    std::fs::create_dir_all(out).map_err(TrainError::file("create", out))?;
-    write_json(&out.join("recipe.json"), &recipe.to_json())?;
     let outcome = {
         let objective = Objective {
             model,
@@ -136,6 +145,7 @@ pub fn train(
             optimizer: recipe.optimizer,
             schedule: recipe.schedule,
             training: recipe.training,
+            recipe: recipe.to_json(),
             identity,
             dir: out,
             stop,
@@ -517,8 +527,12 @@ mod tests {
     struct Scored(Vec<f64>);
 
     impl Progress for Scored {
-        fn score(&mut self, _: &Model, _: usize) -> Result<Option<f64>, hardn_types::BoxError> {
-            Ok(self.0.pop())
+        fn score(
+            &mut self,
+            _: &Model,
+            _: usize,
+        ) -> Result<BTreeMap<String, f64>, hardn_types::BoxError> {
+            Ok(self.0.pop().map(|score| ("secure_pass".to_owned(), score)).into_iter().collect())
         }
     }
 
@@ -528,6 +542,7 @@ mod tests {
         let recipe = recipe(&[
             "training.eval_every=3",
             "training.keep_best=true",
+            "training.best_by=secure_pass",
             "training.keep_checkpoints=1",
         ]);
         // Scores at steps 0, 3, 6, 9, 12, from the back.
@@ -546,5 +561,94 @@ mod tests {
                 .collect()
         };
         assert_eq!(values(&model), values(&again));
+    }
+
+    #[test]
+    fn a_training_that_no_longer_gets_better_ends() {
+        let recipe = recipe(&[
+            "training.eval_every=1",
+            "training.patience=2",
+            "training.min_delta=0.1",
+            "training.best_by=security",
+            "training.keep_best=true",
+        ]);
+        // Steps 0 to 12: the first rise counts, the next is below `min_delta` but still the best.
+        let scores = [9.0, 0.2, 0.5, 0.55, 0.4, 0.9];
+        struct Security(Vec<f64>, Option<usize>);
+        impl Progress for Security {
+            fn score(
+                &mut self,
+                _: &Model,
+                step: usize,
+            ) -> Result<BTreeMap<String, f64>, hardn_types::BoxError> {
+                if self.1 == Some(step) {
+                    return Err("this test's way to die".into());
+                }
+                Ok(BTreeMap::from([("security".to_owned(), self.0[step])]))
+            }
+        }
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stop = AtomicBool::new(false);
+        let mut progress = Security(scores.to_vec(), None);
+        let (_, trained) = run(&recipe, whole.path(), &mut progress, &stop).unwrap();
+        assert_eq!((trained.outcome.steps, trained.outcome.kept_step), (4, 3));
+        assert_eq!(trained.outcome.ended, Ended::Finished);
+        // Killed while it is scored, it counts on from where it was; finished, it stays so.
+        for die_at in [Some(2), Some(4), None, None] {
+            let mut progress = Security(scores.to_vec(), die_at);
+            let result = run(&recipe, parts.path(), &mut progress, &stop);
+            assert_eq!(result.is_err(), die_at.is_some());
+        }
+        let read = |dir: &Path| {
+            ["events.jsonl", "curve.csv", "training.json", "adapter/adapter_model.safetensors"]
+                .map(|file| fs::read(dir.join(file)).unwrap())
+        };
+        assert!(read(whole.path()) == read(parts.path()));
+        let curve = fs::read_to_string(whole.path().join("curve.csv")).unwrap();
+        assert!(curve.contains("\n3,score/security,0.55\n"), "{curve}");
+
+        // Without what it is best by there is nothing to compare.
+        let Err(error) = run(&recipe, &whole.path().join("x"), &mut (), &stop) else { panic!() };
+        assert!(error.to_string().contains("`security`"), "{error}");
+    }
+
+    #[test]
+    fn two_trainings_in_one_folder_and_a_torn_checkpoint_are_refused_and_nothing_is_lost() {
+        struct Again<'a>(&'a Recipe, &'a Path, String);
+        impl Progress for Again<'_> {
+            fn step(&mut self, update: &StepUpdate) {
+                if update.step == 3 {
+                    let again = run(self.0, self.1, &mut (), &AtomicBool::new(false));
+                    self.2 = again.err().map(|error| error.to_string()).unwrap_or_default();
+                }
+            }
+        }
+        let recipe = recipe(&[]);
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        run_quietly(&recipe, whole.path());
+        let stop = AtomicBool::new(false);
+        let mut progress = Again(&recipe, parts.path(), String::new());
+        run(&recipe, parts.path(), &mut progress, &stop).unwrap();
+        assert!(progress.2.contains("in use"), "{}", progress.2);
+        check_same(whole.path(), parts.path());
+        // Another recipe is refused before anything is written.
+        let other = self::recipe(&["training.seed=9"]);
+        run(&other, parts.path(), &mut (), &stop).map(|_| ()).unwrap_err();
+        let read = |dir: &Path| fs::read(dir.join("recipe.json")).unwrap();
+        assert_eq!(read(whole.path()), read(parts.path()));
+
+        for (file, keep) in
+            [("state.safetensors", 100), ("state.json", 10), ("state.safetensors", 0)]
+        {
+            let last = parts.path().join(format!("checkpoints/step-{STEPS:08}"));
+            let bytes = fs::read(last.join(file)).unwrap();
+            fs::write(last.join(file), &bytes[..keep]).unwrap();
+            let Err(error) = run(&recipe, parts.path(), &mut (), &stop) else { panic!("{file}") };
+            assert!(error.to_string().contains("step-00000012"), "{error}");
+            // As it says: without that folder the one before is taken.
+            fs::remove_dir_all(&last).unwrap();
+            run_quietly(&recipe, parts.path());
+            check_same(whole.path(), parts.path());
+        }
     }
 }

@@ -197,7 +197,7 @@ mod tests {
         check_set(&["training.seed"], Err("key=value"));
         check_set(&["training.best_by=secure_pass"], Ok("\"best_by\":\"secure_pass\""));
         check_set(&["training.eval_every=5", "training.patience=2"], Ok("\"patience\":2"));
-        check_set(&["training.patience=2"], Err("training.eval_every"));
+        check_set(&["training.eval_every=0", "training.patience=2"], Err("training.eval_every"));
         check_set(&["training.min_delta=-1"], Err("training.min_delta"));
         check_set(&["training.precision=bf16"], Ok("\"precision\":\"bf16\""));
         check_set(&["training.precision=bf16", "adapter.kind=full"], Err("cannot be trained"));

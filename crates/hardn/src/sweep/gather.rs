@@ -1,9 +1,9 @@
 //! The numbers of a sweep's finished runs, one row each.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{fs, path::Path};
 
 use hardn_eval::Metrics;
-use hardn_train::{Event, read_events};
+use hardn_train::read_events;
 use hardn_types::RunInfo;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -108,33 +108,14 @@ impl Found {
 
     fn curve(&mut self, arm: &str, seed: u64, folder: &Path) {
         for event in read_events(folder) {
-            let (step, values) = event_values(event);
-            self.points.extend(values.into_iter().map(|(term, value)| Point {
+            let step = event.step();
+            self.points.extend(event.scalars().into_iter().map(|(term, value)| Point {
                 step,
                 arm: arm.to_owned(),
                 seed,
                 term,
                 value,
             }));
-        }
-    }
-}
-
-/// A step's or validation's numbers by name.
-fn event_values(event: Event) -> (usize, BTreeMap<String, f64>) {
-    match event {
-        Event::Step { step, loss, terms, learning_rate, gradient_norm, .. } => {
-            let mut values: BTreeMap<String, f64> =
-                terms.into_iter().map(|(term, value)| (format!("train/{term}"), value)).collect();
-            values.insert("train/loss".to_owned(), loss);
-            values.insert("learning_rate".to_owned(), learning_rate);
-            values.insert("gradient_norm".to_owned(), gradient_norm);
-            (step, values)
-        }
-        Event::Validation { step, losses } => {
-            let values =
-                losses.into_iter().map(|(kind, loss)| (format!("validation/{kind}"), loss));
-            (step, values.collect())
         }
     }
 }
