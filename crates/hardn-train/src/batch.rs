@@ -29,11 +29,9 @@ impl ExampleKind {
         }
     }
 
-    fn term(self) -> Term {
-        match self {
-            Self::Utility | Self::Secure => Term::Nll,
-            Self::Vulnerable => Term::Unlikelihood,
-        }
+    /// Which of two adapters is its own: 0, the secure side's, or 1.
+    pub(crate) fn adapter(self) -> usize {
+        usize::from(self == Self::Vulnerable)
     }
 }
 
@@ -63,8 +61,34 @@ impl Example {
 pub(crate) enum Weighing {
     /// Each example's reduced loss, divided by the number of samples of the step.
     PerSample { reduction: Reduction, n_samples: usize },
-    /// Every token of the step alike.
-    PerToken { n_tokens: usize },
+    /// Every token of the step alike: its loss is divided by one of these.
+    PerToken {
+        /// For selected tokens.
+        selected: f64,
+        /// For divergences.
+        others: f64,
+        /// For pairs whose loss takes both sides together.
+        pairs: f64,
+    },
+}
+
+impl Weighing {
+    /// A token's share in the mean over some examples, of which the step has `n_batches` such sets.
+    pub(crate) fn mean_of_tokens(
+        examples: &[&Example],
+        loss: &LossRecipe,
+        n_batches: usize,
+    ) -> Self {
+        let n_selected = examples.iter().map(|example| example.n_selected()).sum();
+        let n_others = |example: &&Example| {
+            let n = example.ids.len().saturating_sub(1) - example.n_selected();
+            if loss.diverges(example.kind) { n } else { 0 }
+        };
+        let n_others = examples.iter().map(n_others).sum();
+        let pairs = examples.iter().filter(|example| example.kind == ExampleKind::Secure).count();
+        let share = |n: usize| (n.max(1) * n_batches.max(1)) as f64;
+        Self::PerToken { selected: share(n_selected), others: share(n_others), pairs: share(pairs) }
+    }
 }
 
 /// A right-padded batch with the positions that carry a loss. `rows` index the flattened `[batch * seq]` positions;
@@ -88,16 +112,34 @@ pub(crate) struct MicroBatch {
     pub(crate) kl_weights: Vec<f32>,
     pub(crate) kinds: Vec<ExampleKind>,
     pub(crate) examples: Vec<String>,
+    /// Secure and vulnerable example of every pair whose loss takes both together.
+    pub(crate) pairs: Vec<[usize; 2]>,
+    /// What a row's loss, times its share, is multiplied by in the update.
+    pub(crate) scale: f64,
+    /// What a pair's loss is multiplied by.
+    pub(crate) pair_scale: f64,
     /// Tokens without padding.
     pub(crate) n_tokens: usize,
 }
 
 impl MicroBatch {
+    /// `loss` must be resolved. Where it is pairwise, every secure example is followed by its vulnerable one.
     pub(crate) fn new(examples: &[&Example], loss: &LossRecipe, weighing: Weighing) -> Self {
         let longest = examples.iter().map(|example| example.ids.len()).max().unwrap_or(0);
+        let (scale, kl_scale, pair_scale) = match weighing {
+            Weighing::PerSample { n_samples, .. } => {
+                let scale = 1.0 / n_samples.max(1) as f64;
+                (scale, scale, scale)
+            }
+            Weighing::PerToken { selected, others, pairs } => {
+                (1.0 / selected, 1.0 / others, 1.0 / pairs)
+            }
+        };
         let mut batch = Self {
             ids: vec![0; examples.len() * longest],
             shape: (examples.len(), longest),
+            scale,
+            pair_scale,
             ..Self::default()
         };
         for (owner, example) in examples.iter().enumerate() {
@@ -108,29 +150,24 @@ impl MicroBatch {
             batch.examples.push(example.id.clone());
             let n_selected = example.n_selected();
             let n_others = example.ids.len().saturating_sub(1) - n_selected;
-            let (share, kl_share, scale) = match weighing {
-                Weighing::PerSample { reduction: Reduction::Mean, n_samples } => (
-                    1.0 / n_selected.max(1) as f64,
-                    1.0 / n_others.max(1) as f64,
-                    1.0 / n_samples.max(1) as f64,
-                ),
-                Weighing::PerSample { reduction: Reduction::Sum, n_samples } => {
-                    (1.0, 1.0, 1.0 / n_samples.max(1) as f64)
+            let (share, kl_share) = match weighing {
+                Weighing::PerSample { reduction: Reduction::Mean | Reduction::Tokens, .. } => {
+                    (1.0 / n_selected.max(1) as f64, 1.0 / n_others.max(1) as f64)
                 }
-                Weighing::PerToken { n_tokens } => (1.0, 1.0, 1.0 / n_tokens.max(1) as f64),
+                Weighing::PerSample { reduction: Reduction::Sum, .. }
+                | Weighing::PerToken { .. } => (1.0, 1.0),
             };
-            let factor = match example.kind {
-                ExampleKind::Utility => loss.weights.utility,
-                ExampleKind::Secure => loss.weights.secure,
-                ExampleKind::Vulnerable => loss.weights.unlikelihood,
-            };
-            let with_kl = loss.kl_weight != 0.0 && example.kind != ExampleKind::Utility;
+            let (term, factor) = loss.token_term(example.kind);
+            let with_kl = loss.diverges(example.kind);
+            if loss.kind.is_pairwise() && example.kind == ExampleKind::Secure {
+                batch.pairs.push([owner, owner + 1]);
+            }
             for t in 1..example.ids.len() {
                 let row = (start + t - 1) as u32;
                 if example.selected[t] != 0 {
                     batch.rows.push(row);
                     batch.targets.push(example.ids[t]);
-                    batch.terms.push(example.kind.term());
+                    batch.terms.push(term);
                     batch.owners.push(owner);
                     batch.shares.push(share as f32);
                     batch.weights.push((share * factor * scale) as f32);
@@ -138,7 +175,7 @@ impl MicroBatch {
                     batch.kl_rows.push(row);
                     batch.kl_owners.push(owner);
                     batch.kl_shares.push(kl_share as f32);
-                    batch.kl_weights.push((kl_share * loss.kl_weight * scale) as f32);
+                    batch.kl_weights.push((kl_share * loss.kl_weight * kl_scale) as f32);
                 }
             }
         }
@@ -151,10 +188,11 @@ impl MicroBatch {
     const MIN_HALF: usize = 512;
 
     /// The first and the other examples as batches of their own, whose losses and gradients add up to this one's;
-    /// `None` where it does not pay or a half would have no loss.
+    /// `None` where it does not pay or a half would have no loss. Both sides of a pair stay together.
     pub(crate) fn halves(&self) -> Option<[Self; 2]> {
         let (rows, seq) = self.shape;
-        let middle = rows / 2;
+        let cut = self.pairs.iter().find(|[_, second]| *second == rows / 2);
+        let middle = cut.map_or(rows / 2, |[first, _]| *first);
         let halves = [self.part(0, middle), self.part(middle, rows)];
         let is_empty = |half: &Self| half.rows.is_empty() && half.kl_rows.is_empty();
         let pays = middle * seq >= Self::MIN_HALF && !halves.iter().any(is_empty);
@@ -177,6 +215,8 @@ impl MicroBatch {
         let owners = |owners: &[usize], kept: &[usize]| -> Vec<usize> {
             kept.iter().map(|&i| owners[i] - first).collect()
         };
+        let inside = |pair: &&[usize; 2]| (first..end).contains(&pair[0]);
+        let pairs = self.pairs.iter().filter(inside).map(|pair| pair.map(|owner| owner - first));
         Self {
             ids: self.ids[first * seq..end * seq].to_vec(),
             shape: (end - first, seq),
@@ -192,33 +232,42 @@ impl MicroBatch {
             kl_weights: some(&self.kl_weights, &kl_kept),
             kinds: self.kinds[first..end].to_vec(),
             examples: self.examples[first..end].to_vec(),
+            pairs: pairs.collect(),
+            scale: self.scale,
+            pair_scale: self.pair_scale,
             n_tokens: 0,
         }
     }
 }
 
-/// Cuts examples into groups of similar length: at most `max_padded` padded tokens (always at least one example),
-/// and little padding. Order within equal lengths is kept.
-pub(crate) fn group_by_length(
-    mut examples: Vec<&Example>,
+/// [`group_by_length`] of samples of one or more examples, which stay together in their order; what counts as a
+/// sample's length is its longest example.
+pub(crate) fn group_samples<'a>(
+    mut samples: Vec<Vec<&'a Example>>,
     max_padded: usize,
-) -> Vec<Vec<&Example>> {
-    examples.sort_by_key(|example| example.ids.len());
-    let mut groups: Vec<Vec<&Example>> = Vec::new();
-    for example in examples {
-        let length = example.ids.len();
-        let fits = groups.last().is_some_and(|group| {
-            let shortest = group[0].ids.len();
+) -> Vec<Vec<&'a Example>> {
+    let length_of = |sample: &[&Example]| sample.iter().map(|example| example.ids.len()).max();
+    samples.sort_by_key(|sample| length_of(sample));
+    let mut groups: Vec<(usize, Vec<&Example>)> = Vec::new();
+    for sample in samples {
+        let length = length_of(&sample).unwrap_or(0);
+        let fits = groups.last().is_some_and(|(shortest, group)| {
+            let padded = (group.len() + sample.len()) * length;
             // A batch of few tokens costs as much in overhead as the padding it saves.
-            let small = (group.len() + 1) * length <= 1024;
-            (group.len() + 1) * length <= max_padded && (small || length * 4 <= shortest * 5)
+            padded <= max_padded && (padded <= 1024 || length * 4 <= shortest * 5)
         });
         match groups.last_mut() {
-            Some(group) if fits => group.push(example),
-            _ => groups.push(vec![example]),
+            Some((_, group)) if fits => group.extend(sample),
+            _ => groups.push((length, sample)),
         }
     }
-    groups
+    groups.into_iter().map(|(_, group)| group).collect()
+}
+
+/// Cuts examples into groups of similar length: at most `max_padded` padded tokens (always at least one example),
+/// and little padding. Order within equal lengths is kept.
+pub(crate) fn group_by_length(examples: Vec<&Example>, max_padded: usize) -> Vec<Vec<&Example>> {
+    group_samples(examples.into_iter().map(|example| vec![example]).collect(), max_padded)
 }
 
 #[cfg(test)]

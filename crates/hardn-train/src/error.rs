@@ -54,10 +54,10 @@ pub enum TrainError {
     )]
     NothingToCompare { best_by: &'static str },
     #[error(
-        "`training.precision` asks for {recipe}, but the model is loaded as {model}: load it as {recipe}, \
-         or set `training.precision`"
+        "`training.precision` is `bf16`, but the base is loaded as {model}: load it as bf16 \
+         (`hardn train` does), or set `training.precision` to `f32`"
     )]
-    Precision { recipe: &'static str, model: &'static str },
+    Precision { model: &'static str },
     #[error("shapes do not fit: {0}")]
     Shape(String),
     #[error("no token is selected: the mean would be 0/0")]

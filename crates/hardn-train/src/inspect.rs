@@ -4,79 +4,115 @@ use std::collections::BTreeMap;
 
 use candle_core::Tensor;
 use hardn_code::{MaskKind, mask_pair};
-use hardn_models::{ForwardOptions, Model, Tokenizer, ops::Charges};
+use hardn_models::{ForwardOptions, Model, Tokenizer};
 use hardn_types::{FixPair, Side};
 use serde::Serialize;
 
 use crate::{
-    Example, ExampleBuilder, ExampleKind, KlDirection, LossKind, Recipe, Result, Term,
+    Example, ExampleBuilder, ExampleKind, Recipe, Result, Term,
     batch::{MicroBatch, Weighing},
     example::token_text,
-    mix::effective_loss,
-    objective::{Objective, Reference, charged, hidden_at},
+    objective::{Objective, Reference, hidden_at, nll},
+    terms::Terms,
 };
 
 /// The loss of one side of a pair.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PairLoss {
-    /// Reduced as the recipe says, but not weighted, in nats: `nll` or `unlikelihood`, and `kl` where the recipe has one.
+    /// Reduced as the recipe says, but not weighted, in nats: `nll` or `unlikelihood`, and `kl` and `contrastive` where
+    /// the recipe has one. Where the loss takes both sides together, also the pair's: `dpo` or `simpo`, and `margin`, how
+    /// much better the secure side does, times `beta`.
     pub terms: BTreeMap<String, f64>,
-    /// The weighted sum the recipe minimises, in nats.
+    /// The weighted sum the recipe minimises, in nats; the pair's, on both sides, where the loss takes both together.
     pub loss: f64,
     /// Selected tokens that carry a loss: the first token of a text cannot.
     pub n_tokens: usize,
 }
 
-/// The loss of one side, or the reason why a training would drop it.
+/// The losses of both sides, or the reason why a training would drop a side.
 ///
-/// Computed without dropout. The reference of a divergence is the model without its adapter.
+/// Computed without dropout, with the adapters that [`crate::load_adapters`] attaches. What divergences and `dpo` are
+/// measured from is `reference`, or the model without its adapter.
 ///
 /// # Errors
-/// Text that cannot be tokenized, or a template that cannot be read.
-pub fn pair_loss(
+/// Text that cannot be tokenized, a template that cannot be read, or adapters that are missing.
+pub fn pair_losses(
     model: &Model,
+    reference: Option<&Model>,
     tokenizer: &Tokenizer,
     recipe: &Recipe,
     pair: &FixPair,
-    side: Side,
-) -> Result<Result<PairLoss, String>> {
-    let loss = effective_loss(&recipe.loss);
-    let unused = match recipe.loss.kind {
-        LossKind::Safecoder => false,
-        LossKind::Nll | LossKind::MaskedKl => side == Side::Vulnerable,
-        LossKind::UtilityOnly => true,
-    };
-    if unused {
-        return Ok(Err("the recipe does not train on this side".to_owned()));
-    }
-    let context = model.config().max_position_embeddings;
-    let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, loss.kl_weight != 0.0)?;
-    let result = builder.pair(pair)?.into_iter().find(|(of, _)| *of == side);
-    let example = match result {
-        Some((_, Ok(example))) => example,
-        Some((_, Err(why))) => return Ok(Err(why)),
-        None => return Ok(Err("the pair has no such side".to_owned())),
-    };
-    let weighing = Weighing::PerSample { reduction: loss.reduction, n_samples: 1 };
-    let batch = MicroBatch::new(&[&example], &loss, weighing);
+) -> Result<[(Side, Result<PairLoss, String>); 2]> {
+    let loss = recipe.loss.resolved();
     let objective = Objective {
         model,
-        reference: Reference::AdapterOff,
-        kl_direction: loss.kl_direction,
+        reference: reference.map_or(Reference::AdapterOff, Reference::Copy),
+        loss,
         checkpointing: false,
         per_token: false,
     };
-    let parts = objective.evaluate(&batch)?;
-    let rename = |(term, loss): (String, f64)| match term.as_str() {
-        "secure" => ("nll".to_owned(), loss),
-        "vulnerable" => ("unlikelihood".to_owned(), loss),
-        _ => (term, loss),
+    let is_pairwise = loss.kind.is_pairwise();
+    let context = model.config().max_position_embeddings;
+    let with_kl = loss.kl_weight != 0.0 && !is_pairwise;
+    let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, with_kl)?;
+    let sides = builder.pair(pair)?;
+    let weighing = Weighing::PerSample { reduction: loss.reduction, n_samples: 1 };
+    let together = match &sides {
+        [(_, Ok(secure)), (_, Ok(vulnerable))] if is_pairwise => {
+            let batch = MicroBatch::new(&[secure, vulnerable], &loss, weighing);
+            Some(objective.evaluate(&batch)?)
+        }
+        _ => None,
     };
-    Ok(Ok(PairLoss {
-        terms: parts.means().into_iter().map(rename).collect(),
-        loss: parts.loss,
+    let of_side = |side, example: Result<Example, String>| -> Result<_> {
+        if !loss.uses(kind_of(side)) {
+            return Ok((side, Err("the recipe does not train on this side".to_owned())));
+        }
+        let found = match example {
+            Ok(_) if is_pairwise && together.is_none() => {
+                Err("the other side was dropped".to_owned())
+            }
+            Ok(example) => Ok(side_loss(&objective, &example, weighing, together.as_ref())?),
+            Err(why) => Err(why),
+        };
+        Ok((side, found))
+    };
+    let [(first, secure), (second, vulnerable)] = sides;
+    Ok([of_side(first, secure)?, of_side(second, vulnerable)?])
+}
+
+/// The loss of a side for itself, with that of its pair where the loss takes both together.
+fn side_loss(
+    objective: &Objective<'_>,
+    example: &Example,
+    weighing: Weighing,
+    together: Option<&Terms>,
+) -> Result<PairLoss> {
+    let loss = &objective.loss;
+    let mut batch = MicroBatch::new(&[example], loss, weighing);
+    batch.pairs.clear();
+    let own = objective.evaluate(&batch)?;
+    let of_tokens = match loss.token_term(example.kind).0 {
+        Term::Nll => "nll",
+        Term::Unlikelihood => "unlikelihood",
+    };
+    let renamed = |(name, value): (String, f64)| {
+        if name == example.kind.name() { (of_tokens.to_owned(), value) } else { (name, value) }
+    };
+    let is_of_pair = |name: &str| name == loss.kind.pair_term() || name == "margin";
+    let of_pair = together.into_iter().flat_map(Terms::means).filter(|(name, _)| is_of_pair(name));
+    Ok(PairLoss {
+        terms: own.means().into_iter().map(renamed).chain(of_pair).collect(),
+        loss: together.unwrap_or(&own).loss,
         n_tokens: example.n_selected(),
-    }))
+    })
+}
+
+fn kind_of(side: Side) -> ExampleKind {
+    match side {
+        Side::Secure => ExampleKind::Secure,
+        Side::Vulnerable => ExampleKind::Vulnerable,
+    }
 }
 
 /// How likely the changed tokens of both sides of a pair are.
@@ -139,14 +175,7 @@ fn log_p(model: &Model, ids: Vec<u32>, selected: Vec<u8>) -> Result<(f64, usize)
     let ids = Tensor::from_vec(ids, (1, selected.len()), model.device())?;
     let options = ForwardOptions::evaluate();
     let hidden = hidden_at(model, &ids, rows, &options)?;
-    let charges = Charges {
-        targets: &targets,
-        terms: &vec![Term::Nll; n],
-        weights: &vec![1.0; n],
-        kl_weights: &[],
-        direction: KlDirection::default(),
-    };
-    let (_, losses) = charged(model, &hidden, &options, &charges, None)?;
+    let losses = nll(model, &hidden, &options, &targets)?;
     Ok((-losses.into_iter().map(f64::from).sum::<f64>(), n))
 }
 
@@ -160,11 +189,7 @@ pub fn pair_examples(
     pair: &FixPair,
 ) -> Result<Vec<(ExampleKind, Result<Example, String>)>> {
     let builder = ExampleBuilder::new(tokenizer, &recipe.data, usize::MAX, false)?;
-    let kind = |side| match side {
-        Side::Secure => ExampleKind::Secure,
-        Side::Vulnerable => ExampleKind::Vulnerable,
-    };
-    Ok(builder.pair(pair)?.into_iter().map(|(side, example)| (kind(side), example)).collect())
+    Ok(builder.pair(pair)?.into_iter().map(|(side, example)| (kind_of(side), example)).collect())
 }
 
 #[cfg(test)]
@@ -188,6 +213,17 @@ mod tests {
         out
     }
 
+    fn pair_loss(
+        model: &Model,
+        tokenizer: &Tokenizer,
+        recipe: &Recipe,
+        pair: &FixPair,
+        side: Side,
+    ) -> Result<PairLoss, String> {
+        let found = pair_losses(model, None, tokenizer, recipe, pair).unwrap();
+        found.into_iter().find(|(of, _)| *of == side).unwrap().1
+    }
+
     fn example(recipe: &Recipe, kind: ExampleKind) -> Example {
         let examples =
             pair_examples(&tokenizer(), recipe, &pair("p", "def run(name):\n", BEFORE, AFTER));
@@ -207,9 +243,8 @@ mod tests {
         let recipe = Recipe::load("safecoder", &all).unwrap();
         let (model, tokenizer) = (model(1), tokenizer());
         let pair = pair("p", "def run(name):\n", BEFORE, AFTER);
-        let loss = pair_loss(&model, &tokenizer, &recipe, &pair, side).unwrap().unwrap();
-        let kind = if side == Side::Secure { ExampleKind::Secure } else { ExampleKind::Vulnerable };
-        let example = example(&recipe, kind);
+        let loss = pair_loss(&model, &tokenizer, &recipe, &pair, side).unwrap();
+        let example = example(&recipe, kind_of(side));
         let log_probs = token_log_probs(&model, &example.ids);
         let chosen: Vec<f64> = (1..example.ids.len())
             .filter(|&t| example.selected[t] != 0)
@@ -247,10 +282,10 @@ mod tests {
         model.attach_lora(&hardn_models::LoraConfig::new(4, 8.0), 1).unwrap();
         let recipe = Recipe::load("cosec-security", &[]).unwrap();
         let pair = pair("p", "def run(name):\n", BEFORE, AFTER);
-        let loss = pair_loss(&model, &tokenizer(), &recipe, &pair, Side::Secure).unwrap().unwrap();
+        let loss = pair_loss(&model, &tokenizer(), &recipe, &pair, Side::Secure).unwrap();
         assert!(loss.terms["kl"].abs() < 1e-6, "{loss:?}");
         assert!((loss.terms["nll"] - loss.loss).abs() < 1e-5, "{loss:?}");
-        let vulnerable = pair_loss(&model, &tokenizer(), &recipe, &pair, Side::Vulnerable).unwrap();
+        let vulnerable = pair_loss(&model, &tokenizer(), &recipe, &pair, Side::Vulnerable);
         assert!(vulnerable.is_err());
     }
 

@@ -1,9 +1,12 @@
 //! Losses, masks, data mix and the training loop.
 
+mod adapters;
 mod batch;
 mod checkpoint;
 mod controls;
+mod coupling;
 mod error;
+mod estimate;
 mod events;
 mod example;
 mod identity;
@@ -12,6 +15,8 @@ mod loss;
 mod mix;
 mod objective;
 mod optimizer;
+#[cfg(test)]
+mod parity;
 mod pretrain;
 mod recipe;
 mod rng;
@@ -20,22 +25,25 @@ mod schedule;
 mod stepper;
 mod template;
 mod tensorboard;
+mod terms;
 #[cfg(test)]
 mod testing;
 mod trainer;
 
+pub use adapters::{SECURE_ADAPTER, TRAINING_ONLY, VULNERABLE_ADAPTER, load_adapters};
 pub use batch::{Example, ExampleKind};
 pub use controls::shuffle_labels;
 pub use error::{Result, TrainError};
+pub use estimate::{Estimate, estimate, memory_used};
 pub use events::{Event, read_events};
 pub use example::{Counts, ExampleBuilder, PairExamples, UtilityItem, read_utility};
-pub use inspect::{PairLoss, Preference, pair_examples, pair_loss, preference};
+pub use inspect::{PairLoss, Preference, pair_examples, pair_losses, preference};
 pub use loss::{KlDirection, MIN_COMPLEMENT, Term, kl_divergence, token_loss};
 pub use optimizer::{AdamWConfig, Decays, MuonConfig};
 pub use pretrain::{ModelShape, PretrainRecipe, TokenizedDocuments, pretrain, read_documents};
 pub use recipe::{
-    AdapterRecipe, BestBy, ClipPer, DataRecipe, Format, LoopRecipe, LossKind, LossRecipe,
-    LossWeights, OptimizerRecipe, OversamplingBy, OversamplingMode, OversamplingRecipe,
+    AdapterRecipe, BestBy, ClipPer, DataRecipe, Format, Leftover, LogProbs, LoopRecipe, LossKind,
+    LossRecipe, LossWeights, OptimizerRecipe, OversamplingBy, OversamplingMode, OversamplingRecipe,
     OversamplingUnit, Pairing, Precision, Recipe, Reduction, UtilityLoss,
 };
 pub use run_loop::{Ended, Outcome, Progress, StepUpdate};

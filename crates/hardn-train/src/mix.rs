@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use hardn_types::FixPair;
 
 use crate::{
-    ClipPer, Example, ExampleKind, LossKind, LossRecipe, OversamplingBy, OversamplingMode,
-    OversamplingRecipe, OversamplingUnit, PairExamples, Pairing, Recipe,
-    batch::{MicroBatch, Weighing, group_by_length},
+    ClipPer, Counts, Example, ExampleKind, Leftover, LossKind, LossRecipe, OversamplingBy,
+    OversamplingMode, OversamplingRecipe, OversamplingUnit, PairExamples, Pairing, Recipe,
+    Reduction,
+    batch::{MicroBatch, Weighing, group_samples},
     rng::Rng,
     run_loop::{Plan, StepPlan},
 };
@@ -29,23 +30,22 @@ pub(crate) fn class_of(pair: &FixPair, by: OversamplingBy) -> [String; 2] {
     [language, pair.cwe.map(|cwe| cwe.to_string()).unwrap_or_default()]
 }
 
-/// What a recipe's loss kind leaves of its weights: what it does not use weighs nothing.
-pub(crate) fn effective_loss(loss: &LossRecipe) -> LossRecipe {
-    let mut effective = *loss;
-    match loss.kind {
-        LossKind::Safecoder => {}
-        LossKind::Nll => {
-            effective.weights.unlikelihood = 0.0;
-            effective.kl_weight = 0.0;
-        }
-        LossKind::MaskedKl => effective.weights.unlikelihood = 0.0,
-        LossKind::UtilityOnly => {
-            effective.weights.secure = 0.0;
-            effective.weights.unlikelihood = 0.0;
-            effective.kl_weight = 0.0;
+/// Drops the sides whose other side was dropped: a pairwise loss has no use for them.
+pub(crate) fn drop_single_sides(pairs: &mut [PairExamples], counts: &mut Counts) {
+    for pair in pairs {
+        let single = match (&pair.secure, &pair.vulnerable) {
+            (Some(_), None) => pair.secure.take(),
+            (None, Some(_)) => pair.vulnerable.take(),
+            _ => None,
+        };
+        if let Some(example) = single {
+            let name = example.kind.name();
+            if let Some(n) = counts.kept.get_mut(name) {
+                *n -= 1;
+            }
+            *counts.dropped.entry(format!("{name}: the other side was dropped")).or_default() += 1;
         }
     }
-    effective
 }
 
 /// What takes part in a step as one sample: indices of examples; two where sides are joined.
@@ -59,11 +59,12 @@ pub(crate) fn security_units(
     recipe: &Recipe,
 ) -> (Vec<Example>, Vec<Unit>) {
     let OversamplingRecipe { mode, k, unit, .. } = recipe.oversampling;
-    let vulnerable_too = match recipe.loss.kind {
-        LossKind::Safecoder | LossKind::UtilityOnly => recipe.loss.weights.unlikelihood != 0.0,
-        LossKind::Nll | LossKind::MaskedKl => false,
+    let loss = recipe.loss.resolved();
+    let vulnerable_too = match loss.kind {
+        LossKind::UtilityOnly => recipe.loss.weights.unlikelihood != 0.0,
+        _ => loss.uses(ExampleKind::Vulnerable),
     };
-    let joint = recipe.loss.pairing == Pairing::Joint;
+    let joint = loss.pairing == Pairing::Joint;
     let by_sides = unit == OversamplingUnit::Sides;
     let mut examples = Vec::new();
     let mut classes: BTreeMap<[String; 2], Vec<Unit>> = BTreeMap::new();
@@ -124,8 +125,9 @@ pub(crate) struct MixPlan {
     utility_only: bool,
     loss: LossRecipe,
     clip_per: ClipPer,
+    leftover: Leftover,
     batch_size: usize,
-    per_step: usize,
+    accumulation: usize,
     seed: u64,
     total: usize,
     epoch: Option<(usize, Vec<Unit>)>,
@@ -136,9 +138,14 @@ impl MixPlan {
     pub(crate) fn new(
         recipe: &Recipe,
         pairs: Vec<PairExamples>,
-        utility: Vec<Example>,
-        validation: Vec<Example>,
+        mut utility: Vec<Example>,
+        validation_pairs: Vec<PairExamples>,
+        validation_utility: Vec<Example>,
     ) -> Self {
+        let loss = recipe.loss.resolved();
+        if !loss.uses(ExampleKind::Utility) {
+            utility.clear();
+        }
         let (mut examples, security) = security_units(pairs, recipe);
         let n_sides: usize = security.iter().map(Vec::len).sum();
         let n_utility = if recipe.data.utility_ratio > 0.0 {
@@ -150,7 +157,6 @@ impl MixPlan {
         examples.extend(utility);
         let utility: Vec<usize> = (first..examples.len()).collect();
         let training = &recipe.training;
-        let loss = effective_loss(&recipe.loss);
         let mut plan = Self {
             examples,
             security,
@@ -159,18 +165,24 @@ impl MixPlan {
             utility_only: recipe.loss.kind == LossKind::UtilityOnly,
             loss,
             clip_per: training.clip_per,
+            leftover: training.leftover,
             batch_size: training.batch_size,
-            per_step: training.batch_size * training.accumulation,
+            accumulation: training.accumulation,
             seed: training.seed,
             total: 0,
             epoch: None,
-            validation: validation_batches(&validation, &loss),
+            validation: validation_batches(validation_pairs, validation_utility, &loss),
         };
         plan.total = match training.max_steps {
             0 => (training.epochs * plan.steps_per_epoch() as f64).ceil() as usize,
             steps => steps,
         };
         plan
+    }
+
+    /// Token losses are told as means over tokens, not over examples.
+    pub(crate) fn is_per_token(&self) -> bool {
+        self.loss.reduction == Reduction::Tokens
     }
 
     /// Samples of one epoch.
@@ -184,8 +196,27 @@ impl MixPlan {
         &self.examples
     }
 
-    fn steps_per_epoch(&self) -> usize {
-        self.samples_per_epoch().div_ceil(self.per_step)
+    /// 0 where left-over micro-batches are carried on and an epoch has too few for a step.
+    pub(crate) fn steps_per_epoch(&self) -> usize {
+        let n_micro_batches = self.samples_per_epoch().div_ceil(self.batch_size);
+        match self.leftover {
+            Leftover::Step => n_micro_batches.div_ceil(self.accumulation),
+            Leftover::Carry => n_micro_batches / self.accumulation,
+        }
+    }
+
+    fn per_step(&self) -> usize {
+        self.batch_size * self.accumulation
+    }
+
+    /// The examples of some samples, by what is computed together.
+    fn groups(&self, units: &[Unit]) -> Vec<Vec<&Example>> {
+        let examples = |unit: &Unit| unit.iter().map(|&i| &self.examples[i]).collect();
+        if self.clip_per == ClipPer::Step && self.loss.reduction != Reduction::Tokens {
+            return group(units.iter().map(examples).collect(), &self.loss);
+        }
+        let micro_batches = units.chunks(self.batch_size);
+        micro_batches.map(|units| units.iter().flat_map(examples).collect()).collect()
     }
 
     /// The samples of an epoch, shuffled together: a function of the seed and the epoch.
@@ -215,17 +246,49 @@ impl MixPlan {
     }
 }
 
-/// Batches whose losses add up to the mean weighted loss of a validation example.
-fn validation_batches(examples: &[Example], loss: &LossRecipe) -> Vec<MicroBatch> {
-    let weight = |kind: ExampleKind| match kind {
-        ExampleKind::Utility => loss.weights.utility,
-        ExampleKind::Secure => loss.weights.secure.max(loss.kl_weight),
-        ExampleKind::Vulnerable => loss.weights.unlikelihood,
+/// Groups samples by length; those whose sides take more forward passes than utility samples do apart from these.
+fn group<'a>(samples: Vec<Vec<&'a Example>>, loss: &LossRecipe) -> Vec<Vec<&'a Example>> {
+    let samples = if loss.kind.is_pairwise() {
+        samples
+    } else {
+        samples.into_iter().flatten().map(|example| vec![example]).collect()
     };
+    if !loss.has_passes_of_sides() {
+        return group_samples(samples, MAX_PADDED);
+    }
+    let is_utility = |sample: &Vec<&Example>| sample[0].kind == ExampleKind::Utility;
+    let (utility, sides): (Vec<_>, Vec<_>) = samples.into_iter().partition(is_utility);
+    let mut groups = group_samples(sides, MAX_PADDED);
+    groups.extend(group_samples(utility, MAX_PADDED));
+    groups
+}
+
+/// Batches whose losses add up to the mean weighted loss of a validation sample.
+fn validation_batches(
+    pairs: Vec<PairExamples>,
+    utility: Vec<Example>,
+    loss: &LossRecipe,
+) -> Vec<MicroBatch> {
+    let sides = |pair: PairExamples| -> Vec<Example> {
+        [pair.secure, pair.vulnerable].into_iter().flatten().collect()
+    };
+    let mut samples: Vec<Vec<Example>> = utility.into_iter().map(|example| vec![example]).collect();
+    let pairs = pairs.into_iter().map(sides).filter(|sides| !sides.is_empty());
+    if loss.kind.is_pairwise() {
+        samples.extend(pairs);
+    } else {
+        samples.extend(pairs.flatten().map(|example| vec![example]));
+    }
     // What a recipe gives no weight to is reported all the same, but does not dilute the mean.
-    let n_samples = examples.iter().filter(|example| weight(example.kind) != 0.0).count();
-    let weighing = Weighing::PerSample { reduction: loss.reduction, n_samples };
-    group_by_length(examples.iter().collect(), MAX_PADDED)
+    let n_samples = samples.iter().filter(|sample| loss.weighs(sample[0].kind)).count();
+    let weighing = match loss.reduction {
+        Reduction::Tokens => {
+            let all = samples.iter().flatten().filter(|example| loss.weighs(example.kind));
+            Weighing::mean_of_tokens(&all.collect::<Vec<_>>(), loss, 1)
+        }
+        reduction => Weighing::PerSample { reduction, n_samples },
+    };
+    group(samples.iter().map(|sample| sample.iter().collect()).collect(), loss)
         .iter()
         .map(|group| MicroBatch::new(group, loss, weighing))
         .collect()
@@ -242,19 +305,31 @@ impl Plan for MixPlan {
             Some((laid_out, units)) if laid_out == epoch => units,
             _ => self.lay_out(epoch),
         };
-        let start = place * self.per_step;
-        let work = &units[start..units.len().min(start + self.per_step)];
-        let weighing =
-            Weighing::PerSample { reduction: self.loss.reduction, n_samples: work.len() };
-        let get = |units: &[Unit]| -> Vec<&Example> {
-            units.iter().flatten().map(|&i| &self.examples[i]).collect()
+        let start = place * self.per_step();
+        let work = &units[start..units.len().min(start + self.per_step())];
+        let mut groups = Vec::new();
+        let before: Vec<Unit>;
+        let mut n_samples = work.len();
+        if self.leftover == Leftover::Carry {
+            n_samples = self.per_step();
+            if place == 0 && epoch > 0 {
+                before = self.lay_out(epoch - 1).split_off(self.steps_per_epoch() * n_samples);
+                groups = self.groups(&before);
+            }
+        }
+        groups.extend(self.groups(work));
+        let n_batches = match self.leftover {
+            Leftover::Step => groups.len(),
+            Leftover::Carry => self.accumulation,
         };
-        let groups = match self.clip_per {
-            ClipPer::Step => group_by_length(get(work), MAX_PADDED),
-            ClipPer::MicroBatch => work.chunks(self.batch_size).map(get).collect(),
+        let batch = |group: &Vec<&Example>| {
+            let weighing = match self.loss.reduction {
+                Reduction::Tokens => Weighing::mean_of_tokens(group, &self.loss, n_batches),
+                reduction => Weighing::PerSample { reduction, n_samples },
+            };
+            MicroBatch::new(group, &self.loss, weighing)
         };
-        let batches =
-            groups.iter().map(|group| MicroBatch::new(group, &self.loss, weighing)).collect();
+        let batches = groups.iter().map(batch).collect();
         self.epoch = Some((epoch, units));
         StepPlan { batches }
     }
@@ -319,7 +394,7 @@ mod tests {
             vec!["oversampling.mode=none", "data.utility_ratio=2", "training.accumulation=4"];
         all.extend(assignments);
         let utility = (100..150).map(|i| example(i, ExampleKind::Utility)).collect();
-        MixPlan::new(&recipe(&all), pairs("CWE-001", 10, 0), utility, Vec::new())
+        MixPlan::new(&recipe(&all), pairs("CWE-001", 10, 0), utility, Vec::new(), Vec::new())
     }
 
     fn ids(plan: &mut MixPlan, step: usize) -> Vec<String> {

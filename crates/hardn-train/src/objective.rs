@@ -1,47 +1,23 @@
-//! From a batch to a loss: forward pass, heads only where a loss is, losses, their weighted sum.
-
-use std::collections::BTreeMap;
+//! From a batch to a loss: forward passes, heads only where a loss is, losses, their weighted sum.
 
 use candle_core::{Tensor, Var};
 use hardn_models::{
-    ForwardOptions, Model,
+    ForwardOptions, Model, UseAdapter,
     ops::{Charges, Gradients},
 };
 
 use crate::{
-    ExampleKind, KlDirection, Result, TrainError, batch::MicroBatch, kl_divergence,
-    rng::derive_seed, token_loss,
+    ExampleKind, KlDirection, LossKind, LossRecipe, Result, Term, TrainError,
+    adapters::adapter_of,
+    batch::MicroBatch,
+    coupling::{Coupled, contrast, preference},
+    kl_divergence,
+    rng::derive_seed,
+    terms::Terms,
+    token_loss,
 };
 
-/// Sums of reduced losses, by term: `utility`, `secure` (both likelihood), `vulnerable` (unlikelihood) and `kl`.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Terms {
-    sums: BTreeMap<&'static str, (f64, f64)>,
-    /// The weighted sum that is minimised.
-    pub(crate) loss: f64,
-}
-
-impl Terms {
-    fn add(&mut self, term: &'static str, loss: f64, count: f64) {
-        let sum = self.sums.entry(term).or_default();
-        sum.0 += loss;
-        sum.1 += count;
-    }
-
-    pub(crate) fn merge(&mut self, other: &Self) {
-        for (term, (loss, count)) in &other.sums {
-            self.add(term, *loss, *count);
-        }
-        self.loss += other.loss;
-    }
-
-    /// Mean reduced loss per example, by term.
-    pub(crate) fn means(&self) -> BTreeMap<String, f64> {
-        self.sums.iter().map(|(term, (loss, n))| ((*term).to_owned(), loss / n)).collect()
-    }
-}
-
-/// Where the divergence's reference comes from.
+/// What divergences and pairwise losses are measured from.
 pub(crate) enum Reference<'a> {
     /// The same weights with the adapter off.
     AdapterOff,
@@ -52,12 +28,23 @@ pub(crate) enum Reference<'a> {
 pub(crate) struct Objective<'a> {
     pub(crate) model: &'a Model,
     pub(crate) reference: Reference<'a>,
-    pub(crate) kl_direction: KlDirection,
+    /// What is minimised, resolved.
+    pub(crate) loss: LossRecipe,
     /// Keep only the states between layers for the backward pass, and compute the rest again.
     pub(crate) checkpointing: bool,
     /// Report token losses as means over all tokens of a kind, not over examples.
     pub(crate) per_token: bool,
 }
+
+/// A reference and its last hidden states, `[b, s, hidden]`.
+struct Base<'a> {
+    model: &'a Model,
+    hidden: Tensor,
+}
+
+/// A model without adapter and dropout, whose results are only looked at.
+const OFF: ForwardOptions =
+    ForwardOptions { adapter: UseAdapter::Base, dropout_seed: None, grad: false };
 
 impl Objective<'_> {
     /// The parts of the loss to minimise, and its gradients. `dropout_seed` switches dropout on.
@@ -88,26 +75,77 @@ impl Objective<'_> {
         variables: &[Var],
     ) -> Result<(Terms, Gradients)> {
         let options = ForwardOptions { dropout_seed, ..ForwardOptions::default() };
+        if self.is_contrasted(batch) {
+            if self.checkpointing {
+                return self.contrasted_in_segments(batch, &options, variables);
+            }
+            let (totals, terms) = self.contrasted(batch, &options)?;
+            let [first, second] = [&totals[0], &totals[1]];
+            let (first, second) = rayon::join(
+                || Gradients::of(first, variables),
+                || Gradients::of(second, variables),
+            );
+            return Ok((terms, first?.merged(second?)?));
+        }
+        let options = self.options(&options, ExampleKind::Secure)?;
         if !self.checkpointing {
             let (loss, terms) = self.forward(batch, &options)?;
             return Ok((terms, Gradients::of(&loss, variables)?));
         }
-        let ids = Tensor::from_slice(&batch.ids, batch.shape, self.model.device())?;
+        let ids = self.ids(batch)?;
         let loss = |hidden: &Tensor| self.losses(batch, &ids, hidden, &options);
         self.model.checkpointed(&ids, &options, loss, variables)
     }
 
     /// The parts of the loss without dropout and without anything kept for a gradient.
     pub(crate) fn evaluate(&self, batch: &MicroBatch) -> Result<Terms> {
-        Ok(self.forward(batch, &ForwardOptions::evaluate())?.1)
+        let options = ForwardOptions::evaluate();
+        if self.is_contrasted(batch) {
+            return Ok(self.contrasted(batch, &options)?.1);
+        }
+        Ok(self.forward(batch, &self.options(&options, ExampleKind::Secure)?)?.1)
+    }
+
+    /// Some of the batch's examples take a pass under either of two adapters.
+    fn is_contrasted(&self, batch: &MicroBatch) -> bool {
+        self.loss.kind.has_two_adapters()
+            && batch.kinds.iter().any(|kind| *kind != ExampleKind::Utility)
+    }
+
+    /// The options with the adapter that belongs to a kind of examples, where kinds have different ones.
+    fn options(&self, options: &ForwardOptions, kind: ExampleKind) -> Result<ForwardOptions> {
+        if !self.loss.kind.has_two_adapters() {
+            return Ok(*options);
+        }
+        Ok(ForwardOptions { adapter: UseAdapter::Id(adapter_of(self.model, kind)?), ..*options })
+    }
+
+    fn ids(&self, batch: &MicroBatch) -> Result<Tensor> {
+        if batch.rows.is_empty() && batch.kl_rows.is_empty() {
+            return Err(TrainError::EmptySelection);
+        }
+        Ok(Tensor::from_slice(&batch.ids, batch.shape, self.model.device())?)
+    }
+
+    /// The reference, where the batch has something to be measured from it.
+    fn base(&self, batch: &MicroBatch, ids: &Tensor) -> Result<Option<Base<'_>>> {
+        let pairs = self.loss.kind == LossKind::Dpo && !batch.pairs.is_empty();
+        if batch.kl_rows.is_empty() && !pairs {
+            return Ok(None);
+        }
+        let model = match &self.reference {
+            Reference::AdapterOff => self.model,
+            Reference::Copy(model) => *model,
+        };
+        Ok(Some(Base { model, hidden: model.hidden(ids, &OFF)? }))
     }
 
     fn forward(&self, batch: &MicroBatch, options: &ForwardOptions) -> Result<(Tensor, Terms)> {
-        let ids = Tensor::from_slice(&batch.ids, batch.shape, self.model.device())?;
+        let ids = self.ids(batch)?;
         self.losses(batch, &ids, &self.model.hidden(&ids, options)?, options)
     }
 
-    /// The weighted sum of the losses, a scalar, and its parts, from the last hidden states `[b, s, hidden]`.
+    /// A scalar with the gradient of the loss, and the loss and its parts, from the last hidden states `[b, s, hidden]`.
     fn losses(
         &self,
         batch: &MicroBatch,
@@ -115,49 +153,177 @@ impl Objective<'_> {
         hidden: &Tensor,
         options: &ForwardOptions,
     ) -> Result<(Tensor, Terms)> {
-        if batch.rows.is_empty() && batch.kl_rows.is_empty() {
-            return Err(TrainError::EmptySelection);
+        let charged = charged_rows(batch, hidden)?;
+        let base = self.base(batch, ids)?;
+        let mut coupled = Coupled::default();
+        if !batch.pairs.is_empty() {
+            let nll = nll(self.model, &charged, options, &batch.targets)?;
+            let of_base = match &base {
+                Some(base) if self.loss.kind == LossKind::Dpo => {
+                    let rows = rows_of(&base.hidden, batch.rows.clone())?;
+                    Some(self::nll(base.model, &rows, &OFF, &batch.targets)?)
+                }
+                _ => None,
+            };
+            coupled = preference(&self.loss, batch, &nll, of_base.as_deref());
         }
-        let (n, n_kl) = (batch.rows.len(), batch.kl_rows.len());
-        let rows: Vec<u32> = batch.rows.iter().chain(&batch.kl_rows).copied().collect();
-        let hidden = rows_of(hidden, rows)?; // [n + n_kl, hidden]
-        let off = ForwardOptions::base();
-        let reference = match &self.reference {
-            _ if n_kl == 0 => None,
-            Reference::AdapterOff => Some(self.model),
-            Reference::Copy(model) => Some(*model),
+        let extra = coupled.weights.first().map(Vec::as_slice);
+        let (total, losses) =
+            self.charge(batch, &charged, options, &batch.weights, extra, base.as_ref())?;
+        let mut terms = Terms::default();
+        self.report(&mut terms, batch, &losses, &batch.weights, None);
+        add(&mut terms, coupled);
+        Ok((total, terms))
+    }
+
+    /// Scalars with the gradients of the loss under either adapter, and the loss and its parts.
+    fn contrasted(
+        &self,
+        batch: &MicroBatch,
+        options: &ForwardOptions,
+    ) -> Result<([Tensor; 2], Terms)> {
+        let ids = self.ids(batch)?;
+        let both = [
+            self.options(options, ExampleKind::Secure)?,
+            self.options(options, ExampleKind::Vulnerable)?,
+        ];
+        let pass = |options: &ForwardOptions| -> Result<(Tensor, Vec<f32>)> {
+            let rows = charged_rows(batch, &self.model.hidden(&ids, options)?)?;
+            let nll = nll(self.model, &rows, options, &batch.targets)?;
+            Ok((rows, nll))
         };
-        let reference = match reference {
-            Some(model) => Some((model, hidden_at(model, ids, batch.kl_rows.clone(), &off)?, &off)),
-            None => None,
+        let (secure, vulnerable) = rayon::join(|| pass(&both[0]), || pass(&both[1]));
+        let ((secure, nll_secure), (vulnerable, nll_vulnerable)) = (secure?, vulnerable?);
+        let coupled = contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable], self.per_token);
+        let base = self.base(batch, &ids)?;
+        let charge = |side: usize, rows: &Tensor| {
+            self.charge_side(batch, rows, &both[side], side, &coupled, base.as_ref())
+        };
+        let (secure, vulnerable) = rayon::join(|| charge(0, &secure), || charge(1, &vulnerable));
+        let ((secure, mut terms), (vulnerable, others)) = (secure?, vulnerable?);
+        terms.merge(&others);
+        add(&mut terms, coupled);
+        Ok(([secure, vulnerable], terms))
+    }
+
+    /// What [`Self::contrasted`] gives, and gradients, with one adapter's states in memory at a time: the values under
+    /// the second adapter are computed once more ahead, for the gradient under the first depends on them.
+    fn contrasted_in_segments(
+        &self,
+        batch: &MicroBatch,
+        options: &ForwardOptions,
+        variables: &[Var],
+    ) -> Result<(Terms, Gradients)> {
+        let ids = self.ids(batch)?;
+        let secure = self.options(options, ExampleKind::Secure)?;
+        let vulnerable = self.options(options, ExampleKind::Vulnerable)?;
+        let nll_vulnerable = {
+            let options = ForwardOptions { grad: false, ..vulnerable };
+            let rows = charged_rows(batch, &self.model.hidden(&ids, &options)?)?;
+            nll(self.model, &rows, &options, &batch.targets)?
+        };
+        let base = self.base(batch, &ids)?;
+        let base = base.as_ref();
+        let first = |hidden: &Tensor| -> Result<(Tensor, (Terms, Coupled))> {
+            let rows = charged_rows(batch, hidden)?;
+            let nll_secure = nll(self.model, &rows, &secure, &batch.targets)?;
+            let coupled =
+                contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable], self.per_token);
+            let (total, terms) = self.charge_side(batch, &rows, &secure, 0, &coupled, base)?;
+            Ok((total, (terms, coupled)))
+        };
+        let ((mut terms, coupled), gradients) =
+            self.model.checkpointed(&ids, &secure, first, variables)?;
+        let second = |hidden: &Tensor| {
+            let rows = charged_rows(batch, hidden)?;
+            self.charge_side(batch, &rows, &vulnerable, 1, &coupled, base)
+        };
+        let (others, other_gradients) =
+            self.model.checkpointed(&ids, &vulnerable, second, variables)?;
+        terms.merge(&others);
+        add(&mut terms, coupled);
+        Ok((terms, gradients.merged(other_gradients)?))
+    }
+
+    /// The scalar of one adapter's pass and its parts. A token is likelihood's concern under its own side's adapter alone;
+    /// utility samples are the secure one's.
+    fn charge_side(
+        &self,
+        batch: &MicroBatch,
+        rows: &Tensor,
+        options: &ForwardOptions,
+        side: usize,
+        coupled: &Coupled,
+        base: Option<&Base<'_>>,
+    ) -> Result<(Tensor, Terms)> {
+        let own = |(&owner, &weight): (&usize, &f32)| {
+            if batch.kinds[owner].adapter() == side { weight } else { 0.0 }
+        };
+        let weights: Vec<f32> = batch.owners.iter().zip(&batch.weights).map(own).collect();
+        let extra = Some(coupled.weights[side].as_slice());
+        let (total, losses) = self.charge(batch, rows, options, &weights, extra, base)?;
+        let mut terms = Terms::default();
+        self.report(&mut terms, batch, &losses, &weights, Some(side));
+        Ok((total, terms))
+    }
+
+    /// The weighted sum of the rows' losses, a scalar that can be differentiated, and every row's loss in nats.
+    fn charge(
+        &self,
+        batch: &MicroBatch,
+        rows: &Tensor,
+        options: &ForwardOptions,
+        weights: &[f32],
+        extra: Option<&[f64]>,
+        base: Option<&Base<'_>>,
+    ) -> Result<(Tensor, Vec<f32>)> {
+        let summed: Vec<f32>;
+        let weights = match extra {
+            None => weights,
+            Some(extra) => {
+                let sum = |(&weight, extra): (&f32, &f64)| (f64::from(weight) + extra) as f32;
+                summed = weights.iter().zip(extra).map(sum).collect();
+                &summed
+            }
         };
         let charges = Charges {
             targets: &batch.targets,
             terms: &batch.terms,
-            weights: &batch.weights,
+            weights,
             kl_weights: &batch.kl_weights,
-            direction: self.kl_direction,
+            direction: self.loss.kl_direction,
         };
-        let (total, losses) = charged(self.model, &hidden, options, &charges, reference.as_ref())?;
-        let mut terms = Terms { loss: f64::from(total.to_scalar::<f32>()?), ..Terms::default() };
-        self.report(&mut terms, batch, &losses[..n]);
-        if n_kl > 0 {
-            let mut examples = batch.kl_owners.clone();
-            examples.dedup();
-            let shares = losses[n..].iter().zip(&batch.kl_shares);
-            let loss = shares.map(|(&loss, &share)| f64::from(loss) * f64::from(share)).sum();
-            terms.add("kl", loss, examples.len() as f64);
-        }
-        Ok((total, terms))
+        let base = match base {
+            Some(base) if !batch.kl_rows.is_empty() => {
+                Some((base.model, rows_of(&base.hidden, batch.kl_rows.clone())?, &OFF))
+            }
+            _ => None,
+        };
+        charged(self.model, rows, options, &charges, base.as_ref())
     }
 
-    fn report(&self, terms: &mut Terms, batch: &MicroBatch, losses: &[f32]) {
+    /// Adds the losses of rows, the first ones weighted as given, and divergences. Of a pass under one of two adapters,
+    /// the token losses of that side's examples are told, and divergences are counted once for both.
+    fn report(
+        &self,
+        terms: &mut Terms,
+        batch: &MicroBatch,
+        losses: &[f32],
+        weights: &[f32],
+        side: Option<usize>,
+    ) {
+        let (of_tokens, divergences) = losses.split_at(batch.rows.len());
+        let weighted = |losses: &[f32], weights: &[f32]| -> f64 {
+            let product = |(&loss, &weight)| f64::from(loss) * f64::from(weight);
+            losses.iter().zip(weights).map(product).sum()
+        };
+        terms.loss += weighted(of_tokens, weights) + weighted(divergences, &batch.kl_weights);
         for kind in ExampleKind::ALL {
             let (mut loss, mut n_rows, mut last) = (0.0, 0_usize, usize::MAX);
             let mut n_examples = 0_usize;
-            for (i, &row_loss) in losses.iter().enumerate() {
+            for (i, &row_loss) in of_tokens.iter().enumerate() {
                 let owner = batch.owners[i];
-                if batch.kinds[owner] == kind {
+                if batch.kinds[owner] == kind && side.is_none_or(|side| kind.adapter() == side) {
                     loss += f64::from(row_loss) * f64::from(batch.shares[i]);
                     n_rows += 1;
                     n_examples += usize::from(owner != last);
@@ -169,7 +335,30 @@ impl Objective<'_> {
                 terms.add(kind.name(), loss, count as f64);
             }
         }
+        if !divergences.is_empty() {
+            let mut examples = batch.kl_owners.clone();
+            examples.dedup();
+            let count = match side {
+                Some(1) => 0.0,
+                _ if self.per_token => divergences.len() as f64,
+                _ => examples.len() as f64,
+            };
+            terms.add("kl", weighted(divergences, &batch.kl_shares), count);
+        }
     }
+}
+
+/// Adds what a coupled loss gives.
+fn add(terms: &mut Terms, coupled: Coupled) {
+    terms.loss += coupled.loss;
+    for (name, sum, count) in coupled.terms {
+        terms.add(name, sum, count);
+    }
+}
+
+/// The hidden states that carry a loss: `[n + n_kl, hidden]`.
+fn charged_rows(batch: &MicroBatch, hidden: &Tensor) -> Result<Tensor> {
+    rows_of(hidden, batch.rows.iter().chain(&batch.kl_rows).copied().collect())
 }
 
 /// Hidden states at some of the flattened positions of a batch: `[rows, hidden]`.
@@ -187,9 +376,31 @@ fn rows_of(hidden: &Tensor, rows: Vec<u32>) -> Result<Tensor> {
     Ok(hidden.flatten(0, 1)?.index_select(&Tensor::new(rows, hidden.device())?, 0)?)
 }
 
+/// `-ln p(target)` of the first rows of `[.., hidden]`, one for each target, without gradient.
+pub(crate) fn nll(
+    model: &Model,
+    rows: &Tensor,
+    options: &ForwardOptions,
+    targets: &[u32],
+) -> Result<Vec<f32>> {
+    let n = targets.len();
+    if n == 0 {
+        return Ok(Vec::new());
+    }
+    let charges = Charges {
+        targets,
+        terms: &vec![Term::Nll; n],
+        weights: &vec![0.0; n],
+        kl_weights: &[],
+        direction: KlDirection::default(),
+    };
+    let options = ForwardOptions { grad: false, ..*options };
+    Ok(charged(model, &rows.detach().narrow(0, 0, n)?, &options, &charges, None)?.1)
+}
+
 /// The weighted sum of the rows' losses, a scalar that can be differentiated, and every row's loss in nats. See
 /// [`Model::head_loss`]; models without fused operations compute all logits at once.
-pub(crate) fn charged(
+fn charged(
     model: &Model,
     hidden: &Tensor,
     options: &ForwardOptions,

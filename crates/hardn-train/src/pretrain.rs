@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Ended, Example, ExampleKind, KlDirection, LoopRecipe, LossRecipe, OptimizerRecipe, Outcome,
-    Precision, Progress, Result, Schedule, TrainError,
+    Ended, Example, ExampleKind, LoopRecipe, LossRecipe, OptimizerRecipe, Outcome, Precision,
+    Progress, Result, Schedule, TrainError,
     batch::{MicroBatch, Weighing},
     checkpoint::write_folder,
     identity::sha256,
@@ -280,7 +280,7 @@ pub fn pretrain(
     let objective = Objective {
         model: &model,
         reference: Reference::AdapterOff,
-        kl_direction: KlDirection::default(),
+        loss: LossRecipe::default().resolved(),
         checkpointing: recipe.training.gradient_checkpointing,
         per_token: true,
     };
@@ -350,14 +350,12 @@ impl DocumentPlan {
             (end > 1).then(|| example(format!("validation {i}"), ids[..end].to_vec()))
         };
         let examples: Vec<Example> = held.documents.iter().enumerate().filter_map(pieces).collect();
-        let n_tokens = examples.iter().map(Example::n_selected).sum();
-        plan.validation =
-            crate::batch::group_by_length(examples.iter().collect(), plan.tokens_per_batch)
-                .into_iter()
-                .map(|group| {
-                    MicroBatch::new(&group, &LossRecipe::default(), Weighing::PerToken { n_tokens })
-                })
-                .collect();
+        let examples: Vec<&Example> = examples.iter().collect();
+        let weighing = Weighing::mean_of_tokens(&examples, &LossRecipe::default().resolved(), 1);
+        plan.validation = crate::batch::group_by_length(examples, plan.tokens_per_batch)
+            .into_iter()
+            .map(|group| MicroBatch::new(&group, &LossRecipe::default().resolved(), weighing))
+            .collect();
         plan
     }
 
@@ -460,10 +458,11 @@ impl Plan for DocumentPlan {
             self.batches = self.lay_out(self.epoch);
         }
         let examples = self.examples(&self.batches[step - self.epoch_start]);
-        let n_tokens = examples.iter().map(Example::n_selected).sum();
         let examples: Vec<&Example> = examples.iter().collect();
-        let weighing = Weighing::PerToken { n_tokens };
-        StepPlan { batches: vec![MicroBatch::new(&examples, &LossRecipe::default(), weighing)] }
+        let weighing = Weighing::mean_of_tokens(&examples, &LossRecipe::default().resolved(), 1);
+        StepPlan {
+            batches: vec![MicroBatch::new(&examples, &LossRecipe::default().resolved(), weighing)],
+        }
     }
 
     fn validation(&self) -> &[MicroBatch] {

@@ -16,9 +16,10 @@ use crate::{
     batch::MicroBatch,
     checkpoint::{Checkpoints, State},
     events::{Event, EventLog, curve, read_events, write_csv},
-    objective::{Objective, Terms},
+    objective::Objective,
     optimizer::Optimizer,
     rng::derive_seed,
+    terms::Terms,
 };
 
 /// Where a training stands after a step.
@@ -69,6 +70,11 @@ pub trait Progress {
     ) -> std::result::Result<BTreeMap<String, f64>, BoxError> {
         let _ = (model, step);
         Ok(BTreeMap::new())
+    }
+
+    /// What [`Self::score`] scores on, as a hash; a training goes on only with the same.
+    fn suite(&self) -> Option<String> {
+        None
     }
 
     /// A validation's scores, as [`Self::score`] gave them.

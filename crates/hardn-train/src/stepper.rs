@@ -6,7 +6,7 @@ use candle_core::Var;
 use hardn_models::Model;
 
 use crate::{
-    AdamWConfig, Example, ExampleKind, KlDirection, LossRecipe, OptimizerRecipe, Result,
+    AdamWConfig, Example, ExampleKind, LossRecipe, OptimizerRecipe, Result,
     batch::{MicroBatch, Weighing},
     objective::{Objective, Reference},
     optimizer::Optimizer,
@@ -37,7 +37,7 @@ impl<'a> Stepper<'a> {
         let objective = Objective {
             model,
             reference: Reference::AdapterOff,
-            kl_direction: KlDirection::default(),
+            loss: LossRecipe::default().resolved(),
             checkpointing,
             per_token: true,
         };
@@ -62,10 +62,9 @@ impl<'a> Stepper<'a> {
             selected: vec![1; ids.len()],
         };
         let examples: Vec<Example> = zip(0.., texts).map(example).collect();
-        let n_tokens = examples.iter().map(Example::n_selected).sum();
-        let weighing = Weighing::PerToken { n_tokens };
         let examples: Vec<&Example> = examples.iter().collect();
-        let batch = MicroBatch::new(&examples, &LossRecipe::default(), weighing);
+        let weighing = Weighing::mean_of_tokens(&examples, &LossRecipe::default().resolved(), 1);
+        let batch = MicroBatch::new(&examples, &LossRecipe::default().resolved(), weighing);
         let (terms, gradients) = self.objective.gradients(&batch, None, &self.variables)?;
         self.optimizer.accumulate(gradients)?;
         self.optimizer.clip(self.clip_norm)?;

@@ -3,18 +3,16 @@
 use std::{collections::BTreeMap, path::Path, sync::atomic::AtomicBool};
 
 use candle_core::DType;
-use hardn_models::{
-    AdapterConfig, DEFAULT_ADAPTER, Ia3Config, LoraConfig, Model, ModelError, PrefixTuningConfig,
-    SaveDtype, TargetModules, Tokenizer,
-};
+use hardn_models::{Model, ModelError, SaveDtype, Tokenizer};
 use hardn_types::{FixPair, Training};
 
 use crate::{
-    AdapterRecipe, Counts, Ended, Example, ExampleBuilder, Outcome, Precision, Progress, Recipe,
-    Result, TrainError, UtilityItem,
+    AdapterRecipe, Counts, Ended, Example, ExampleBuilder, LossKind, LossRecipe, Outcome,
+    Precision, Progress, Recipe, Result, TrainError, UtilityItem, VULNERABLE_ADAPTER,
+    adapters::{attach, has_dropout, save_adapters},
     checkpoint::write_folder,
     identity::sha256,
-    mix::{MixPlan, class_of, effective_loss},
+    mix::{MixPlan, class_of, drop_single_sides},
     objective::{Objective, Reference},
     run_loop::{self, LoopSettings},
 };
@@ -70,7 +68,8 @@ impl Trained {
 /// Trains `model` and leaves it with the trained weights: an adapter attached, or its own weights changed.
 ///
 /// Everything goes to the folder `out`: `recipe.json`, `events.jsonl`, `timings.jsonl`, `checkpoints/`, and in the end
-/// `adapter/` (PEFT's layout) or `model/` (with the tokenizer), and `training.json`. A call on the folder of a training
+/// `adapter/` (PEFT's layout; two folders of it, `secure/` and `vulnerable/`, where each side has its own adapter, of
+/// which the model keeps the first) or `model/` (with the tokenizer), and `training.json`. A call on the folder of a training
 /// that was stopped or killed goes on after its last checkpoint, with the same result to the bit; the model must then be
 /// given as it was at the start.
 ///
@@ -86,61 +85,13 @@ pub fn train(
     progress: &mut dyn Progress,
     stop: &AtomicBool,
 ) -> Result<Trained> {
-    if model.adapter_config().is_some() {
-        return Err(ModelError::Input(
-            "an adapter is attached already; merge it first or take it off".to_owned(),
-        )
-        .into());
+    let Prepared { mut plan, loss, mut identity, frozen, train_counts, validation_counts } =
+        prepare(model, tokenizer, recipe, data)?;
+    if let Some(suite) = progress.suite() {
+        identity.insert("the validation suite".to_owned(), suite);
     }
-    let dtype = match recipe.training.precision {
-        Precision::F32 => DType::F32,
-        Precision::Bf16 => DType::BF16,
-    };
-    if model.dtype() != dtype {
-        return Err(TrainError::Precision {
-            recipe: dtype.as_str(),
-            model: model.dtype().as_str(),
-        });
-    }
-    let context = model.config().max_position_embeddings;
-    let loss = effective_loss(&recipe.loss);
-    let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, loss.kl_weight != 0.0)?;
-    let (mut train_counts, mut validation_counts) = (Counts::default(), Counts::default());
-    let by = recipe.oversampling.by;
-    let pairs = builder.pairs(data.pairs, |pair| class_of(pair, by), &mut train_counts)?;
-    let utility = builder.utilities(data.utility, &mut train_counts)?;
-    let held =
-        builder.pairs(data.validation_pairs, |pair| class_of(pair, by), &mut validation_counts)?;
-    let mut validation = builder.utilities(data.validation_utility, &mut validation_counts)?;
-    validation.extend(held.into_iter().flat_map(|pair| [pair.secure, pair.vulnerable]).flatten());
-
-    let mut identity = BTreeMap::new();
-    identity.insert("the model".to_owned(), model.fingerprint()?);
-    identity.insert("the validation data".to_owned(), fingerprint(&validation));
-    let mut plan = MixPlan::new(recipe, pairs, utility, validation);
-    if plan.samples_per_epoch() == 0 {
-        return Err(nothing(&train_counts));
-    }
-    identity.insert("the data".to_owned(), fingerprint(plan.examples()));
-    let mut described = recipe.clone();
-    // How often is saved does not change what is computed.
-    described.training.checkpoint_every = 0;
-    described.training.keep_checkpoints = 0;
-    identity.insert("the recipe".to_owned(), described.to_json().to_string());
-
-    let frozen = match &recipe.adapter {
-        AdapterRecipe::Full {} if loss.kl_weight != 0.0 => Some(model.merged()?),
-        _ => None,
-    };
-    let dropout = attach(model, &recipe.adapter, recipe.training.seed)?;
     let outcome = {
-        let objective = Objective {
-            model,
-            reference: frozen.as_ref().map_or(Reference::AdapterOff, Reference::Copy),
-            kl_direction: loss.kl_direction,
-            checkpointing: recipe.training.gradient_checkpointing,
-            per_token: false,
-        };
+        let objective = objective(model, recipe, loss, frozen.as_ref(), &plan);
         let settings = LoopSettings {
             optimizer: recipe.optimizer,
             schedule: recipe.schedule,
@@ -149,7 +100,7 @@ pub fn train(
             identity,
             dir: out,
             stop,
-            dropout,
+            dropout: has_dropout(&recipe.adapter),
         };
         run_loop::run(&objective, &mut plan, &settings, progress)?
     };
@@ -159,9 +110,10 @@ pub fn train(
             AdapterRecipe::Lora { .. }
             | AdapterRecipe::Ia3 { .. }
             | AdapterRecipe::Prefix { .. } => {
-                write_folder(&out.join("adapter"), |dir| {
-                    Ok(model.save_adapter(DEFAULT_ADAPTER, dir)?)
-                })?;
+                save_adapters(model, loss.kind, &out.join("adapter"))?;
+                if loss.kind.has_two_adapters() {
+                    model.detach(VULNERABLE_ADAPTER)?;
+                }
             }
             AdapterRecipe::Full {} => write_folder(&out.join("model"), |dir| {
                 model.save(dir, SaveDtype::F32)?;
@@ -174,41 +126,100 @@ pub fn train(
     Ok(trained)
 }
 
-/// Attaches what the recipe trains; says whether it has dropout.
-/// Puts a recipe's adapter on the model; true if it drops anything while it is trained.
-fn attach(model: &mut Model, adapter: &AdapterRecipe, seed: u64) -> Result<bool> {
-    let list = |names: &[String]| TargetModules::List(names.to_vec());
-    let (config, dropout): (AdapterConfig, f64) = match adapter {
-        AdapterRecipe::Full {} if model.is_quantised() => {
-            let message = "a quantised base cannot be trained itself; choose an adapter, or load the base as f32";
-            return Err(ModelError::Input(message.to_owned()).into());
+/// What a training computes with.
+pub(crate) struct Prepared {
+    pub(crate) plan: MixPlan,
+    pub(crate) loss: LossRecipe,
+    /// What the training is made of, by name.
+    pub(crate) identity: BTreeMap<String, String>,
+    /// A copy of the model as it was, where the loss compares with it and no adapter can be taken off.
+    pub(crate) frozen: Option<Model>,
+    pub(crate) train_counts: Counts,
+    pub(crate) validation_counts: Counts,
+}
+
+/// Turns the data into examples and batches, and attaches what is trained.
+pub(crate) fn prepare(
+    model: &mut Model,
+    tokenizer: &Tokenizer,
+    recipe: &Recipe,
+    data: &TrainingData<'_>,
+) -> Result<Prepared> {
+    if model.adapter_config().is_some() {
+        return Err(ModelError::Input(
+            "an adapter is attached already; merge it first or take it off".to_owned(),
+        )
+        .into());
+    }
+    if recipe.training.precision == Precision::Bf16 && model.dtype() != DType::BF16 {
+        return Err(TrainError::Precision { model: model.dtype().as_str() });
+    }
+    let context = model.config().max_position_embeddings;
+    let loss = recipe.loss.resolved();
+    // A pairwise loss needs selected tokens on both sides.
+    let with_kl = loss.kl_weight != 0.0 && !loss.kind.is_pairwise();
+    let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, with_kl)?;
+    let (mut train_counts, mut validation_counts) = (Counts::default(), Counts::default());
+    let by = recipe.oversampling.by;
+    let mut pairs = builder.pairs(data.pairs, |pair| class_of(pair, by), &mut train_counts)?;
+    let utility = builder.utilities(data.utility, &mut train_counts)?;
+    let mut held =
+        builder.pairs(data.validation_pairs, |pair| class_of(pair, by), &mut validation_counts)?;
+    let held_utility = builder.utilities(data.validation_utility, &mut validation_counts)?;
+    if loss.kind.is_pairwise() {
+        drop_single_sides(&mut pairs, &mut train_counts);
+        drop_single_sides(&mut held, &mut validation_counts);
+    }
+
+    let mut identity = BTreeMap::new();
+    identity.insert("the model".to_owned(), model.fingerprint()?);
+    let held_sides = held.iter().flat_map(|pair| [&pair.secure, &pair.vulnerable]).flatten();
+    let validation = fingerprint(held_utility.iter().chain(held_sides));
+    identity.insert("the validation data".to_owned(), validation);
+    let plan = MixPlan::new(recipe, pairs, utility, held, held_utility);
+    if plan.samples_per_epoch() == 0 {
+        return Err(nothing(&train_counts));
+    }
+    if plan.steps_per_epoch() == 0 {
+        let n = plan.samples_per_epoch();
+        let help = "take a smaller `training.accumulation`, or `training.leftover = \"step\"`";
+        return Err(TrainError::Missing {
+            what: format!("a whole step in an epoch of {n} samples"),
+            help: help.to_owned(),
+        });
+    }
+    identity.insert("the data".to_owned(), fingerprint(plan.examples().iter()));
+    let mut described = recipe.clone();
+    // How often is saved does not change what is computed.
+    described.training.checkpoint_every = 0;
+    described.training.keep_checkpoints = 0;
+    identity.insert("the recipe".to_owned(), described.to_json().to_string());
+
+    let frozen = match &recipe.adapter {
+        AdapterRecipe::Full {} if loss.kl_weight != 0.0 || loss.kind == LossKind::Dpo => {
+            Some(model.merged()?)
         }
-        AdapterRecipe::Full {} => return Ok(false),
-        AdapterRecipe::Lora { r, lora_alpha, dropout, target_modules, use_rslora } => {
-            let mut config = LoraConfig::new(*r, *lora_alpha);
-            config.lora_dropout = *dropout;
-            config.use_rslora = *use_rslora;
-            if !target_modules.is_empty() {
-                config.target_modules = list(target_modules);
-            }
-            (config.into(), *dropout)
-        }
-        AdapterRecipe::Ia3 { target_modules, feedforward_modules } => {
-            let mut config = Ia3Config::default();
-            if !target_modules.is_empty() {
-                config.target_modules = list(target_modules);
-                config.feedforward_modules = list(feedforward_modules);
-            }
-            (config.into(), 0.0)
-        }
-        AdapterRecipe::Prefix { num_virtual_tokens, dropout, zero_init } => {
-            let mut config = PrefixTuningConfig::new(*num_virtual_tokens);
-            (config.dropout, config.zero_init) = (*dropout, *zero_init);
-            (config.into(), *dropout)
-        }
+        _ => None,
     };
-    model.attach(DEFAULT_ADAPTER, config, seed)?;
-    Ok(dropout > 0.0)
+    attach(model, recipe)?;
+    Ok(Prepared { plan, loss, identity, frozen, train_counts, validation_counts })
+}
+
+/// What is minimised.
+pub(crate) fn objective<'a>(
+    model: &'a Model,
+    recipe: &Recipe,
+    loss: LossRecipe,
+    frozen: Option<&'a Model>,
+    plan: &MixPlan,
+) -> Objective<'a> {
+    Objective {
+        model,
+        reference: frozen.map_or(Reference::AdapterOff, Reference::Copy),
+        loss,
+        checkpointing: recipe.training.gradient_checkpointing,
+        per_token: plan.is_per_token(),
+    }
 }
 
 fn nothing(counts: &Counts) -> TrainError {
@@ -217,14 +228,14 @@ fn nothing(counts: &Counts) -> TrainError {
     TrainError::NothingToTrain { reasons }
 }
 
-fn fingerprint(examples: &[Example]) -> String {
+fn fingerprint<'a>(examples: impl Iterator<Item = &'a Example>) -> String {
     let bytes = |example: &Example| {
         let ids = example.ids.iter().flat_map(|id| id.to_le_bytes());
         let mut bytes: Vec<u8> = ids.chain(example.selected.iter().copied()).collect();
         bytes.extend_from_slice(example.kind.name().as_bytes());
         bytes
     };
-    sha256(examples.iter().map(bytes))
+    sha256(examples.map(bytes))
 }
 
 fn write_json(path: &Path, value: &serde_json::Value) -> Result<()> {
@@ -242,6 +253,8 @@ mod tests {
         sync::atomic::Ordering,
         time::Duration,
     };
+
+    use hardn_models::DEFAULT_ADAPTER;
 
     use super::*;
     use crate::{

@@ -439,8 +439,12 @@ pub(crate) enum NewRuleKind {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  hardn train safecoder-lab --model lab-1m --pairs pairs.jsonl --out runs/adapter\n\n\
-    Killed at any moment, the same command goes on where it stopped."
+    after_help = "Examples:\n  hardn train safecoder-lab --model lab-1m --world --out runs/adapter\n  \
+    hardn train safecoder --model owner/name --pairs data_train_val/train --validation-pairs data_train_val/val \\\n    \
+    --utility utility.jsonl --out runs/adapter --dry-run\n  \
+    hardn train safecoder-lab --model lab-1m --world --set training.best_by=secure_pass --set training.keep_best=true \\\n    \
+    --set training.patience=3 --out runs/best\n\n\
+    Killed at any moment, the same command goes on where it stopped. tensorboard --logdir runs shows the curves."
 )]
 pub(crate) struct TrainArgs {
     /// A shipped recipe's name or a TOML file
@@ -448,8 +452,8 @@ pub(crate) struct TrainArgs {
     /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
     #[arg(long)]
     pub(crate) model: String,
-    /// Fix pairs: files or folders of JSON Lines
-    #[arg(long, num_args = 1.., required = true)]
+    /// Fix pairs: files or folders, of JSON Lines or as published
+    #[arg(long, num_args = 1.., required_unless_present = "world")]
     pub(crate) pairs: Vec<PathBuf>,
     /// Fix pairs for validation
     #[arg(long, num_args = 1..)]
@@ -457,16 +461,43 @@ pub(crate) struct TrainArgs {
     /// Utility rows (prompt, completion, instruction)
     #[arg(long, num_args = 1..)]
     pub(crate) utility: Vec<PathBuf>,
+    /// The lab's pairs and utility rows: of a folder that `hardn lab generate` wrote, or generated
+    #[arg(long, num_args = 0..=1, default_missing_value = "", value_name = "DIR")]
+    pub(crate) world: Option<PathBuf>,
+    /// Seed of the lab's generator
+    #[arg(long, default_value_t = 1)]
+    pub(crate) world_seed: u64,
+    /// A file of further idioms, names and wordings for the lab
+    #[arg(long)]
+    pub(crate) idioms: Option<PathBuf>,
+    /// Scenarios and tasks to sample the model on at every validation; only rows of the split `val` are used
+    #[arg(long, num_args = 1..)]
+    pub(crate) validation_suite: Vec<PathBuf>,
+    /// Security scenarios, and utility tasks, taken of them at most (default: 40)
+    #[arg(long)]
+    pub(crate) validation_scenarios: Option<usize>,
+    /// Samples drawn of each (default: 1)
+    #[arg(long)]
+    pub(crate) validation_samples: Option<u32>,
     /// Override a key of the recipe, as KEY=VALUE; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// How the base's weights are kept: f32; under a trained adapter also bf16, f16, int8, or stored (as a GGUF file
-    /// has them)
-    #[arg(long, default_value = "f32")]
-    pub(crate) base_weights: BaseWeights,
-    /// Where checkpoints and the result go
+    /// How the base's weights are kept (default: as `training.precision` says): f32; under a trained adapter also bf16,
+    /// f16, int8, or stored (as a GGUF file has them)
     #[arg(long)]
-    pub(crate) out: PathBuf,
+    pub(crate) base_weights: Option<BaseWeights>,
+    /// Where checkpoints and the result go
+    #[arg(long, required_unless_present = "dry_run")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on from the last checkpoint; an error where there is none
+    #[arg(long, conflicts_with_all = ["fresh", "dry_run"])]
+    pub(crate) resume: bool,
+    /// Throw away the training in the folder and begin anew
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) fresh: bool,
+    /// Count examples, steps and tokens, measure time and memory of a step, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// The summary as JSON on standard output when done
     #[arg(long)]
     pub(crate) json: bool,
@@ -687,13 +718,20 @@ pub(crate) enum InspectCommand {
         pairs: PathBuf,
     },
     /// Loss terms of fix pairs under a recipe
+    ///
+    /// One line per side: `terms` of that side, reduced but not weighted, `loss`, the weighted sum, `n_tokens`. A loss that
+    /// takes both sides together (`dpo`, `simpo`) is the pair's: its term, `margin` and `loss` stand on both lines.
     Loss {
         /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
         #[arg(long)]
         model: String,
-        /// An adapter folder in PEFT layout, or its hub name
+        /// An adapter folder in PEFT layout, or its hub name; for a loss with an adapter for each side, a folder that
+        /// holds `secure` and `vulnerable`
         #[arg(long)]
         adapter: Option<PathBuf>,
+        /// What divergences and `dpo` are measured from, as --model; without it the model without its adapter
+        #[arg(long)]
+        reference: Option<String>,
         /// A shipped recipe's name or a TOML file
         #[arg(long)]
         recipe: String,

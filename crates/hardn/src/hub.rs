@@ -10,6 +10,7 @@ use std::{
 };
 
 use hardn_hub::{HubError, HubName, HubOptions, ModelSource, Origin, Resolved};
+use hardn_train::{SECURE_ADAPTER, TRAINING_ONLY, VULNERABLE_ADAPTER};
 use indicatif::DecimalBytes;
 
 use crate::{
@@ -47,8 +48,35 @@ pub(crate) fn find(text: &str) -> Outcome<Option<PathBuf>> {
     Ok(Some(path))
 }
 
-/// The folder of an adapter: a path, or a hub name.
+/// The folder of an adapter to use: a path, or a hub name. Of a folder that holds one for each side of pairs it is the
+/// secure side's.
+///
+/// # Errors
+/// No such folder, or an adapter that exists for training alone: the vulnerable side's writes vulnerable code.
 pub(crate) fn adapter_folder(adapter: &Path) -> Outcome<PathBuf> {
+    let folder = any_adapter_folder(adapter)?;
+    let is_adapter = |folder: &Path| folder.join("adapter_config.json").is_file();
+    if !is_adapter(&folder) && is_adapter(&folder.join(SECURE_ADAPTER)) {
+        return Ok(folder.join(SECURE_ADAPTER));
+    }
+    // The path may end in `..` or be a link.
+    let real = folder.canonicalize().unwrap_or_else(|_| folder.clone());
+    let is_named =
+        real.ends_with(VULNERABLE_ADAPTER) && is_adapter(&real.with_file_name(SECURE_ADAPTER));
+    let text = std::fs::read_to_string(folder.join("adapter_config.json")).unwrap_or_default();
+    let config: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    if is_named || config.get(TRAINING_ONLY) == Some(&serde_json::Value::Bool(true)) {
+        return Err(Failure::new(format!(
+            "the adapter {} was trained to write vulnerable code and exists for training alone",
+            folder.display()
+        ))
+        .help(format!("use the folder `{SECURE_ADAPTER}` beside it")));
+    }
+    Ok(folder)
+}
+
+/// The folder of an adapter, or of one for each side, to look at: a path, or a hub name.
+pub(crate) fn any_adapter_folder(adapter: &Path) -> Outcome<PathBuf> {
     if adapter.exists() {
         return Ok(adapter.to_owned());
     }

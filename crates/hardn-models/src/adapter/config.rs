@@ -21,8 +21,15 @@ pub enum AdapterConfig {
 }
 
 /// Keys that every kind has and that do not change what a trained adapter computes.
-const METADATA: &[&str] =
-    &["auto_mapping", "inference_mode", "peft_type", "peft_version", "revision", "task_type"];
+const METADATA: &[&str] = &[
+    "auto_mapping",
+    "inference_mode",
+    "peft_type",
+    "peft_version",
+    "revision",
+    "task_type",
+    "training_only",
+];
 
 impl AdapterConfig {
     /// The published name of the kind.

@@ -18,10 +18,10 @@ pub(crate) use self::optimizer::check_optimizer;
 pub use self::{
     adapter::AdapterRecipe,
     data::{DataRecipe, Format, UtilityLoss},
-    loss::{LossKind, LossRecipe, LossWeights, Pairing, Reduction},
+    loss::{LogProbs, LossKind, LossRecipe, LossWeights, Pairing, Reduction},
     optimizer::OptimizerRecipe,
     oversampling::{OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit},
-    training::{BestBy, ClipPer, LoopRecipe, Precision},
+    training::{BestBy, ClipPer, Leftover, LoopRecipe, Precision},
 };
 use crate::{Result, Schedule, TrainError};
 
@@ -121,8 +121,11 @@ impl Recipe {
                 .to_owned());
         }
         self.schedule.check()?;
-        if self.loss.kind == LossKind::MaskedKl && self.loss.kl_weight == 0.0 {
-            return Err("loss kind `masked_kl` needs a `loss.kl_weight` above 0".to_owned());
+        self.loss.check()?;
+        if self.loss.kind.has_two_adapters() && self.adapter == (AdapterRecipe::Full {}) {
+            return Err("loss kind `sven` trains an adapter for each side: choose another \
+                         `adapter.kind` than `full`, or loss kind `sven_adapted`"
+                .to_owned());
         }
         if self.data.mask == MaskKind::Whole && self.data.drop_all_set {
             return Err(
@@ -194,6 +197,10 @@ mod tests {
         check_set(&["training.batch_size=0"], Err("at least 1"));
         check_set(&["training=3"], Err("is a table"));
         check_set(&["loss.kind=safecode"], Err("safecoder"));
+        check_set(&["loss.kind=sven", "adapter.kind=full"], Err("sven_adapted"));
+        check_set(&["loss.kind=dpo", "loss.beta=-1"], Err("`loss.beta` is -1"));
+        check_set(&["loss.kind=simpo", "loss.log_probs=sum"], Ok("\"log_probs\":\"sum\""));
+        check_set(&["training.leftover=carry"], Ok("\"leftover\":\"carry\""));
         check_set(&["training.seed"], Err("key=value"));
         check_set(&["training.best_by=secure_pass"], Ok("\"best_by\":\"secure_pass\""));
         check_set(&["training.eval_every=5", "training.patience=2"], Ok("\"patience\":2"));

@@ -13,6 +13,19 @@ pub enum ClipPer {
     MicroBatch,
 }
 
+/// What becomes of the micro-batches at an epoch's end that are too few for a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Leftover {
+    /// They make a smaller step.
+    #[default]
+    Step,
+    /// Their gradient stays and is added to that of the next epoch's first step; that of the last epoch is lost. A
+    /// step's losses are then divided by `batch_size * accumulation`, whatever it holds (released code of SVEN, SafeCoder
+    /// and CoSec).
+    Carry,
+}
+
 /// What says which weights are the best, and when a training no longer gets better.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -40,15 +53,16 @@ impl BestBy {
     }
 }
 
-/// In what numbers a model is trained. What is trained, its gradients, the optimiser's moments and the losses are f32 always.
+/// In what numbers a model is computed while it is trained. What is trained, its gradients, the optimiser's moments and the losses are f32 always.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
-    /// Everything in f32. The only one with fused operations on the CPU.
+    /// As the base is loaded: in f32, unless the caller chose another form for it (`--base-weights`).
     #[default]
     F32,
     /// The frozen base and the states between its layers in bf16, under an adapter in f32. No loss scaling: bf16 has the
-    /// range of f32. Not for `adapter.kind = "full"`.
+    /// range of f32. Not for `adapter.kind = "full"`. On the CPU this halves the base's memory, but takes longer: only
+    /// f32 has fused operations there.
     Bf16,
 }
 
@@ -65,6 +79,8 @@ pub struct LoopRecipe {
     pub batch_size: usize,
     /// Micro-batches per step.
     pub accumulation: usize,
+    /// What becomes of the micro-batches at an epoch's end that are too few for a step.
+    pub leftover: Leftover,
     /// Largest Euclidean norm of the gradient; 0: no clipping.
     pub clip_norm: f64,
     /// When gradients are clipped.
@@ -100,6 +116,7 @@ impl Default for LoopRecipe {
             max_steps: 0,
             batch_size: 1,
             accumulation: 16,
+            leftover: Leftover::Step,
             clip_norm: 1.0,
             clip_per: ClipPer::Step,
             seed: 1,

@@ -14,6 +14,7 @@ use crate::{
     args::InspectCommand,
     assets::{load_model, load_model_as, load_tokenizer},
     failure::{Context, Failure, Outcome},
+    hub,
     output::{put, put_json},
 };
 
@@ -44,10 +45,14 @@ pub(crate) fn run(command: InspectCommand) -> Outcome {
         InspectCommand::Masks { tokenizer, kind, max_tokens, pairs } => {
             masks(&load_tokenizer(&tokenizer)?, &kind, max_tokens, &pairs)
         }
-        InspectCommand::Loss { model, adapter, recipe, set, pairs } => {
+        InspectCommand::Loss { model, adapter, reference, recipe, set, pairs } => {
             let recipe = Recipe::load(&recipe, &set)?;
             let tokenizer = load_tokenizer(&model)?;
-            loss(&load_model(&model, adapter.as_deref())?, &tokenizer, &recipe, &pairs)
+            let mut trained = load_model(&model, None)?;
+            let adapter = adapter.as_deref().map(hub::any_adapter_folder).transpose()?;
+            hardn_train::load_adapters(&mut trained, &recipe, adapter.as_deref())?;
+            let reference = reference.map(|name| load_model(&name, None)).transpose()?;
+            loss(&trained, reference.as_ref(), &tokenizer, &recipe, &pairs)
         }
         InspectCommand::Preference { model, adapter, pairs } => {
             let tokenizer = load_tokenizer(&model)?;
@@ -112,10 +117,16 @@ fn masks(tokenizer: &Tokenizer, kind: &str, max_tokens: usize, path: &Path) -> O
     put(&lines)
 }
 
-fn loss(model: &Model, tokenizer: &Tokenizer, recipe: &Recipe, path: &Path) -> Outcome {
+fn loss(
+    model: &Model,
+    reference: Option<&Model>,
+    tokenizer: &Tokenizer,
+    recipe: &Recipe,
+    path: &Path,
+) -> Outcome {
     for pair in read_pairs_strict(path)? {
-        for side in [Side::Secure, Side::Vulnerable] {
-            put_json(&match hardn_train::pair_loss(model, tokenizer, recipe, &pair, side)? {
+        for (side, found) in hardn_train::pair_losses(model, reference, tokenizer, recipe, &pair)? {
+            put_json(&match found {
                 Ok(found) => json!({
                     "id": pair.id, "side": side, "terms": found.terms, "loss": found.loss, "n_tokens": found.n_tokens,
                 }),

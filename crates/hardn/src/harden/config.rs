@@ -69,6 +69,23 @@ pub(crate) struct TrainConfig {
     /// Utility rows.
     #[serde(default)]
     pub(crate) utility: Vec<PathBuf>,
+    /// Suites on which the model is sampled at every validation; only their rows of the split `val` are used.
+    #[serde(default)]
+    pub(crate) validation_suites: Vec<PathBuf>,
+    /// Security scenarios, and utility tasks, that are taken of them at most.
+    #[serde(default = "default_validation_scenarios")]
+    pub(crate) validation_scenarios: usize,
+    /// Samples drawn of each.
+    #[serde(default = "default_validation_samples")]
+    pub(crate) validation_samples: u32,
+}
+
+fn default_validation_scenarios() -> usize {
+    40
+}
+
+fn default_validation_samples() -> u32 {
+    1
 }
 
 /// How to evaluate.
@@ -182,6 +199,20 @@ impl Controls {
 }
 
 impl TrainConfig {
+    /// A recipe, and no data yet.
+    pub(crate) fn new(recipe: &str) -> Self {
+        Self {
+            recipe: recipe.to_owned(),
+            set: BTreeMap::new(),
+            pairs: Vec::new(),
+            validation_pairs: Vec::new(),
+            utility: Vec::new(),
+            validation_suites: Vec::new(),
+            validation_scenarios: default_validation_scenarios(),
+            validation_samples: default_validation_samples(),
+        }
+    }
+
     /// The overrides of the recipe, as `--set` takes them.
     pub(crate) fn assignments(&self) -> Vec<String> {
         self.set.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect()
@@ -236,6 +267,7 @@ impl RunConfig {
             fix_all(&mut train.pairs);
             fix_all(&mut train.validation_pairs);
             fix_all(&mut train.utility);
+            fix_all(&mut train.validation_suites);
             if has_toml_extension(&train.recipe) {
                 train.recipe = folder.join(&train.recipe).to_string_lossy().into_owned();
             }

@@ -11,6 +11,7 @@ pub(crate) mod inputs;
 pub(crate) mod judge;
 mod preference;
 mod reuse;
+pub(crate) mod scoring;
 pub(crate) mod training;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -27,6 +28,7 @@ use self::{
     config::{RunConfig, plain},
     folder::RunFolder,
     inputs::Inputs,
+    scoring::ValidationSuite,
 };
 use crate::{
     args::HardenArgs,
@@ -72,6 +74,8 @@ pub(crate) struct Job<'a> {
     /// Tokens that end a text.
     pub(crate) end_tokens: Vec<u32>,
     pub(crate) recipe: Option<Recipe>,
+    /// What models are scored on while they are trained.
+    pub(crate) validation: Option<ValidationSuite>,
     pub(crate) folder: RunFolder,
     pub(crate) quiet: bool,
 }
@@ -163,8 +167,12 @@ fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<Job<'a>> {
     });
     let folder = RunFolder::open(&options.out, &identity, options.fresh)?;
     folder.write_rows("suite.jsonl", &inputs.suite)?;
+    let validation = match &recipe {
+        Some(recipe) => ValidationSuite::new(config, &inputs, recipe, &tokenizer, &end_tokens)?,
+        None => None,
+    };
     let quiet = options.quiet;
-    Ok(Job { config, inputs, base, tokenizer, end_tokens, recipe, folder, quiet })
+    Ok(Job { config, inputs, base, tokenizer, end_tokens, recipe, validation, folder, quiet })
 }
 
 /// The overrides of the decoder, as `--set` takes them.
@@ -229,6 +237,7 @@ fn train_arm(
         tokenizer: &job.tokenizer,
         recipe: &recipe,
         inputs: &job.inputs,
+        validation: job.validation.as_ref(),
         data,
         seed: job.config.seed,
         folder: &folder,
