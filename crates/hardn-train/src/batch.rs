@@ -322,6 +322,42 @@ mod tests {
     }
 
     #[test]
+    fn no_cut_separates_what_belongs_together() {
+        let ids: Vec<u32> = (0..600).collect();
+        let selected: Vec<u8> = (0..600).map(|t| u8::from(t % 3 == 0)).collect();
+        let [secure, vulnerable, utility] =
+            [ExampleKind::Secure, ExampleKind::Vulnerable, ExampleKind::Utility]
+                .map(|kind| example(kind, &ids, &selected));
+        let loss = LossRecipe { kind: crate::LossKind::Simpo, ..LossRecipe::default() }.resolved();
+        let weighing = Weighing::PerSample { reduction: Reduction::Mean, n_samples: 3 };
+        let check = |examples: &[&Example], expected: Option<[usize; 2]>| {
+            let halves = MicroBatch::new(examples, &loss, weighing).halves();
+            let sizes =
+                halves.as_ref().map(|halves| halves.each_ref().map(|half| half.kinds.len()));
+            assert_eq!(sizes, expected);
+            for half in halves.iter().flatten() {
+                let is_pair = |&[a, b]: &[usize; 2]| {
+                    [half.kinds[a], half.kinds[b]] == [ExampleKind::Secure, ExampleKind::Vulnerable]
+                };
+                let n = half.kinds.iter().filter(|kind| **kind == ExampleKind::Secure).count();
+                assert!(
+                    half.pairs.len() == n && half.pairs.iter().all(is_pair),
+                    "{:?}",
+                    half.pairs
+                );
+            }
+        };
+        check(&[&secure, &vulnerable], None);
+        check(&[&secure, &vulnerable, &secure, &vulnerable], Some([2, 2]));
+        check(&[&utility, &secure, &vulnerable, &utility], Some([1, 3]));
+        check(&[&secure, &vulnerable, &secure, &vulnerable, &secure, &vulnerable], Some([2, 4]));
+        let short = example(ExampleKind::Utility, &ids[..10], &selected[..10]);
+        let groups = group_samples(vec![vec![&secure, &short], vec![&short], vec![&utility]], 1200);
+        let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [1, 2, 1]);
+    }
+
+    #[test]
     fn groups_hold_similar_lengths() {
         let lengths = [600, 30, 610, 31, 900, 29, 605];
         let examples: Vec<Example> = lengths

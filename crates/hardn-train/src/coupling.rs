@@ -105,3 +105,90 @@ fn softplus(x: f64) -> f64 {
 fn sigmoid(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::f64::consts::LN_2;
+
+    use super::*;
+    use crate::LossKind;
+
+    /// Two examples with a row each, or two for the second.
+    fn batch(kinds: [ExampleKind; 2], owners: &[usize]) -> MicroBatch {
+        let n = owners.len();
+        MicroBatch {
+            kinds: kinds.to_vec(),
+            owners: owners.to_vec(),
+            rows: vec![0; n],
+            shares: owners.iter().map(|&owner| 1.0 / (1 + owner) as f32).collect(),
+            pairs: vec![[0, 1]],
+            scale: 0.5,
+            pair_scale: 0.5,
+            ..MicroBatch::default()
+        }
+    }
+
+    fn recipe(kind: LossKind) -> LossRecipe {
+        LossRecipe { kind, ..LossRecipe::default() }.resolved()
+    }
+
+    #[track_caller]
+    fn close(found: f64, expected: f64) {
+        assert!((found - expected).abs() < 1e-6, "{found} is not {expected}");
+    }
+
+    #[test]
+    fn a_token_as_likely_under_both_adapters_costs_ln_2() {
+        let sides = batch([ExampleKind::Secure, ExampleKind::Vulnerable], &[0, 1, 1]);
+        // The second row: p = 1/4 under the secure adapter, 3/4 under its own, so -ln(3/4).
+        let (quarter, own) = (4_f32.ln(), (4.0_f32 / 3.0).ln());
+        let nll = [&[1.0, quarter, 2.0][..], &[1.0, own, 2.0]];
+        let found = contrast(&recipe(LossKind::Sven), &sides, nll, false);
+        let expected = [LN_2, (4.0_f64 / 3.0).ln() / 2.0, LN_2 / 2.0];
+        close(found.loss, 4.0 * 0.5 * expected.iter().sum::<f64>());
+        assert_eq!((found.terms[0].0, found.terms[0].2), ("contrastive", 2.0));
+        close(found.terms[0].1, expected.iter().sum());
+        // Derivatives: half of the factor where both are alike, a quarter of it where p = 3/4.
+        for (weight, expected) in found.weights[0].iter().zip([1.0, -0.25, -0.5]) {
+            close(*weight, expected);
+        }
+        for (weight, expected) in found.weights[1].iter().zip([-1.0, 0.25, 0.5]) {
+            close(*weight, expected);
+        }
+    }
+
+    #[test]
+    fn a_preference_is_logistic_in_the_margin() {
+        let pair = batch([ExampleKind::Secure, ExampleKind::Vulnerable], &[0, 1, 1]);
+        let nll = [1.0, 2.0, 4.0];
+        // Scores -1 and -6: beta 0.1 makes a margin of 0.5. Against a reference that is the same: none.
+        let loss = recipe(LossKind::Dpo);
+        let found = preference(&loss, &pair, &nll, None);
+        let expected = (1.0 + (-0.5_f64).exp()).ln();
+        close(found.loss, 0.5 * expected);
+        assert_eq!(found.terms[0].0, "dpo");
+        close(found.terms[1].1, 0.5);
+        let slope = 0.5 * 0.1 / (1.0 + 0.5_f64.exp());
+        for (weight, expected) in found.weights[0].iter().zip([slope, -slope, -slope]) {
+            close(*weight, expected);
+        }
+        close(preference(&loss, &pair, &nll, Some(&nll)).loss, 0.5 * LN_2);
+        // Means: -1 and -3; beta 2 makes 4, the margin asked for.
+        let loss = LossRecipe { gamma: 4.0, ..recipe(LossKind::Simpo) };
+        let found = preference(&loss, &pair, &nll, None);
+        close(found.loss, 0.5 * LN_2);
+        for (weight, expected) in found.weights[0].iter().zip([0.5, -0.25, -0.25]) {
+            close(*weight, expected);
+        }
+    }
+
+    #[test]
+    fn neither_overflows_nor_hides_what_is_no_number() {
+        close(softplus(1e4), 1e4);
+        close(softplus(-1e4), 0.0);
+        assert!(softplus(f64::NAN).is_nan() && sigmoid(f64::NAN).is_nan());
+        let pair = batch([ExampleKind::Secure, ExampleKind::Vulnerable], &[0, 1]);
+        let found = preference(&recipe(LossKind::Simpo), &pair, &[f32::NAN, 1.0], None);
+        assert!(found.loss.is_nan());
+    }
+}

@@ -446,6 +446,72 @@ mod tests {
     }
 
     #[test]
+    fn a_pairwise_loss_has_both_sides_of_a_pair_in_one_batch() {
+        for extra in ["training.clip_per=step", "training.clip_per=micro_batch"] {
+            for reduction in ["loss.reduction=mean", "loss.reduction=tokens"] {
+                let mut plan = plan(&["loss.kind=dpo", "training.batch_size=2", extra, reduction]);
+                // A pair is one sample.
+                assert_eq!(plan.samples_per_epoch(), 10 + 40);
+                let mut n_pairs = 0;
+                for step in 0..plan.steps_per_epoch() {
+                    for batch in plan.step(step).batches {
+                        n_pairs += batch.pairs.len();
+                        for [secure, vulnerable] in &batch.pairs {
+                            let id = batch.examples[*secure].strip_suffix("secure").unwrap();
+                            assert_eq!(batch.examples[*vulnerable], format!("{id}vulnerable"));
+                        }
+                    }
+                }
+                assert_eq!(n_pairs, 10);
+            }
+        }
+    }
+
+    #[test]
+    fn a_side_alone_is_dropped_where_a_loss_takes_both() {
+        let mut pairs = pairs("CWE-001", 3, 1);
+        let mut counts = Counts::default();
+        counts.kept = [("secure".to_owned(), 3), ("vulnerable".to_owned(), 2)].into();
+        drop_single_sides(&mut pairs, &mut counts);
+        assert!(pairs[0].secure.is_none() && pairs[1].secure.is_some());
+        assert_eq!(counts.kept["secure"], 2);
+        assert_eq!(counts.dropped["secure: the other side was dropped"], 1);
+    }
+
+    #[test]
+    fn left_over_micro_batches_go_on_to_the_next_epoch() {
+        // 60 samples in micro-batches of 7: 9 of them, so 2 steps of 4, and one of 4 samples is left over.
+        let extra = ["training.batch_size=7", "training.leftover=carry"];
+        for clip in ["training.clip_per=step", "training.clip_per=micro_batch"] {
+            let plan = || plan(&[extra[0], extra[1], clip]);
+            let mut whole = plan();
+            assert_eq!((whole.steps_per_epoch(), whole.total_steps()), (2, 10));
+            let steps: Vec<_> = (0..10).map(|i| ids(&mut whole, i)).collect();
+            let sizes: Vec<usize> = steps.iter().map(Vec::len).collect();
+            assert_eq!(sizes, [28, 28, 32, 28, 32, 28, 32, 28, 32, 28]);
+            let mut first = [&steps[0][..], &steps[1], &steps[2]].concat();
+            first.sort();
+            first.dedup();
+            assert_eq!(first.len(), 60);
+            for i in [8, 2, 3] {
+                assert_eq!(ids(&mut plan(), i), steps[i], "step {i}");
+            }
+            // Every sample weighs as much as one of a full step.
+            for batch in whole.step(2).batches {
+                assert_eq!(batch.scale, 1.0 / 28.0);
+            }
+        }
+    }
+
+    #[test]
+    fn what_weighs_nothing_takes_no_part() {
+        assert_eq!(plan(&["loss.weights.utility=0"]).samples_per_epoch(), 20);
+        assert_eq!(plan(&["loss.weights.unlikelihood=0"]).samples_per_epoch(), 10 + 20);
+        let control = plan(&["loss.weights.utility=0", "loss.kind=utility_only"]);
+        assert_eq!(control.samples_per_epoch(), 20 + 40);
+    }
+
+    #[test]
     fn classes_by_extension_and_language() {
         let mut pair = crate::testing::pair("p", "", "a", "b");
         pair.file_name = Some("src/x.pyi".to_owned());

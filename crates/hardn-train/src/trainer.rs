@@ -258,11 +258,21 @@ mod tests {
 
     use super::*;
     use crate::{
-        StepUpdate, preference,
+        SECURE_ADAPTER, StepUpdate, TRAINING_ONLY, load_adapters, preference,
         testing::{model, pair, tokenizer},
     };
 
     const STEPS: usize = 12;
+
+    const SVEN: [&str; 7] = [
+        "adapter.kind=prefix",
+        "adapter.num_virtual_tokens=3",
+        "adapter.dropout=0.1",
+        "adapter.zero_init=true",
+        "loss.kind=sven",
+        "loss.kl_weight=1.6",
+        "loss.weights.utility=0",
+    ];
 
     fn pairs() -> Vec<FixPair> {
         let pair = |name: &&str| {
@@ -326,8 +336,9 @@ mod tests {
         for file in ["state.json", "state.safetensors"] {
             files.push(format!("checkpoints/step-{STEPS:08}/{file}"));
         }
-        for folder in ["adapter", "model"] {
-            for entry in fs::read_dir(out.join(folder)).into_iter().flatten().flatten() {
+        for folder in ["adapter", "adapter/secure", "adapter/vulnerable", "model"] {
+            let entries = fs::read_dir(out.join(folder)).into_iter().flatten().flatten();
+            for entry in entries.filter(|entry| entry.path().is_file()) {
                 files.push(format!("{folder}/{}", entry.file_name().to_string_lossy()));
             }
         }
@@ -368,6 +379,15 @@ mod tests {
             &["adapter.dropout=0.2"][..],
             &["adapter.kind=full", "loss.kl_weight=0.5", "optimizer.learning_rate=1e-3"],
             &["training.clip_per=micro_batch", "training.accumulation=2", "loss.pairing=joint"],
+            // An epoch has 12 micro-batches of one sample, and two of them are left over.
+            &[
+                &SVEN[..],
+                &["training.batch_size=1", "training.accumulation=5", "training.leftover=carry"],
+                &["training.clip_per=micro_batch", "oversampling.mode=none"],
+            ]
+            .concat(),
+            &["loss.kind=dpo", "loss.nll_weight=0.5", "adapter.dropout=0.2"],
+            &["adapter.kind=full", "loss.kind=dpo", "optimizer.learning_rate=1e-3"],
         ] {
             let recipe = recipe(assignments);
             let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -455,6 +475,8 @@ mod tests {
         for assignments in [
             &["adapter.dropout=0.2", "loss.kl_weight=0.5"][..],
             &["adapter.kind=full", "loss.kl_weight=0.5", "optimizer.learning_rate=1e-3"],
+            &SVEN,
+            &["loss.kind=dpo", "adapter.dropout=0.2"],
         ] {
             let (plain, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             run_quietly(&recipe(assignments), plain.path());
@@ -535,6 +557,56 @@ mod tests {
         assert_eq!(share(&model), 0);
         model.detach(DEFAULT_ADAPTER).unwrap();
         assert_eq!(share(&model), pairs().len());
+    }
+
+    #[test]
+    fn each_side_has_a_prefix_and_the_secure_one_is_kept() {
+        let out = tempfile::tempdir().unwrap();
+        let (model, trained) = run_quietly(&recipe(&SVEN), out.path());
+        assert_eq!(model.adapter_names(), [SECURE_ADAPTER]);
+        assert!(model.adapter_config().is_some());
+        // 2 prefixes of 3 positions, 2 layers, keys and values of 16.
+        assert_eq!(trained.outcome.n_parameters, 2 * 3 * 2 * 2 * 16);
+        let folder = |side: &str| out.path().join("adapter").join(side);
+        for (side, expected) in [(SECURE_ADAPTER, None), (VULNERABLE_ADAPTER, Some(true))] {
+            let text = fs::read_to_string(folder(side).join("adapter_config.json")).unwrap();
+            let config: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(config.get(TRAINING_ONLY).and_then(|value| value.as_bool()), expected);
+        }
+        // Both are trained, differently, and can be read again.
+        let mut again = crate::testing::model(1);
+        load_adapters(&mut again, &recipe(&SVEN), Some(&out.path().join("adapter"))).unwrap();
+        let values: Vec<Vec<f32>> = (again.trainable().iter())
+            .map(|(_, var)| var.flatten_all().unwrap().to_vec1().unwrap())
+            .collect();
+        assert!(values[0] != values[1] && values.iter().flatten().all(|value| *value != 0.0));
+        let single =
+            load_adapters(&mut crate::testing::model(1), &recipe(&SVEN), Some(&folder("secure")));
+        assert!(single.unwrap_err().to_string().contains("`secure` and `vulnerable`"));
+    }
+
+    #[test]
+    fn a_pairwise_loss_teaches_the_secure_side() {
+        let out = tempfile::tempdir().unwrap();
+        for kind in ["dpo", "simpo"] {
+            let kind = format!("loss.kind={kind}");
+            let assignments =
+                [kind.as_str(), "training.max_steps=40", "optimizer.learning_rate=1e-2"];
+            let (_, trained) = run_quietly(&recipe(&assignments), &out.path().join(&kind[10..]));
+            let curve = &trained.outcome.curve;
+            let (first, last) = (&curve[0].validation, &curve[curve.len() - 1].validation);
+            assert!(last["margin"] > first["margin"] + 0.5, "{first:?} {last:?}");
+            assert!(last[&kind[10..]] < first[&kind[10..]], "{first:?} {last:?}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_without_a_whole_step_is_refused() {
+        let recipe = recipe(&["training.leftover=carry", "training.accumulation=1000"]);
+        let Err(error) = run(&recipe, Path::new("unused"), &mut (), &AtomicBool::new(false)) else {
+            panic!("trained")
+        };
+        assert!(error.to_string().contains("training.leftover"), "{error}");
     }
 
     struct Scored(Vec<f64>);

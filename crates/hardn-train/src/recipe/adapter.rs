@@ -37,7 +37,8 @@ pub enum AdapterRecipe {
     },
     /// Keys and values before the text's own in every layer (Li and Liang 2021, arXiv:2101.00190).
     Prefix {
-        /// Positions of the prefix.
+        /// Positions of the prefix; SVEN has 5, 8 and 12 for models of 350 M, 2 B and 6 B parameters.
+        #[serde(default = "default_prefix")]
         num_virtual_tokens: usize,
         /// Share of the prefix's numbers set to zero while training; 0.1 in SVEN.
         #[serde(default)]
@@ -50,6 +51,10 @@ pub enum AdapterRecipe {
 
 fn default_rank() -> usize {
     16
+}
+
+fn default_prefix() -> usize {
+    5
 }
 
 fn default_alpha() -> f64 {
