@@ -21,7 +21,7 @@ import time
 from pathlib import Path
 
 # Speed is measured anew each time; checkpoints are working files of a training.
-IGNORED = {"timings.jsonl", "checkpoints"}
+IGNORED = {"timings.jsonl", "checkpoints", "tensorboard"}
 
 
 def start(command: list[str], out: Path) -> subprocess.Popen:

@@ -154,8 +154,6 @@ pub(crate) fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
 
     #[test]
@@ -166,7 +164,7 @@ mod tests {
 
     #[test]
     fn one_point_is_no_curve() {
-        let point = LossPoint { step: 1, train: Some(2.0), validation: BTreeMap::new() };
+        let point = LossPoint { step: 1, train: Some(2.0), ..LossPoint::default() };
         assert_eq!(loss_curve(std::slice::from_ref(&point)), "");
         assert!(loss_curve(&[point.clone(), LossPoint { step: 2, ..point }]).contains("polyline"));
     }

@@ -29,8 +29,11 @@ pub(crate) struct State {
     pub(crate) updates: usize,
     /// Tokens seen, without padding.
     pub(crate) tokens: u64,
-    /// The step of the lowest validation loss so far, and that loss.
+    /// The step of the best validation so far, and what it is best by: a loss, or a score with its sign turned.
     pub(crate) best: Option<(usize, f64)>,
+    /// Validations in a row that were not better.
+    #[serde(default)]
+    pub(crate) stale: usize,
 }
 
 /// The checkpoints of one training.
@@ -63,15 +66,11 @@ impl Checkpoints {
         let path = self.path(state.step);
         if !path.exists() {
             let temporary = self.dir.join(format!(".writing-{:08}", state.step));
-            remove(&temporary)?;
-            fs::create_dir_all(&temporary).map_err(TrainError::file("create", &temporary))?;
-            let file = temporary.join(TENSORS);
-            let tensors: HashMap<String, Tensor> = tensors.into_iter().collect();
-            candle_core::safetensors::save(&tensors, &file)?;
-            sync(&file)?;
-            let json = serde_json::to_vec_pretty(state).unwrap_or_default();
-            hardn_types::write_atomic(&temporary.join(STATE), &json)?;
-            sync(&temporary)?;
+            if let Err(error) = fill(&temporary, state, tensors) {
+                // On a full disk what is half written would keep others from writing.
+                let _ = remove(&temporary);
+                return Err(error);
+            }
             fs::rename(&temporary, &path).map_err(TrainError::file("rename to", &path))?;
             sync(&self.dir)?;
         }
@@ -116,6 +115,21 @@ impl Checkpoints {
     }
 }
 
+/// Writes a checkpoint's files to a new folder and waits until they are on the disk.
+fn fill(dir: &Path, state: &State, tensors: BTreeMap<String, Tensor>) -> Result<()> {
+    remove(dir)?;
+    fs::create_dir_all(dir).map_err(TrainError::file("create", dir))?;
+    let file = dir.join(TENSORS);
+    let tensors: HashMap<String, Tensor> = tensors.into_iter().collect();
+    let failed = |e: candle_core::Error| std::io::Error::other(e.to_string());
+    let saved = candle_core::safetensors::save(&tensors, &file).map_err(failed);
+    saved.map_err(TrainError::file("write the checkpoint", &file))?;
+    sync(&file)?;
+    let json = serde_json::to_vec_pretty(state).unwrap_or_default();
+    hardn_types::write_atomic(&dir.join(STATE), &json)?;
+    sync(dir)
+}
+
 fn remove(path: &Path) -> Result<()> {
     if path.exists() {
         fs::remove_dir_all(path).map_err(TrainError::file("remove", path))?;
@@ -155,6 +169,7 @@ mod tests {
             updates: step,
             tokens: 7,
             best: best.map(|step| (step, 0.5)),
+            stale: 0,
         }
     }
 

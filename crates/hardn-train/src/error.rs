@@ -42,10 +42,22 @@ pub enum TrainError {
         path.display()
     )]
     OtherRun { path: PathBuf, what: String },
+    #[error("{} is in use by another process that trains there; wait for it, or use another output folder", path.display())]
+    InUse { path: PathBuf },
     #[error("checkpoint {} cannot be read: {message}; remove that folder to fall back to the one before", path.display())]
     Checkpoint { path: PathBuf, message: String },
     #[error("the model could not be scored after step {step}: {message}")]
     Score { step: usize, message: String },
+    #[error(
+        "`training.best_by` is `{best_by}`, but validation gives no such number: give validation data for `loss`, \
+         or a suite of validation scenarios (security, secure_pass) or utility tasks (utility)"
+    )]
+    NothingToCompare { best_by: &'static str },
+    #[error(
+        "`training.precision` is `bf16`, but the base is loaded as {model}: load it as bf16 \
+         (`hardn train` does), or set `training.precision` to `f32`"
+    )]
+    Precision { model: &'static str },
     #[error("shapes do not fit: {0}")]
     Shape(String),
     #[error("no token is selected: the mean would be 0/0")]

@@ -2,15 +2,16 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     fs,
     io::Write,
     path::{Path, PathBuf},
 };
 
-use hardn_types::{LossPoint, append_jsonl, write_atomic};
-use serde::{Deserialize, Serialize};
+use hardn_types::{LossPoint, append_jsonl, write_atomic, write_jsonl};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::{Result, TrainError};
+use crate::{Result, TrainError, tensorboard::TensorBoard};
 
 /// Points a loss curve is reduced to, at most.
 const MAX_POINTS: usize = 200;
@@ -40,13 +41,39 @@ pub enum Event {
         step: usize,
         /// Mean loss per example, by kind; `all` is what the recipe minimises.
         losses: BTreeMap<String, f64>,
+        /// Shares of 1 on small suites, by name: `security`, `utility`, `secure_pass`.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        scores: BTreeMap<String, f64>,
     },
 }
 
 impl Event {
-    fn step(&self) -> usize {
+    /// Steps done, this one included.
+    pub fn step(&self) -> usize {
         match self {
             Self::Step { step, .. } | Self::Validation { step, .. } => *step,
+        }
+    }
+
+    /// Its numbers by name, such as `train/loss`, `validation/all`, `score/security`, `learning_rate`.
+    pub fn scalars(&self) -> Vec<(String, f64)> {
+        let named = |part: &str, values: &BTreeMap<String, f64>| {
+            values
+                .iter()
+                .map(|(name, value)| (format!("{part}/{name}"), *value))
+                .collect::<Vec<_>>()
+        };
+        match self {
+            Self::Step { loss, terms, learning_rate, gradient_norm, .. } => {
+                let mut scalars = vec![("train/loss".to_owned(), *loss)];
+                scalars.extend(named("train", terms));
+                scalars.push(("learning_rate".to_owned(), *learning_rate));
+                scalars.push(("gradient_norm".to_owned(), *gradient_norm));
+                scalars
+            }
+            Self::Validation { losses, scores, .. } => {
+                [named("validation", losses), named("score", scores)].concat()
+            }
         }
     }
 }
@@ -57,9 +84,10 @@ pub(crate) struct EventLog {
     file: fs::File,
     timings: fs::File,
     timings_path: PathBuf,
+    board: TensorBoard,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 struct Timing {
     step: usize,
     seconds: f64,
@@ -70,15 +98,13 @@ impl EventLog {
     /// Opens the record in `dir`, without whatever was written after `step`.
     pub(crate) fn open(dir: &Path, step: usize) -> Result<Self> {
         let (path, timings_path) = (dir.join("events.jsonl"), dir.join("timings.jsonl"));
-        let kept: Vec<Event> = read(&path).into_iter().filter(|e| e.step() <= step).collect();
-        let mut bytes = Vec::new();
-        if step > 0 {
-            for event in &kept {
-                bytes.extend(serde_json::to_vec(event).unwrap_or_default());
-                bytes.push(b'\n');
-            }
-        }
-        write_atomic(&path, &bytes)?;
+        let is_kept = |at: usize| step > 0 && at <= step;
+        let mut events: Vec<Event> = read(&path);
+        events.retain(|event| is_kept(event.step()));
+        write_jsonl(&path, &events)?;
+        let mut timings: Vec<Timing> = read(&timings_path);
+        timings.retain(|timing| is_kept(timing.step));
+        write_jsonl(&timings_path, &timings)?;
         let open = |path: &Path| {
             fs::OpenOptions::new()
                 .append(true)
@@ -87,16 +113,20 @@ impl EventLog {
                 .map_err(TrainError::file("open", path))
         };
         let (file, timings) = (open(&path)?, open(&timings_path)?);
-        Ok(Self { path, file, timings, timings_path })
+        let board = TensorBoard::open(dir, step)?;
+        Ok(Self { path, file, timings, timings_path, board })
     }
 
     pub(crate) fn write(&mut self, event: &Event) -> Result<()> {
-        Ok(append_jsonl(&mut self.file, &self.path, event)?)
+        append_jsonl(&mut self.file, &self.path, event)?;
+        self.board.write(event.step(), &event.scalars())
     }
 
     pub(crate) fn timing(&mut self, step: usize, seconds: f64, tokens: usize) -> Result<()> {
         let timing = Timing { step, seconds, tokens };
-        Ok(append_jsonl(&mut self.timings, &self.timings_path, &timing)?)
+        append_jsonl(&mut self.timings, &self.timings_path, &timing)?;
+        let rate = tokens as f64 / seconds.max(1e-9);
+        self.board.write(step, &[("tokens_per_second".to_owned(), rate)])
     }
 
     pub(crate) fn flush(&mut self) -> Result<()> {
@@ -110,7 +140,18 @@ pub fn read_events(dir: &Path) -> Vec<Event> {
     read(&dir.join("events.jsonl"))
 }
 
-fn read(path: &Path) -> Vec<Event> {
+/// Writes `curve.csv`: a row `step,term,value` for each number of each event.
+pub(crate) fn write_csv(dir: &Path, events: &[Event]) -> Result<()> {
+    let mut text = String::from("step,term,value\n");
+    for event in events {
+        for (term, value) in event.scalars() {
+            let _ = writeln!(text, "{},{term},{value}", event.step());
+        }
+    }
+    Ok(write_atomic(&dir.join("curve.csv"), text.as_bytes())?)
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Vec<T> {
     let text = fs::read_to_string(path).unwrap_or_default();
     text.lines().map_while(|line| serde_json::from_str(line).ok()).collect()
 }
@@ -125,7 +166,7 @@ pub(crate) fn curve(events: &[Event]) -> Vec<LossPoint> {
     let close = |pending: &mut Vec<f64>, step: usize| {
         let mean = pending.iter().sum::<f64>() / pending.len() as f64;
         pending.clear();
-        LossPoint { step, train: Some(mean), validation: BTreeMap::new() }
+        LossPoint { step, train: Some(mean), ..LossPoint::default() }
     };
     for event in events {
         match event {
@@ -136,17 +177,16 @@ pub(crate) fn curve(events: &[Event]) -> Vec<LossPoint> {
                     points.push(close(&mut pending, *step));
                 }
             }
-            Event::Validation { step, losses } => {
+            Event::Validation { step, losses, scores } => {
                 if !pending.is_empty() {
                     points.push(close(&mut pending, last_step));
                 }
-                match points.last_mut() {
-                    Some(point) if point.step == *step => point.validation.clone_from(losses),
-                    _ => points.push(LossPoint {
-                        step: *step,
-                        train: None,
-                        validation: losses.clone(),
-                    }),
+                if points.last().is_none_or(|point| point.step != *step) {
+                    points.push(LossPoint { step: *step, ..LossPoint::default() });
+                }
+                if let Some(point) = points.last_mut() {
+                    point.validation.clone_from(losses);
+                    point.scores.clone_from(scores);
                 }
             }
         }
@@ -193,15 +233,18 @@ mod tests {
 
     #[test]
     fn a_curve_has_every_validation_and_few_points() {
-        let mut events = vec![Event::Validation { step: 0, losses: BTreeMap::new() }];
+        let mut events =
+            vec![Event::Validation { step: 0, losses: BTreeMap::new(), scores: BTreeMap::new() }];
         for i in 1..=1000 {
             events.push(step(i));
         }
         let losses = BTreeMap::from([("all".to_owned(), 2.0)]);
-        events.push(Event::Validation { step: 1000, losses: losses.clone() });
+        let scores = BTreeMap::from([("security".to_owned(), 0.5)]);
+        let (validation, shares) = (losses.clone(), scores.clone());
+        events.push(Event::Validation { step: 1000, losses: validation, scores: shares });
         let points = curve(&events);
         assert_eq!(points.len(), 201);
         assert_eq!(points[1].train, Some(3.0)); // mean of 1 to 5
-        assert_eq!(points[200].validation, losses);
+        assert_eq!((&points[200].validation, &points[200].scores), (&losses, &scores));
     }
 }

@@ -79,7 +79,7 @@ pub struct PairExamples {
 }
 
 /// How many examples were kept, and how many dropped and why, by kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Kept, such as `secure`.
     pub kept: BTreeMap<String, usize>,

@@ -7,6 +7,7 @@ mod checkpoint;
 mod controls;
 mod coupling;
 mod error;
+mod estimate;
 mod events;
 mod example;
 mod identity;
@@ -26,6 +27,7 @@ mod run_loop;
 mod schedule;
 mod stepper;
 mod template;
+mod tensorboard;
 mod terms;
 #[cfg(test)]
 mod testing;
@@ -37,22 +39,23 @@ pub use batch::{Example, ExampleKind};
 pub use batches::{BatchSample, Mark, StepBatches, step_batches};
 pub use controls::shuffle_labels;
 pub use error::{Result, TrainError};
+pub use estimate::{Estimate, estimate, memory_used};
 pub use events::{Event, read_events};
 pub use example::{
     Counts, ExampleBuilder, PairExamples, UtilityItem, read_utility, read_utility_with,
 };
 pub use inspect::{PairLoss, Preference, pair_examples, pair_losses, preference};
 pub use loss::{KlDirection, MIN_COMPLEMENT, Term, kl_divergence, token_loss};
-pub use optimizer::{AdamWConfig, MuonConfig};
+pub use optimizer::{AdamWConfig, Decays, MuonConfig};
 pub use pretrain::{ModelShape, PretrainRecipe, TokenizedDocuments, pretrain, read_documents};
 pub use recipe::{
-    AdapterRecipe, ClipPer, Columns, DataRecipe, Format, Granularity, GroupByLength, Leftover,
-    LogProbs, LoopRecipe, LossKind, LossRecipe, LossWeights, OptimizerRecipe, Overlong,
-    OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit, Pairing, Recipe,
-    Reduction, UtilityLoss,
+    AdapterRecipe, BestBy, ClipPer, Columns, DataRecipe, Format, Granularity, GroupByLength,
+    Leftover, LogProbs, LoopRecipe, LossKind, LossRecipe, LossWeights, OptimizerRecipe, Overlong,
+    OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit, Pairing, Precision,
+    Recipe, Reduction, UtilityLoss,
 };
 pub use run_loop::{Ended, Outcome, Progress, StepUpdate};
-pub use schedule::{Schedule, ScheduleKind};
+pub use schedule::{Schedule, ScheduleKind, WarmupStart};
 pub use stepper::Stepper;
 pub use template::InstructionTemplate;
 pub use trainer::{Trained, TrainingData, train};

@@ -12,6 +12,18 @@ use crate::{OptimizerRecipe, Result, TrainError};
 /// Values one thread sums at a time.
 const CHUNK: usize = 1 << 14;
 
+/// Which variables weight decay pulls towards zero.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decays {
+    /// Those of two or more dimensions: not biases, normalisation weights and factors (as in `transformers` and SVEN's
+    /// released code, which tell them by name).
+    #[default]
+    Matrices,
+    /// All of them (PyTorch's AdamW when it is given no groups).
+    All,
+}
+
 /// Settings of AdamW.
 ///
 /// # Source
@@ -21,8 +33,10 @@ const CHUNK: usize = 1 << 14;
 pub struct AdamWConfig {
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// Decay of matrices, per unit of learning rate; biases and normalisation weights do not decay.
+    /// Decay of what `decays` says, per unit of learning rate.
     pub weight_decay: f64,
+    /// Which variables decay.
+    pub decays: Decays,
     /// Decay rates of the two moments.
     pub betas: [f64; 2],
     /// Added to the root of the second moment.
@@ -31,7 +45,13 @@ pub struct AdamWConfig {
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self { learning_rate: 1e-3, weight_decay: 0.01, betas: [0.9, 0.999], eps: 1e-8 }
+        Self {
+            learning_rate: 1e-3,
+            weight_decay: 0.01,
+            decays: Decays::Matrices,
+            betas: [0.9, 0.999],
+            eps: 1e-8,
+        }
     }
 }
 
@@ -46,8 +66,10 @@ impl Default for AdamWConfig {
 pub struct MuonConfig {
     /// Peak learning rate.
     pub learning_rate: f64,
-    /// Decay of matrices, per unit of learning rate; biases and normalisation weights do not decay.
+    /// Decay of what `decays` says, per unit of learning rate.
     pub weight_decay: f64,
+    /// Which variables decay.
+    pub decays: Decays,
     /// Decay rate of the (Nesterov) momentum of matrices.
     pub momentum: f64,
     /// Decay rates of AdamW's two moments.
@@ -58,8 +80,8 @@ pub struct MuonConfig {
 
 impl Default for MuonConfig {
     fn default() -> Self {
-        let AdamWConfig { weight_decay, eps, .. } = AdamWConfig::default();
-        Self { learning_rate: 1e-3, weight_decay, momentum: 0.95, betas: [0.9, 0.95], eps }
+        let AdamWConfig { weight_decay, decays, eps, .. } = AdamWConfig::default();
+        Self { learning_rate: 1e-3, weight_decay, decays, momentum: 0.95, betas: [0.9, 0.95], eps }
     }
 }
 
@@ -125,7 +147,10 @@ impl Optimizer {
             let orthogonal = matches!(recipe, OptimizerRecipe::Muon(_))
                 && var.rank() == 2
                 && !["embed_tokens", "lm_head"].iter().any(|part| name.contains(part));
-            let (moments, decays) = (Moments::zeros(&var, orthogonal)?, var.rank() > 1);
+            let (moments, decays) = (
+                Moments::zeros(&var, orthogonal)?,
+                recipe.adamw().decays == Decays::All || var.rank() > 1,
+            );
             slots.push(Slot { name, var, moments, decays, gradient: None });
         }
         Ok(Self { recipe, slots, updates: 0, scale: 1.0 })
@@ -370,9 +395,12 @@ mod tests {
     }
 
     #[test]
-    fn matrices_decay_and_vectors_do_not() {
-        for (shape, expected) in [(vec![1, 1], 0.95 - 0.1), (vec![1], 1.0 - 0.1)] {
-            let config = AdamWConfig { weight_decay: 0.5, ..AdamWConfig::default() };
+    fn matrices_decay_and_vectors_only_if_told() {
+        let (some, all) = (Decays::Matrices, Decays::All);
+        for (shape, decays, expected) in
+            [(vec![1, 1], some, 0.95 - 0.1), (vec![1], some, 1.0 - 0.1), (vec![1], all, 0.95 - 0.1)]
+        {
+            let config = AdamWConfig { weight_decay: 0.5, decays, ..AdamWConfig::default() };
             let (mut adamw, var) = optimizer(config, &[1.0], &shape);
             step(&mut adamw, &var, 1.0, 0.1);
             let value = var.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];

@@ -8,8 +8,8 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Ended, Example, ExampleKind, LoopRecipe, LossRecipe, OptimizerRecipe, Outcome, Progress,
-    Result, Schedule, TrainError,
+    Ended, Example, ExampleKind, LoopRecipe, LossRecipe, OptimizerRecipe, Outcome, Precision,
+    Progress, Result, Schedule, TrainError,
     batch::{MicroBatch, Weighing},
     checkpoint::write_folder,
     identity::sha256,
@@ -88,6 +88,12 @@ impl PretrainRecipe {
         let recipe: Self = file::load(name, assignments)?;
         let error = |message: String| TrainError::Recipe { name: name.to_owned(), message };
         check_optimizer(&recipe.optimizer, recipe.training.clip_norm).map_err(error)?;
+        recipe.training.check().and_then(|()| recipe.schedule.check()).map_err(error)?;
+        if recipe.training.precision != Precision::F32 {
+            return Err(error(
+                "`training.precision` must be `f32`: all weights are trained".to_owned(),
+            ));
+        }
         let context = recipe.model.max_position_embeddings;
         if recipe.max_tokens < 2 || recipe.max_tokens > context {
             return Err(error(format!(
@@ -282,6 +288,7 @@ pub fn pretrain(
         optimizer: recipe.optimizer,
         schedule: recipe.schedule,
         training: recipe.training,
+        recipe: serde_json::to_value(recipe).unwrap_or_default(),
         identity,
         dir: out,
         stop,

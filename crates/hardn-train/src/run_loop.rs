@@ -9,13 +9,13 @@ use std::{
 };
 
 use candle_core::Var;
-use hardn_types::{BoxError, LossPoint};
+use hardn_types::{BoxError, LossPoint, write_atomic};
 
 use crate::{
     ClipPer, LoopRecipe, OptimizerRecipe, Result, Schedule, TrainError,
     batch::MicroBatch,
     checkpoint::{Checkpoints, State},
-    events::{Event, EventLog, curve, read_events},
+    events::{Event, EventLog, curve, read_events, write_csv},
     objective::Objective,
     optimizer::Optimizer,
     rng::derive_seed,
@@ -58,8 +58,8 @@ pub trait Progress {
         let _ = (step, losses);
     }
 
-    /// Scores the model as it is after `step`, where something better than the validation loss can:
-    /// higher is better, and the best score decides which weights are kept.
+    /// Scores the model as it is after `step`, by name (see [`crate::BestBy`]): shares of 1, higher is better.
+    /// `training.best_by` says which of them decides, if any; all are recorded.
     ///
     /// # Errors
     /// Whatever made it impossible; the training stops, and its last checkpoint stays good.
@@ -67,9 +67,19 @@ pub trait Progress {
         &mut self,
         model: &hardn_models::Model,
         step: usize,
-    ) -> std::result::Result<Option<f64>, BoxError> {
+    ) -> std::result::Result<BTreeMap<String, f64>, BoxError> {
         let _ = (model, step);
-        Ok(None)
+        Ok(BTreeMap::new())
+    }
+
+    /// What [`Self::score`] scores on, as a hash; a training goes on only with the same.
+    fn suite(&self) -> Option<String> {
+        None
+    }
+
+    /// A validation's scores, as [`Self::score`] gave them.
+    fn scored(&mut self, step: usize, scores: &BTreeMap<String, f64>) {
+        let _ = (step, scores);
     }
 }
 
@@ -79,7 +89,7 @@ impl Progress for () {}
 /// How a training ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
-    /// All steps are done.
+    /// All steps are done, or as many as it took to see that validation no longer gets better.
     Finished,
     /// The stop flag was set; the state after this step is saved and another call goes on from there.
     Interrupted {
@@ -123,6 +133,8 @@ pub(crate) struct LoopSettings<'a> {
     pub(crate) optimizer: OptimizerRecipe,
     pub(crate) schedule: Schedule,
     pub(crate) training: LoopRecipe,
+    /// The resolved recipe, for `recipe.json`.
+    pub(crate) recipe: serde_json::Value,
     /// What the training is made of, by name.
     pub(crate) identity: BTreeMap<String, String>,
     pub(crate) dir: &'a Path,
@@ -141,14 +153,24 @@ pub(crate) fn run(
     let checkpoints =
         Checkpoints::new(settings.dir.join("checkpoints"), settings.training.keep_checkpoints);
     fs::create_dir_all(settings.dir).map_err(TrainError::file("create", settings.dir))?;
+    let _lock = lock(settings.dir)?;
     checkpoints.clean()?;
     keep_freed_memory();
     let mut optimizer = Optimizer::new(settings.optimizer, objective.model.trainable())?;
-    let mut state =
-        State { identity: settings.identity.clone(), step: 0, updates: 0, tokens: 0, best: None };
+    let mut state = State {
+        identity: settings.identity.clone(),
+        step: 0,
+        updates: 0,
+        tokens: 0,
+        best: None,
+        stale: 0,
+    };
     if let Some(&last) = checkpoints.steps().last() {
         state = restore(&checkpoints, last, &mut optimizer, settings)?;
     }
+    let mut recipe = serde_json::to_vec_pretty(&settings.recipe).unwrap_or_default();
+    recipe.push(b'\n');
+    write_atomic(&settings.dir.join("recipe.json"), &recipe)?;
     let mut log = EventLog::open(settings.dir, state.step)?;
     let variables = objective.model.trainable().into_iter().map(|(_, var)| var).collect();
     let total = plan.total_steps();
@@ -157,7 +179,7 @@ pub(crate) fn run(
     if run.state.step == 0 {
         run.validate(plan, &mut log, progress)?;
     }
-    while run.state.step < run.total {
+    while run.state.step < run.total && !run.is_stale() {
         run.step(plan, &mut log, progress)?;
         let step = run.state.step;
         let every = |n: usize| n > 0 && step.is_multiple_of(n);
@@ -170,8 +192,8 @@ pub(crate) fn run(
             log.flush()?;
             run.save()?;
         }
-        if stopping && step < run.total {
-            return Ok(run.outcome(Ended::Interrupted { step }, step));
+        if stopping && step < run.total && !run.is_stale() {
+            return run.outcome(Ended::Interrupted { step }, step);
         }
     }
     let mut kept = run.state.step;
@@ -181,7 +203,20 @@ pub(crate) fn run(
         restore(&run.checkpoints, best, &mut run.optimizer, settings)?;
         kept = best;
     }
-    Ok(run.outcome(Ended::Finished, kept))
+    run.outcome(Ended::Finished, kept)
+}
+
+/// Keeps other processes out of a training's folder for as long as the file is open; the system lets go when a process
+/// dies.
+fn lock(dir: &Path) -> Result<fs::File> {
+    let path = dir.join(".lock");
+    let open = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path);
+    let file = open.map_err(TrainError::file("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(fs::TryLockError::WouldBlock) => Err(TrainError::InUse { path: dir.to_owned() }),
+        Err(fs::TryLockError::Error(source)) => Err(TrainError::file("lock", path)(source)),
+    }
 }
 
 /// Tells the allocator of glibc to keep what is freed. Each step allocates the same large blocks again, and getting
@@ -238,8 +273,7 @@ impl Run<'_> {
         let mut tokens = 0;
         let mut gradient_norm = 0.0;
         for (i, batch) in work.batches.iter().enumerate() {
-            let seed = derive_seed(training.seed, &[0xd0, index as u64, i as u64]);
-            let seed = self.settings.dropout.then_some(seed);
+            let seed = self.dropout_seed(index, i);
             let (parts, gradients) = self.objective.gradients(batch, seed, &self.variables)?;
             if !parts.loss.is_finite() {
                 return Err(self.not_finite(format!("it is {}", parts.loss), batch));
@@ -257,9 +291,7 @@ impl Run<'_> {
         if training.clip_per == ClipPer::Step {
             gradient_norm = self.optimizer.clip(training.clip_norm)?;
             if !gradient_norm.is_finite() {
-                let examples = work.batches.into_iter().flat_map(|batch| batch.examples).collect();
-                let all = MicroBatch { examples, ..MicroBatch::default() };
-                return Err(self.not_finite("its gradient overflows".to_owned(), &all));
+                return Err(self.overflow(work.batches, index)?);
             }
         }
         let rate = self.settings.optimizer.learning_rate();
@@ -306,24 +338,43 @@ impl Run<'_> {
         }
         let step = self.state.step;
         let mut losses = terms.means();
-        let mut criterion = None;
         if !plan.validation().is_empty() {
             losses.insert("all".to_owned(), terms.loss);
-            criterion = Some(terms.loss);
         }
         let failed = |error: BoxError| TrainError::Score { step, message: error.to_string() };
-        if let Some(score) = progress.score(self.objective.model, step).map_err(failed)? {
-            losses.insert("score".to_owned(), score);
-            criterion = Some(-score);
+        let scores = progress.score(self.objective.model, step).map_err(failed)?;
+        let LoopRecipe { best_by, min_delta, keep_best, patience, .. } = self.settings.training;
+        let criterion = match best_by.score() {
+            None => losses.get("all").copied(),
+            Some(name) => scores.get(name).map(|score| -score),
+        };
+        if criterion.is_none() && (keep_best || patience > 0) {
+            return Err(TrainError::NothingToCompare {
+                best_by: best_by.score().unwrap_or("loss"),
+            });
         }
-        let Some(criterion) = criterion else { return Ok(()) };
         // The untrained model is never kept as the best.
-        if step > 0 && self.state.best.is_none_or(|(_, best)| criterion < best) {
-            self.state.best = Some((step, criterion));
+        if let Some(criterion) = criterion.filter(|_| step > 0) {
+            let best = self.state.best.map_or(f64::INFINITY, |(_, best)| best);
+            let is_better = criterion < best - min_delta;
+            self.state.stale = if is_better { 0 } else { self.state.stale + 1 };
+            if criterion < best {
+                self.state.best = Some((step, criterion));
+            }
         }
-        log.write(&Event::Validation { step, losses: losses.clone() })?;
+        if losses.is_empty() && scores.is_empty() {
+            return Ok(());
+        }
+        log.write(&Event::Validation { step, losses: losses.clone(), scores: scores.clone() })?;
         progress.validation(step, &losses);
+        progress.scored(step, &scores);
         Ok(())
+    }
+
+    /// Validation has not got better for as long as the recipe waits.
+    fn is_stale(&self) -> bool {
+        let patience = self.settings.training.patience;
+        patience > 0 && self.state.stale >= patience
     }
 
     fn save(&mut self) -> Result<()> {
@@ -331,6 +382,27 @@ impl Run<'_> {
         self.state.updates = updates;
         self.checkpoints.save(&self.state, tensors)?;
         Ok(())
+    }
+
+    fn dropout_seed(&self, step: usize, batch: usize) -> Option<u64> {
+        let seed = self.settings.training.seed;
+        self.settings.dropout.then(|| derive_seed(seed, &[0xd0, step as u64, batch as u64]))
+    }
+
+    /// Computes the gradients of a step again, one micro-batch after the other, to say which of them overflows.
+    fn overflow(&mut self, batches: Vec<MicroBatch>, step: usize) -> Result<TrainError> {
+        for (i, batch) in batches.iter().enumerate() {
+            self.optimizer.clear_gradients();
+            let seed = self.dropout_seed(step, i);
+            let (_, gradients) = self.objective.gradients(batch, seed, &self.variables)?;
+            self.optimizer.accumulate(gradients)?;
+            if !self.optimizer.clip(0.0)?.is_finite() {
+                return Ok(self.not_finite("its gradient overflows".to_owned(), batch));
+            }
+        }
+        let examples = batches.into_iter().flat_map(|batch| batch.examples).collect();
+        let all = MicroBatch { examples, ..MicroBatch::default() };
+        Ok(self.not_finite("the sum of its gradients overflows".to_owned(), &all))
     }
 
     /// Saves the state before the step that failed, and says which examples it was.
@@ -347,14 +419,16 @@ impl Run<'_> {
         }
     }
 
-    fn outcome(&self, ended: Ended, kept_step: usize) -> Outcome {
-        Outcome {
+    fn outcome(&self, ended: Ended, kept_step: usize) -> Result<Outcome> {
+        let events = read_events(self.settings.dir);
+        write_csv(self.settings.dir, &events)?;
+        Ok(Outcome {
             ended,
             steps: self.state.step,
             kept_step,
             tokens: self.state.tokens,
             n_parameters: self.optimizer.n_parameters(),
-            curve: curve(&read_events(self.settings.dir)),
-        }
+            curve: curve(&events),
+        })
     }
 }

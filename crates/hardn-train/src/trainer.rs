@@ -2,12 +2,13 @@
 
 use std::{collections::BTreeMap, path::Path, sync::atomic::AtomicBool};
 
+use candle_core::DType;
 use hardn_models::{Model, ModelError, SaveDtype, Tokenizer};
 use hardn_types::{FixPair, Training};
 
 use crate::{
-    AdapterRecipe, Counts, Ended, Example, LossKind, Outcome, Progress, Recipe, Result, TrainError,
-    UtilityItem, VULNERABLE_ADAPTER,
+    AdapterRecipe, Counts, Ended, Example, LossKind, LossRecipe, Outcome, Precision, Progress,
+    Recipe, Result, TrainError, UtilityItem, VULNERABLE_ADAPTER,
     adapters::{attach, has_dropout, save_adapters},
     checkpoint::write_folder,
     identity::sha256,
@@ -85,64 +86,18 @@ pub fn train(
     progress: &mut dyn Progress,
     stop: &AtomicBool,
 ) -> Result<Trained> {
-    if model.adapter_config().is_some() {
-        return Err(ModelError::Input(
-            "an adapter is attached already; merge it first or take it off".to_owned(),
-        )
-        .into());
+    let Setup { mut plan, loss, mut identity, frozen, train_counts, validation_counts } =
+        set_up(model, tokenizer, recipe, data)?;
+    if let Some(suite) = progress.suite() {
+        identity.insert("the validation suite".to_owned(), suite);
     }
-    let context = model.config().max_position_embeddings;
-    let loss = recipe.loss.resolved();
-    let prepared = prepare(tokenizer, context, recipe, data)?;
-    let (train_counts, validation_counts) =
-        (prepared.train_counts.clone(), prepared.validation_counts.clone());
-
-    let mut identity = BTreeMap::new();
-    identity.insert("the model".to_owned(), model.fingerprint()?);
-    let held = &prepared.validation_pairs;
-    let held_sides = held.iter().flat_map(|pair| [&pair.secure, &pair.vulnerable]).flatten();
-    let validation = fingerprint(prepared.validation_utility.iter().chain(held_sides));
-    identity.insert("the validation data".to_owned(), validation);
-    let mut plan = MixPlan::new(recipe, prepared, context);
-    if plan.samples_per_epoch() == 0 {
-        return Err(train_counts.nothing());
-    }
-    if plan.steps_per_epoch() == 0 {
-        let n = plan.samples_per_epoch();
-        let help = "take a smaller `training.accumulation`, or `training.leftover = \"step\"`";
-        return Err(TrainError::Missing {
-            what: format!("a whole step in an epoch of {n} samples"),
-            help: help.to_owned(),
-        });
-    }
-    identity.insert("the data".to_owned(), fingerprint(plan.examples().iter()));
-    let mut described = recipe.clone();
-    // How often is saved does not change what is computed.
-    described.training.checkpoint_every = 0;
-    described.training.keep_checkpoints = 0;
-    identity.insert("the recipe".to_owned(), described.to_json().to_string());
-
-    let frozen = match &recipe.adapter {
-        AdapterRecipe::Full {} if loss.kl_weight != 0.0 || loss.kind == LossKind::Dpo => {
-            Some(model.merged()?)
-        }
-        _ => None,
-    };
-    attach(model, recipe)?;
-    std::fs::create_dir_all(out).map_err(TrainError::file("create", out))?;
-    write_json(&out.join("recipe.json"), &recipe.to_json())?;
     let outcome = {
-        let objective = Objective {
-            model,
-            reference: frozen.as_ref().map_or(Reference::AdapterOff, Reference::Copy),
-            loss,
-            checkpointing: recipe.training.gradient_checkpointing,
-            per_token: plan.is_per_token(),
-        };
+        let objective = objective(model, recipe, loss, frozen.as_ref(), &plan);
         let settings = LoopSettings {
             optimizer: recipe.optimizer,
             schedule: recipe.schedule,
             training: recipe.training,
+            recipe: recipe.to_json(),
             identity,
             dir: out,
             stop,
@@ -170,6 +125,92 @@ pub fn train(
         write_json(&out.join("training.json"), &record)?;
     }
     Ok(trained)
+}
+
+/// What a training computes with.
+pub(crate) struct Setup {
+    pub(crate) plan: MixPlan,
+    pub(crate) loss: LossRecipe,
+    /// What the training is made of, by name.
+    pub(crate) identity: BTreeMap<String, String>,
+    /// A copy of the model as it was, where the loss compares with it and no adapter can be taken off.
+    pub(crate) frozen: Option<Model>,
+    pub(crate) train_counts: Counts,
+    pub(crate) validation_counts: Counts,
+}
+
+/// Turns the data into examples and batches, and attaches what is trained.
+pub(crate) fn set_up(
+    model: &mut Model,
+    tokenizer: &Tokenizer,
+    recipe: &Recipe,
+    data: &TrainingData<'_>,
+) -> Result<Setup> {
+    if model.adapter_config().is_some() {
+        return Err(ModelError::Input(
+            "an adapter is attached already; merge it first or take it off".to_owned(),
+        )
+        .into());
+    }
+    if recipe.training.precision == Precision::Bf16 && model.dtype() != DType::BF16 {
+        return Err(TrainError::Precision { model: model.dtype().as_str() });
+    }
+    let context = model.config().max_position_embeddings;
+    let loss = recipe.loss.resolved();
+    let prepared = prepare(tokenizer, context, recipe, data)?;
+    let (train_counts, validation_counts) =
+        (prepared.train_counts.clone(), prepared.validation_counts.clone());
+
+    let mut identity = BTreeMap::new();
+    identity.insert("the model".to_owned(), model.fingerprint()?);
+    let held = &prepared.validation_pairs;
+    let held_sides = held.iter().flat_map(|pair| [&pair.secure, &pair.vulnerable]).flatten();
+    let validation = fingerprint(prepared.validation_utility.iter().chain(held_sides));
+    identity.insert("the validation data".to_owned(), validation);
+    let plan = MixPlan::new(recipe, prepared, context);
+    if plan.samples_per_epoch() == 0 {
+        return Err(train_counts.nothing());
+    }
+    if plan.steps_per_epoch() == 0 {
+        let n = plan.samples_per_epoch();
+        let help = "take a smaller `training.accumulation`, or `training.leftover = \"step\"`";
+        return Err(TrainError::Missing {
+            what: format!("a whole step in an epoch of {n} samples"),
+            help: help.to_owned(),
+        });
+    }
+    identity.insert("the data".to_owned(), fingerprint(plan.examples().iter()));
+    let mut described = recipe.clone();
+    // How often is saved does not change what is computed.
+    described.training.checkpoint_every = 0;
+    described.training.keep_checkpoints = 0;
+    identity.insert("the recipe".to_owned(), described.to_json().to_string());
+
+    let frozen = match &recipe.adapter {
+        AdapterRecipe::Full {} if loss.kl_weight != 0.0 || loss.kind == LossKind::Dpo => {
+            Some(model.merged()?)
+        }
+        _ => None,
+    };
+    attach(model, recipe)?;
+    Ok(Setup { plan, loss, identity, frozen, train_counts, validation_counts })
+}
+
+/// What is minimised.
+pub(crate) fn objective<'a>(
+    model: &'a Model,
+    recipe: &Recipe,
+    loss: LossRecipe,
+    frozen: Option<&'a Model>,
+    plan: &MixPlan,
+) -> Objective<'a> {
+    Objective {
+        model,
+        reference: frozen.map_or(Reference::AdapterOff, Reference::Copy),
+        loss,
+        checkpointing: recipe.training.gradient_checkpointing,
+        per_token: plan.is_per_token(),
+    }
 }
 
 fn fingerprint<'a>(examples: impl Iterator<Item = &'a Example>) -> String {
@@ -582,8 +623,12 @@ mod tests {
     struct Scored(Vec<f64>);
 
     impl Progress for Scored {
-        fn score(&mut self, _: &Model, _: usize) -> Result<Option<f64>, hardn_types::BoxError> {
-            Ok(self.0.pop())
+        fn score(
+            &mut self,
+            _: &Model,
+            _: usize,
+        ) -> Result<BTreeMap<String, f64>, hardn_types::BoxError> {
+            Ok(self.0.pop().map(|score| ("secure_pass".to_owned(), score)).into_iter().collect())
         }
     }
 
@@ -593,6 +638,7 @@ mod tests {
         let recipe = recipe(&[
             "training.eval_every=3",
             "training.keep_best=true",
+            "training.best_by=secure_pass",
             "training.keep_checkpoints=1",
         ]);
         // Scores at steps 0, 3, 6, 9, 12, from the back.
@@ -611,5 +657,94 @@ mod tests {
                 .collect()
         };
         assert_eq!(values(&model), values(&again));
+    }
+
+    #[test]
+    fn a_training_that_no_longer_gets_better_ends() {
+        let recipe = recipe(&[
+            "training.eval_every=1",
+            "training.patience=2",
+            "training.min_delta=0.1",
+            "training.best_by=security",
+            "training.keep_best=true",
+        ]);
+        // Steps 0 to 12: the first rise counts, the next is below `min_delta` but still the best.
+        let scores = [9.0, 0.2, 0.5, 0.55, 0.4, 0.9];
+        struct Security(Vec<f64>, Option<usize>);
+        impl Progress for Security {
+            fn score(
+                &mut self,
+                _: &Model,
+                step: usize,
+            ) -> Result<BTreeMap<String, f64>, hardn_types::BoxError> {
+                if self.1 == Some(step) {
+                    return Err("this test's way to die".into());
+                }
+                Ok(BTreeMap::from([("security".to_owned(), self.0[step])]))
+            }
+        }
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let stop = AtomicBool::new(false);
+        let mut progress = Security(scores.to_vec(), None);
+        let (_, trained) = run(&recipe, whole.path(), &mut progress, &stop).unwrap();
+        assert_eq!((trained.outcome.steps, trained.outcome.kept_step), (4, 3));
+        assert_eq!(trained.outcome.ended, Ended::Finished);
+        // Killed while it is scored, it counts on from where it was; finished, it stays so.
+        for die_at in [Some(2), Some(4), None, None] {
+            let mut progress = Security(scores.to_vec(), die_at);
+            let result = run(&recipe, parts.path(), &mut progress, &stop);
+            assert_eq!(result.is_err(), die_at.is_some());
+        }
+        let read = |dir: &Path| {
+            ["events.jsonl", "curve.csv", "training.json", "adapter/adapter_model.safetensors"]
+                .map(|file| fs::read(dir.join(file)).unwrap())
+        };
+        assert!(read(whole.path()) == read(parts.path()));
+        let curve = fs::read_to_string(whole.path().join("curve.csv")).unwrap();
+        assert!(curve.contains("\n3,score/security,0.55\n"), "{curve}");
+
+        // Without what it is best by there is nothing to compare.
+        let Err(error) = run(&recipe, &whole.path().join("x"), &mut (), &stop) else { panic!() };
+        assert!(error.to_string().contains("`security`"), "{error}");
+    }
+
+    #[test]
+    fn two_trainings_in_one_folder_and_a_torn_checkpoint_are_refused_and_nothing_is_lost() {
+        struct Again<'a>(&'a Recipe, &'a Path, String);
+        impl Progress for Again<'_> {
+            fn step(&mut self, update: &StepUpdate) {
+                if update.step == 3 {
+                    let again = run(self.0, self.1, &mut (), &AtomicBool::new(false));
+                    self.2 = again.err().map(|error| error.to_string()).unwrap_or_default();
+                }
+            }
+        }
+        let recipe = recipe(&[]);
+        let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        run_quietly(&recipe, whole.path());
+        let stop = AtomicBool::new(false);
+        let mut progress = Again(&recipe, parts.path(), String::new());
+        run(&recipe, parts.path(), &mut progress, &stop).unwrap();
+        assert!(progress.2.contains("in use"), "{}", progress.2);
+        check_same(whole.path(), parts.path());
+        // Another recipe is refused before anything is written.
+        let other = self::recipe(&["training.seed=9"]);
+        run(&other, parts.path(), &mut (), &stop).map(|_| ()).unwrap_err();
+        let read = |dir: &Path| fs::read(dir.join("recipe.json")).unwrap();
+        assert_eq!(read(whole.path()), read(parts.path()));
+
+        for (file, keep) in
+            [("state.safetensors", 100), ("state.json", 10), ("state.safetensors", 0)]
+        {
+            let last = parts.path().join(format!("checkpoints/step-{STEPS:08}"));
+            let bytes = fs::read(last.join(file)).unwrap();
+            fs::write(last.join(file), &bytes[..keep]).unwrap();
+            let Err(error) = run(&recipe, parts.path(), &mut (), &stop) else { panic!("{file}") };
+            assert!(error.to_string().contains("step-00000012"), "{error}");
+            // As it says: without that folder the one before is taken.
+            fs::remove_dir_all(&last).unwrap();
+            run_quietly(&recipe, parts.path());
+            check_same(whole.path(), parts.path());
+        }
     }
 }

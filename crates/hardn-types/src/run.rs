@@ -48,7 +48,7 @@ pub struct DataSource {
 }
 
 /// One point of a loss curve.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LossPoint {
     /// Optimiser steps taken.
     pub step: usize,
@@ -57,6 +57,9 @@ pub struct LossPoint {
     /// Validation losses by kind (`all`, `utility`, `secure`, `vulnerable`), in nats.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub validation: BTreeMap<String, f64>,
+    /// Shares of 1 on small validation suites, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scores: BTreeMap<String, f64>,
 }
 
 /// What happened when an arm was trained.

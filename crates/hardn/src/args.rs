@@ -42,6 +42,8 @@ pub(crate) enum Command {
     Demo(DemoArgs),
     /// Train, evaluate before and after, and report: the main job
     Harden(HardenArgs),
+    /// Many runs from one file: lists of values and seeds, with mean and deviation in the end
+    Sweep(SweepArgs),
     /// Look for weaknesses in code; exit status 1 where there are findings
     Scan(Box<ScanArgs>),
     /// The oracle's rules
@@ -152,7 +154,54 @@ pub(crate) struct HardenArgs {
     /// Throw away what an earlier run left in the folder
     #[arg(long)]
     pub(crate) fresh: bool,
+    /// The folder of a finished run: its samples and verdicts are taken where they would come out the same here
+    #[arg(long, value_name = "RUN")]
+    pub(crate) reuse: Option<PathBuf>,
     /// The metrics as JSON on standard output when done
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Stop when standard input ends
+    #[arg(long, hide = true)]
+    pub(crate) stop_at_eof: bool,
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  hardn sweep sweep.toml --dry-run\n  hardn sweep sweep.toml --jobs 2\n  \
+    hardn sweep sweep.toml --set seeds=[1,2] --out runs/short\n\n\
+    A sweep file:\n  \
+    seeds = [1, 2, 3, 4, 5]\n  \
+    [run]                                  # the keys of a RUN.toml that all runs share\n  \
+    model = \"lab-1m\"\n  \
+    world = {}\n  \
+    train.recipe = \"safecoder-lab\"\n  \
+    [grid]                                 # every combination of these values of the recipe's keys\n  \
+    \"optimizer.learning_rate\" = [1e-4, 3e-4]\n  \
+    [[arms]]                               # or named settings, each with a recipe of its own\n  \
+    name = \"no-unlikelihood\"\n  \
+    set = { \"loss.weights.unlikelihood\" = 0 }\n\n\
+    A key that begins with `run.` is one of RUN.toml, such as \"run.train.pairs\". Killed at any moment, the same command\n\
+    goes on where it stopped. docs/training.md says more."
+)]
+pub(crate) struct SweepArgs {
+    /// The sweep's configuration
+    pub(crate) config: PathBuf,
+    /// Where the runs and the tables go (default: `out` of the configuration, else runs/NAME)
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// Override a key of the configuration, as KEY=VALUE; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Runs at a time, each with its share of the cores
+    #[arg(long, short, default_value_t = 1)]
+    pub(crate) jobs: usize,
+    /// Throw away the runs in the folder that were made with other settings
+    #[arg(long)]
+    pub(crate) fresh: bool,
+    /// List the runs and what is missing of them, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// What sweep.json holds, on standard output when done
     #[arg(long)]
     pub(crate) json: bool,
 }
@@ -395,8 +444,12 @@ pub(crate) enum NewRuleKind {
 
 #[derive(Args)]
 #[command(
-    after_help = "Example:\n  hardn train safecoder-lab --model lab-1m --pairs pairs.jsonl --out runs/adapter\n\n\
-    Killed at any moment, the same command goes on where it stopped."
+    after_help = "Examples:\n  hardn train safecoder-lab --model lab-1m --world --out runs/adapter\n  \
+    hardn train safecoder --model owner/name --pairs data_train_val/train --validation-pairs data_train_val/val \\\n    \
+    --utility utility.jsonl --out runs/adapter --dry-run\n  \
+    hardn train safecoder-lab --model lab-1m --world --set training.best_by=secure_pass --set training.keep_best=true \\\n    \
+    --set training.patience=3 --out runs/best\n\n\
+    Killed at any moment, the same command goes on where it stopped. tensorboard --logdir runs shows the curves."
 )]
 pub(crate) struct TrainArgs {
     /// A shipped recipe's name or a TOML file
@@ -404,8 +457,8 @@ pub(crate) struct TrainArgs {
     /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
     #[arg(long)]
     pub(crate) model: String,
-    /// Fix pairs: files or folders of JSON Lines
-    #[arg(long, num_args = 1.., required = true)]
+    /// Fix pairs: files or folders, of JSON Lines or as published
+    #[arg(long, num_args = 1.., required_unless_present = "world")]
     pub(crate) pairs: Vec<PathBuf>,
     /// Fix pairs for validation
     #[arg(long, num_args = 1..)]
@@ -413,16 +466,43 @@ pub(crate) struct TrainArgs {
     /// Utility rows (prompt, completion, instruction)
     #[arg(long, num_args = 1..)]
     pub(crate) utility: Vec<PathBuf>,
+    /// The lab's pairs and utility rows: of a folder that `hardn lab generate` wrote, or generated
+    #[arg(long, num_args = 0..=1, default_missing_value = "", value_name = "DIR")]
+    pub(crate) world: Option<PathBuf>,
+    /// Seed of the lab's generator
+    #[arg(long, default_value_t = 1)]
+    pub(crate) world_seed: u64,
+    /// A file of further idioms, names and wordings for the lab
+    #[arg(long)]
+    pub(crate) idioms: Option<PathBuf>,
+    /// Scenarios and tasks to sample the model on at every validation; only rows of the split `val` are used
+    #[arg(long, num_args = 1..)]
+    pub(crate) validation_suite: Vec<PathBuf>,
+    /// Security scenarios, and utility tasks, taken of them at most (default: 40)
+    #[arg(long)]
+    pub(crate) validation_scenarios: Option<usize>,
+    /// Samples drawn of each (default: 1)
+    #[arg(long)]
+    pub(crate) validation_samples: Option<u32>,
     /// Override a key of the recipe, as KEY=VALUE; may be repeated
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
-    /// How the base's weights are kept: f32; under a trained adapter also bf16, f16, int8, or stored (as a GGUF file
-    /// has them)
-    #[arg(long, default_value = "f32")]
-    pub(crate) base_weights: BaseWeights,
-    /// Where checkpoints and the result go
+    /// How the base's weights are kept (default: as `training.precision` says): f32; under a trained adapter also bf16,
+    /// f16, int8, or stored (as a GGUF file has them)
     #[arg(long)]
-    pub(crate) out: PathBuf,
+    pub(crate) base_weights: Option<BaseWeights>,
+    /// Where checkpoints and the result go
+    #[arg(long, required_unless_present = "dry_run")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on from the last checkpoint; an error where there is none
+    #[arg(long, conflicts_with_all = ["fresh", "dry_run"])]
+    pub(crate) resume: bool,
+    /// Throw away the training in the folder and begin anew
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) fresh: bool,
+    /// Count examples, steps and tokens, measure time and memory of a step, and write nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// The summary as JSON on standard output when done
     #[arg(long)]
     pub(crate) json: bool,

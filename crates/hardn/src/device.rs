@@ -6,7 +6,7 @@ use candle_core::Device;
 
 use crate::failure::{Failure, Outcome};
 
-static DEVICE: OnceLock<Device> = OnceLock::new();
+static DEVICE: OnceLock<(String, Device)> = OnceLock::new();
 
 /// Sets the device of `--device`: `cpu`, `cuda`, or `cuda:N`.
 pub(crate) fn choose(name: &str) -> Outcome {
@@ -29,11 +29,16 @@ pub(crate) fn choose(name: &str) -> Outcome {
         }
     };
     // The command line is read once.
-    let _ = DEVICE.set(device);
+    let _ = DEVICE.set((name.to_owned(), device));
     Ok(())
 }
 
 /// The device models are loaded onto.
 pub(crate) fn chosen() -> &'static Device {
-    DEVICE.get().unwrap_or(&Device::Cpu)
+    DEVICE.get().map_or(&Device::Cpu, |(_, device)| device)
+}
+
+/// Its name, as `--device` takes it.
+pub(crate) fn chosen_name() -> &'static str {
+    DEVICE.get().map_or("cpu", |(name, _)| name)
 }

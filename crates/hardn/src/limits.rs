@@ -11,6 +11,11 @@ pub(crate) fn allow_weaker(allow: bool) {
     ALLOW_WEAKER.store(allow, Ordering::Relaxed);
 }
 
+/// Whether `--allow-weaker-sandbox` was given.
+pub(crate) fn weaker_is_allowed() -> bool {
+    ALLOW_WEAKER.load(Ordering::Relaxed)
+}
+
 /// The default limits, as the user allowed.
 pub(crate) fn limits() -> Limits {
     Limits { allow_weaker: ALLOW_WEAKER.load(Ordering::Relaxed), ..Limits::default() }

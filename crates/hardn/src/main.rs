@@ -12,6 +12,7 @@ mod oracles;
 mod output;
 mod own_answers;
 mod stop;
+mod sweep;
 
 use std::process::ExitCode;
 

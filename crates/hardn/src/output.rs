@@ -92,14 +92,15 @@ impl Progress {
             self.last_line = Instant::now();
             let total = self.bar.length().unwrap_or(0);
             let rate = (done - self.first.min(done)) as f64 / self.started.elapsed().as_secs_f64();
-            let left = total.saturating_sub(done) as f64 / rate.max(1e-9);
+            let left = total.saturating_sub(done) as f64 / rate;
+            let left = if left.is_finite() { format!("{left:.0} s left") } else { String::new() };
             let amounts = if self.unit == BYTES {
                 let rate = DecimalBytes(rate as u64);
                 format!("{}/{}, {rate}/s", DecimalBytes(done), DecimalBytes(total))
             } else {
                 format!("{done}/{total} {}, {rate:.1}/s", self.unit)
             };
-            say(&format!("{}: {amounts}, {left:.0} s left {message}", self.name));
+            say(&format!("{}: {amounts}, {left} {message}", self.name));
         }
     }
 

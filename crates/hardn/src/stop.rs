@@ -24,6 +24,15 @@ pub(crate) fn flag() -> Arc<AtomicBool> {
     .clone()
 }
 
+/// Stops as Ctrl-C does when standard input ends: when the process that holds its other end closes it, or dies.
+pub(crate) fn at_end_of_input() {
+    let flag = flag();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        flag.store(true, Ordering::SeqCst);
+    });
+}
+
 /// Whether Ctrl-C was pressed.
 pub(crate) fn requested() -> bool {
     STOP.get().is_some_and(|flag| flag.load(Ordering::SeqCst))

@@ -22,7 +22,7 @@ pub use self::{
     loss::{LogProbs, LossKind, LossRecipe, LossWeights, Pairing, Reduction},
     optimizer::OptimizerRecipe,
     oversampling::{OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit},
-    training::{ClipPer, Leftover, LoopRecipe},
+    training::{BestBy, ClipPer, Leftover, LoopRecipe, Precision},
 };
 use crate::{Result, Schedule, TrainError};
 
@@ -118,10 +118,17 @@ impl Recipe {
                 "`training.epochs` must be above 0 where `training.max_steps` is 0".to_owned()
             );
         }
+        training.check()?;
+        if training.precision == Precision::Bf16 && matches!(self.adapter, AdapterRecipe::Full {}) {
+            return Err("`training.precision = \"bf16\"` holds the base in bf16, which cannot be trained itself: \
+                        choose an adapter or `f32`"
+                .to_owned());
+        }
+        self.schedule.check()?;
         self.loss.check()?;
         if self.loss.kind.has_two_adapters() && self.adapter == (AdapterRecipe::Full {}) {
             return Err("loss kind `sven` trains an adapter for each side: choose another \
-                        `adapter.kind` than `full`, or loss kind `sven_adapted`"
+                         `adapter.kind` than `full`, or loss kind `sven_adapted`"
                 .to_owned());
         }
         data::check_data(self)?;
@@ -202,5 +209,13 @@ mod tests {
         check_set(&["data.utility_sources.chat=-1"], Err("utility_sources.chat"));
         check_set(&["data.packing=true", "adapter.kind=prefix"], Err("prefix"));
         check_set(&["oversampling.mode=uniform"], Err("oversampling.percent"));
+        check_set(&["training.best_by=secure_pass"], Ok("\"best_by\":\"secure_pass\""));
+        check_set(&["training.eval_every=5", "training.patience=2"], Ok("\"patience\":2"));
+        check_set(&["training.eval_every=0", "training.patience=2"], Err("training.eval_every"));
+        check_set(&["training.min_delta=-1"], Err("training.min_delta"));
+        check_set(&["training.precision=bf16"], Ok("\"precision\":\"bf16\""));
+        check_set(&["training.precision=bf16", "adapter.kind=full"], Err("cannot be trained"));
+        check_set(&["optimizer.decays=all"], Ok("\"decays\":\"all\""));
+        check_set(&["schedule.warmup_ratio=2"], Err("schedule.warmup_ratio"));
     }
 }

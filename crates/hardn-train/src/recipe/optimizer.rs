@@ -19,8 +19,8 @@ impl OptimizerRecipe {
     pub fn adamw(&self) -> AdamWConfig {
         match *self {
             Self::Adamw(config) => config,
-            Self::Muon(MuonConfig { learning_rate, weight_decay, betas, eps, .. }) => {
-                AdamWConfig { learning_rate, weight_decay, betas, eps }
+            Self::Muon(MuonConfig { learning_rate, weight_decay, decays, betas, eps, .. }) => {
+                AdamWConfig { learning_rate, weight_decay, decays, betas, eps }
             }
         }
     }

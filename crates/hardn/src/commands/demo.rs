@@ -24,15 +24,12 @@ pub(crate) fn run(args: DemoArgs, quiet: bool) -> Outcome {
             seed: Some(args.world_seed),
             idioms: args.idioms,
         }),
-        train: Some(TrainConfig {
-            recipe: "safecoder-lab".to_owned(),
-            set: std::collections::BTreeMap::new(),
-            pairs: Vec::new(),
-            validation_pairs: Vec::new(),
-            utility: Vec::new(),
-        }),
+        train: Some(TrainConfig::new("safecoder-lab")),
         eval: EvalConfig { samples: args.samples.unwrap_or(10), ..EvalConfig::default() },
         controls: Controls::default(),
     };
-    harden::run(&config, &Options { out: args.out, fresh: args.fresh, json: args.json, quiet })
+    harden::run(
+        &config,
+        &Options { out: args.out, fresh: args.fresh, reuse: None, json: args.json, quiet },
+    )
 }

@@ -20,7 +20,8 @@ use crate::{
 };
 
 pub(crate) fn run(args: EvalArgs, quiet: bool) -> Outcome {
-    let options = Options { out: args.out.clone(), fresh: args.fresh, json: args.json, quiet };
+    let options =
+        Options { out: args.out.clone(), fresh: args.fresh, reuse: None, json: args.json, quiet };
     if let Some(path) = &args.config {
         let mut config = RunConfig::read(path, &args.set)?;
         config.train = None;
@@ -86,12 +87,7 @@ fn foreign(path: &Path, suite_name: &str, split: Option<&str>, options: &Options
         world: None,
         train: None,
         eval: EvalConfig::default(),
-        controls: Controls {
-            utility_only: false,
-            shuffled_labels: false,
-            constant_idiom: false,
-            secure_prompt: false,
-        },
+        controls: Controls::NONE,
     };
     let dedup = config.eval.dedup;
     let judged = judge::judge_with(

@@ -167,7 +167,7 @@ fn pretrain(recipe: &PretrainRecipe, args: &WorldArgs, out: &Path, quiet: bool) 
     };
     let documents = TokenizedDocuments::new(&texts, &tokenizer, Some(&work))?;
     say(&format!("{} documents, {} tokens", documents.len(), documents.n_tokens()));
-    let mut bar = Bar::new("pretraining", quiet);
+    let mut bar = Bar::new("pretraining", quiet, None);
     let (model, outcome) =
         pretrain_model(recipe, &tokenizer, &documents, None, &work, &mut bar, &stop::flag())?;
     if let Ended::Interrupted { step } = outcome.ended {

@@ -31,6 +31,13 @@ pub(crate) enum ArmKind {
     SecurePrompt,
 }
 
+impl ArmPlan {
+    /// Whether its model is trained, rather than the base or none.
+    pub(crate) fn is_trained(&self) -> bool {
+        matches!(self.kind, ArmKind::Trained { .. })
+    }
+}
+
 const BASE: ArmPlan = ArmPlan {
     id: "base",
     title: "base",

@@ -69,6 +69,23 @@ pub(crate) struct TrainConfig {
     /// Utility rows.
     #[serde(default)]
     pub(crate) utility: Vec<PathBuf>,
+    /// Suites on which the model is sampled at every validation; only their rows of the split `val` are used.
+    #[serde(default)]
+    pub(crate) validation_suites: Vec<PathBuf>,
+    /// Security scenarios, and utility tasks, that are taken of them at most.
+    #[serde(default = "default_validation_scenarios")]
+    pub(crate) validation_scenarios: usize,
+    /// Samples drawn of each.
+    #[serde(default = "default_validation_samples")]
+    pub(crate) validation_samples: u32,
+}
+
+fn default_validation_scenarios() -> usize {
+    40
+}
+
+fn default_validation_samples() -> u32 {
+    1
 }
 
 /// How to evaluate.
@@ -165,6 +182,48 @@ impl Default for Controls {
     }
 }
 
+impl Controls {
+    /// None of them.
+    pub(crate) const NONE: Self = Self {
+        utility_only: false,
+        shuffled_labels: false,
+        constant_idiom: false,
+        secure_prompt: false,
+    };
+
+    /// Whether there is any.
+    #[cfg(test)]
+    pub(crate) fn any(self) -> bool {
+        self.utility_only || self.shuffled_labels || self.constant_idiom || self.secure_prompt
+    }
+}
+
+impl TrainConfig {
+    /// A recipe, and no data yet.
+    pub(crate) fn new(recipe: &str) -> Self {
+        Self {
+            recipe: recipe.to_owned(),
+            set: BTreeMap::new(),
+            pairs: Vec::new(),
+            validation_pairs: Vec::new(),
+            utility: Vec::new(),
+            validation_suites: Vec::new(),
+            validation_scenarios: default_validation_scenarios(),
+            validation_samples: default_validation_samples(),
+        }
+    }
+
+    /// The overrides of the recipe, as `--set` takes them.
+    pub(crate) fn assignments(&self) -> Vec<String> {
+        self.set.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect()
+    }
+}
+
+/// A TOML value as `--set` takes it.
+pub(crate) fn plain(value: &toml::Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
 fn one() -> u64 {
     1
 }
@@ -179,9 +238,14 @@ impl RunConfig {
         for text in overrides {
             set_key(&mut table, text)?;
         }
-        let mut config: Self =
-            toml::Value::Table(table).try_into().context(format!("in {}", path.display()))?;
-        config.resolve_paths(path.parent().unwrap_or_else(|| Path::new(".")));
+        let folder = path.parent().unwrap_or_else(|| Path::new("."));
+        Self::from_table(table, folder).context(format!("in {}", path.display()))
+    }
+
+    /// A configuration whose relative paths are relative to `folder`.
+    pub(crate) fn from_table(table: toml::Table, folder: &Path) -> Outcome<Self> {
+        let mut config: Self = toml::Value::Table(table).try_into()?;
+        config.resolve_paths(folder);
         Ok(config)
     }
 
@@ -203,6 +267,7 @@ impl RunConfig {
             fix_all(&mut train.pairs);
             fix_all(&mut train.validation_pairs);
             fix_all(&mut train.utility);
+            fix_all(&mut train.validation_suites);
             if has_toml_extension(&train.recipe) {
                 train.recipe = folder.join(&train.recipe).to_string_lossy().into_owned();
             }
@@ -224,10 +289,15 @@ fn has_toml_extension(name: &str) -> bool {
 }
 
 /// Sets `a.b.c=value` in a table. A value that is not valid TOML is a string.
-fn set_key(table: &mut toml::Table, text: &str) -> Outcome {
+pub(crate) fn set_key(table: &mut toml::Table, text: &str) -> Outcome {
     let (key, value) = text.split_once('=').ok_or_else(|| {
         Failure::new(format!("`--set {text}` has no `=`")).help("write --set KEY=VALUE")
     })?;
+    put_key(table, key, parse_value(value.trim()))
+}
+
+/// Puts a value at `a.b.c` of a table.
+pub(crate) fn put_key(table: &mut toml::Table, key: &str, value: toml::Value) -> Outcome {
     let mut parts: Vec<&str> = key.trim().split('.').collect();
     // A recipe's own keys contain dots and are one key here.
     if let Some(at) = parts.iter().position(|part| *part == "set").filter(|at| at + 1 < parts.len())
@@ -243,9 +313,9 @@ fn set_key(table: &mut toml::Table, text: &str) -> Outcome {
             .entry((*folder).to_owned())
             .or_insert_with(|| toml::Value::Table(toml::Table::new()))
             .as_table_mut()
-            .ok_or_else(|| Failure::new(format!("`--set {text}`: `{folder}` is not a table")))?;
+            .ok_or_else(|| Failure::new(format!("`{key}`: `{folder}` is not a table")))?;
     }
-    place.insert((*last).to_owned(), parse_value(value.trim()));
+    place.insert((*last).to_owned(), value);
     Ok(())
 }
 

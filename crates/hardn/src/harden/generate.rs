@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use hardn_decode::{DecoderConfig, LocalGenerator, StopRule, arm_seed};
 use hardn_eval::Store;
-use hardn_models::DecodeModel;
-use hardn_train::Format;
+use hardn_models::{DecodeModel, Tokenizer};
+use hardn_train::{DataRecipe, Format};
 use hardn_types::{CutRule, Generator, Language, Prompt, Sample, Scenario};
 use sha2::{Digest, Sha256};
 
@@ -105,20 +105,32 @@ pub(crate) fn constant(job: &Job<'_>, arm: &ArmPlan, samples: &mut Store<Sample>
 }
 
 /// Where generation may end early: only where cutting would cut there too.
-fn stop_rule(scenario: &Scenario) -> StopRule {
+pub(crate) fn stop_rule(scenario: &Scenario) -> StopRule {
     match scenario.cut {
         CutRule::Function => StopRule::of(scenario.language),
         CutRule::Sven | CutRule::None => StopRule::None,
     }
 }
 
+/// What a model reads that was trained in the form of `data`.
+pub(crate) fn trained_prompt(
+    tokenizer: &Tokenizer,
+    data: Option<&DataRecipe>,
+    scenario: &Scenario,
+) -> Outcome<String> {
+    if let Some(data) = data.filter(|data| data.format != Format::Completion) {
+        let Scenario { language, instruction, prompt, .. } = scenario;
+        return Ok(hardn_train::request(tokenizer, data, *language, instruction, prompt)?);
+    }
+    Ok(scenario.prompt.clone())
+}
+
 /// What an arm's model reads.
 fn prompt_text(job: &Job<'_>, arm: &ArmPlan, scenario: &Scenario) -> Outcome<String> {
     let trained = matches!(arm.kind, ArmKind::Trained { .. });
-    let data = job.recipe.as_ref().map(|recipe| &recipe.data).filter(|_| trained);
-    if let Some(data) = data.filter(|data| data.format != Format::Completion) {
-        let Scenario { language, instruction, prompt, .. } = scenario;
-        return Ok(hardn_train::request(&job.tokenizer, data, *language, instruction, prompt)?);
+    if trained {
+        let data = job.recipe.as_ref().map(|recipe| &recipe.data);
+        return trained_prompt(&job.tokenizer, data, scenario);
     }
     if arm.kind == ArmKind::SecurePrompt {
         let comment =

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use hardn_lab::{UtilityRow, World, WorldOptions};
 use hardn_train::{Columns, UtilityItem, read_utility_with};
-use hardn_types::{DataSource, FixPair, Scenario};
+use hardn_types::{DataSource, FixPair, Scenario, Split};
 use sha2::{Digest, Sha256};
 
 use super::config::{RunConfig, WorldConfig};
@@ -19,6 +19,10 @@ pub(crate) struct Inputs {
     pub(crate) validation_pairs: Vec<FixPair>,
     /// Utility rows to train on.
     pub(crate) utility: Vec<UtilityItem>,
+    /// Scenarios and tasks on which models are sampled while they are trained, where suites of them are named.
+    pub(crate) validation_suite: Vec<Scenario>,
+    /// The world's scenarios and tasks of the split `val`.
+    pub(crate) world_validation: Vec<Scenario>,
     /// Scenarios and tasks of the split that is reported.
     pub(crate) suite: Vec<Scenario>,
     /// Fix pairs on which likelihood preference is measured, by set.
@@ -50,6 +54,13 @@ pub(crate) fn read(config: &RunConfig, columns: &Columns) -> Outcome<Inputs> {
             let rows = read_utility_with(path, columns)?;
             inputs.note_source("utility rows", path, rows.len(), file_digest(path)?, Vec::new());
             inputs.utility.extend(rows);
+        }
+        for path in &train.validation_suites {
+            let mut rows = hardn_code::read_scenarios(path)
+                .context(format!("reading the suite {}", path.display()))?;
+            rows.retain(|scenario| scenario.split == Split::Val);
+            inputs.note_source("validation suite", path, rows.len(), digest(&rows)?, Vec::new());
+            inputs.validation_suite.extend(rows);
         }
         if inputs.pairs.is_empty() {
             return Err(Failure::new("there are no fix pairs to train on")
@@ -89,12 +100,9 @@ impl Inputs {
         let world = world(source)?;
         self.lab = true;
         let split = config.eval.split;
-        let suite: Vec<Scenario> = world
-            .scenarios
-            .into_iter()
-            .chain(world.tasks)
-            .filter(|s| split.takes(s.split))
-            .collect();
+        let rows = || world.scenarios.iter().chain(&world.tasks);
+        let suite: Vec<Scenario> = rows().filter(|s| split.takes(s.split)).cloned().collect();
+        self.world_validation = rows().filter(|s| s.split == Split::Val).cloned().collect();
         let name = Path::new("lab");
         let row_digest = |rows: &[FixPair]| digest(rows);
         self.note_source(

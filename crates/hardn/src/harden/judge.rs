@@ -24,6 +24,18 @@ pub(crate) struct Judged {
     pub(crate) tools: BTreeMap<String, String>,
 }
 
+/// What verdicts are made with here.
+pub(crate) fn tools() -> Outcome<BTreeMap<String, String>> {
+    Ok(tools_of(&Oracle::embedded(), &SandboxTrials::new(limits())?))
+}
+
+fn tools_of(oracle: &Oracle, trials: &SandboxTrials) -> BTreeMap<String, String> {
+    let mut tools = hardn_sandbox::tool_versions();
+    tools.insert("oracle".to_owned(), oracle.name());
+    tools.insert("sandbox".to_owned(), trials.sandbox().tier());
+    tools
+}
+
 /// Judges what has not been judged.
 pub(crate) fn judge(
     suite: &[Scenario],
@@ -46,9 +58,7 @@ pub(crate) fn judge_with(
 ) -> Outcome<Judged> {
     let oracle = Oracle::embedded();
     let trials = SandboxTrials::new(limits())?;
-    let mut tools = hardn_sandbox::tool_versions();
-    tools.insert("oracle".to_owned(), oracle.name());
-    tools.insert("sandbox".to_owned(), trials.sandbox().tier());
+    let tools = tools_of(&oracle, &trials);
     let mut store: Store<Verdict> = Store::open(&folder.file("verdicts.jsonl"))?;
     let known: BTreeMap<(&str, &str, u32), &str> = samples
         .iter()

@@ -10,6 +10,8 @@ mod generate;
 pub(crate) mod inputs;
 pub(crate) mod judge;
 mod preference;
+mod reuse;
+pub(crate) mod scoring;
 pub(crate) mod training;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -23,9 +25,10 @@ use serde_json::json;
 
 use self::{
     arms::{ArmKind, ArmPlan},
-    config::RunConfig,
+    config::{RunConfig, plain},
     folder::RunFolder,
     inputs::Inputs,
+    scoring::ValidationSuite,
 };
 use crate::{
     args::HardenArgs,
@@ -39,6 +42,8 @@ use crate::{
 pub(crate) struct Options {
     pub(crate) out: PathBuf,
     pub(crate) fresh: bool,
+    /// The folder of a finished run whose samples and verdicts are taken where they would come out the same.
+    pub(crate) reuse: Option<PathBuf>,
     pub(crate) json: bool,
     pub(crate) quiet: bool,
 }
@@ -53,7 +58,11 @@ pub(crate) fn command(args: HardenArgs, quiet: bool) -> Outcome {
         return Err(Failure::new(format!("{} has no [train]", args.config.display()))
             .help("say how to harden, or use `hardn eval` to evaluate only"));
     }
-    run(&config, &Options { out, fresh: args.fresh, json: args.json, quiet })
+    if args.stop_at_eof {
+        stop::at_end_of_input();
+    }
+    let (fresh, reuse, json) = (args.fresh, args.reuse, args.json);
+    run(&config, &Options { out, fresh, reuse, json, quiet })
 }
 
 /// Everything the stages of a run share.
@@ -65,6 +74,8 @@ pub(crate) struct Job<'a> {
     /// Tokens that end a text.
     pub(crate) end_tokens: Vec<u32>,
     pub(crate) recipe: Option<Recipe>,
+    /// What models are scored on while they are trained.
+    pub(crate) validation: Option<ValidationSuite>,
     pub(crate) folder: RunFolder,
     pub(crate) quiet: bool,
 }
@@ -75,6 +86,10 @@ pub(crate) fn run(config: &RunConfig, options: &Options) -> Outcome {
     let job = prepare(config, options)?;
     let arms = arms::plan(config, !job.inputs.utility.is_empty());
     let mut samples: Store<Sample> = Store::open(&job.folder.file("samples.jsonl"))?;
+    if let Some(other) = &options.reuse {
+        let suite = &job.inputs.suite;
+        reuse::take_over(other, &job.folder, suite, &arms, config.eval.dedup, &mut samples)?;
+    }
     let mut records = Vec::new();
     let mut trainings = Vec::new();
     let mut preferences = BTreeMap::new();
@@ -132,11 +147,8 @@ fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<Job<'a>> {
         ))
         .help("put the model's own tokenizer.json beside its weights"));
     }
-    let recipe = config.train.as_ref().map(|train| {
-        let sets: Vec<String> =
-            train.set.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect();
-        Recipe::load(&train.recipe, &sets)
-    });
+    let recipe =
+        config.train.as_ref().map(|train| Recipe::load(&train.recipe, &train.assignments()));
     let recipe = recipe.transpose()?;
     hardn_decode::DecoderConfig::load(&config.eval.decoder, &decoder_sets(config))?;
     let columns = recipe.as_ref().map(|recipe| recipe.data.columns.clone()).unwrap_or_default();
@@ -156,13 +168,12 @@ fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<Job<'a>> {
     });
     let folder = RunFolder::open(&options.out, &identity, options.fresh)?;
     folder.write_rows("suite.jsonl", &inputs.suite)?;
+    let validation = match &recipe {
+        Some(recipe) => ValidationSuite::new(config, &inputs, recipe, &tokenizer, &end_tokens)?,
+        None => None,
+    };
     let quiet = options.quiet;
-    Ok(Job { config, inputs, base, tokenizer, end_tokens, recipe, folder, quiet })
-}
-
-/// A TOML value as `--set` takes it.
-fn plain(value: &toml::Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    Ok(Job { config, inputs, base, tokenizer, end_tokens, recipe, validation, folder, quiet })
 }
 
 /// The overrides of the decoder, as `--set` takes them.
@@ -227,6 +238,7 @@ fn train_arm(
         tokenizer: &job.tokenizer,
         recipe: &recipe,
         inputs: &job.inputs,
+        validation: job.validation.as_ref(),
         data,
         seed: job.config.seed,
         folder: &folder,

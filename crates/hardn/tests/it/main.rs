@@ -6,6 +6,7 @@ mod export;
 mod hub;
 mod rules;
 mod scan;
+mod sweep;
 
 use std::{
     fs,
