@@ -45,7 +45,7 @@ pub fn changed_pieces(pair: &FixPair, piece: Piece) -> Result<Vec<Range<usize>>,
                 let holds = |r: &&Range<usize>| r.start <= place.start && place.end <= r.end;
                 candidates.iter().filter(holds).min_by_key(|range| range.len()).cloned()
             };
-            let (first, second) = text.candidates(pair.language, piece)?;
+            let [first, second] = text.candidates(pair.language, piece)?;
             let smallest = |place| around(&first, place).or_else(|| around(&second, place));
             places.iter().filter_map(smallest).collect()
         }
@@ -147,7 +147,7 @@ impl<'a> Text<'a> {
         &self,
         language: Language,
         piece: Piece,
-    ) -> Result<(Vec<Range<usize>>, Vec<Range<usize>>), CodeError> {
+    ) -> Result<[Vec<Range<usize>>; 2], CodeError> {
         let tree = parse(self.code, language)?;
         let mut others = Vec::new();
         let mut open = vec![tree.root_node()];
@@ -161,10 +161,10 @@ impl<'a> Text<'a> {
             open.extend(node.children(&mut cursor));
         }
         if piece == Piece::Block {
-            return Ok((others, Vec::new()));
+            return Ok([others, Vec::new()]);
         }
         let named = functions(self.code, language)?;
-        Ok((named.into_iter().map(|function| self.widened(function.span)).collect(), others))
+        Ok([named.into_iter().map(|function| self.widened(function.span)).collect(), others])
     }
 
     /// From the start of its first line, unless that line closes something before.
