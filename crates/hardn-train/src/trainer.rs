@@ -6,13 +6,14 @@ use hardn_models::{Model, ModelError, SaveDtype, Tokenizer};
 use hardn_types::{FixPair, Training};
 
 use crate::{
-    AdapterRecipe, Counts, Ended, Example, ExampleBuilder, LossKind, Outcome, Progress, Recipe,
-    Result, TrainError, UtilityItem, VULNERABLE_ADAPTER,
+    AdapterRecipe, Counts, Ended, Example, LossKind, Outcome, Progress, Recipe, Result, TrainError,
+    UtilityItem, VULNERABLE_ADAPTER,
     adapters::{attach, has_dropout, save_adapters},
     checkpoint::write_folder,
     identity::sha256,
-    mix::{MixPlan, class_of, drop_single_sides},
+    mix::MixPlan,
     objective::{Objective, Reference},
+    prepare::prepare,
     run_loop::{self, LoopSettings},
 };
 
@@ -92,29 +93,19 @@ pub fn train(
     }
     let context = model.config().max_position_embeddings;
     let loss = recipe.loss.resolved();
-    // A pairwise loss needs selected tokens on both sides.
-    let with_kl = loss.kl_weight != 0.0 && !loss.kind.is_pairwise();
-    let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, with_kl)?;
-    let (mut train_counts, mut validation_counts) = (Counts::default(), Counts::default());
-    let by = recipe.oversampling.by;
-    let mut pairs = builder.pairs(data.pairs, |pair| class_of(pair, by), &mut train_counts)?;
-    let utility = builder.utilities(data.utility, &mut train_counts)?;
-    let mut held =
-        builder.pairs(data.validation_pairs, |pair| class_of(pair, by), &mut validation_counts)?;
-    let held_utility = builder.utilities(data.validation_utility, &mut validation_counts)?;
-    if loss.kind.is_pairwise() {
-        drop_single_sides(&mut pairs, &mut train_counts);
-        drop_single_sides(&mut held, &mut validation_counts);
-    }
+    let prepared = prepare(tokenizer, context, recipe, data)?;
+    let (train_counts, validation_counts) =
+        (prepared.train_counts.clone(), prepared.validation_counts.clone());
 
     let mut identity = BTreeMap::new();
     identity.insert("the model".to_owned(), model.fingerprint()?);
+    let held = &prepared.validation_pairs;
     let held_sides = held.iter().flat_map(|pair| [&pair.secure, &pair.vulnerable]).flatten();
-    let validation = fingerprint(held_utility.iter().chain(held_sides));
+    let validation = fingerprint(prepared.validation_utility.iter().chain(held_sides));
     identity.insert("the validation data".to_owned(), validation);
-    let mut plan = MixPlan::new(recipe, pairs, utility, held, held_utility);
+    let mut plan = MixPlan::new(recipe, prepared, context);
     if plan.samples_per_epoch() == 0 {
-        return Err(nothing(&train_counts));
+        return Err(train_counts.nothing());
     }
     if plan.steps_per_epoch() == 0 {
         let n = plan.samples_per_epoch();
@@ -179,12 +170,6 @@ pub fn train(
         write_json(&out.join("training.json"), &record)?;
     }
     Ok(trained)
-}
-
-fn nothing(counts: &Counts) -> TrainError {
-    let reasons: Vec<String> = counts.dropped.iter().map(|(why, n)| format!("{n} {why}")).collect();
-    let reasons = if reasons.is_empty() { "no data given".to_owned() } else { reasons.join(", ") };
-    TrainError::NothingToTrain { reasons }
 }
 
 fn fingerprint<'a>(examples: impl Iterator<Item = &'a Example>) -> String {
@@ -338,6 +323,7 @@ mod tests {
             &["adapter.dropout=0.2"][..],
             &["adapter.kind=full", "loss.kl_weight=0.5", "optimizer.learning_rate=1e-3"],
             &["training.clip_per=micro_batch", "training.accumulation=2", "loss.pairing=joint"],
+            &["data.packing=true", "data.group_by_length=epoch", "data.validation_fraction=0.2"],
             // An epoch has 12 micro-batches of one sample, and two of them are left over.
             &[
                 &SVEN[..],
@@ -427,6 +413,31 @@ mod tests {
         }
         assert!(n_killed > 0);
         check_same(whole.path(), parts.path());
+    }
+
+    #[test]
+    fn packing_changes_rows_but_no_loss() {
+        let losses = |assignments: &[&str]| -> Vec<(f64, f64)> {
+            let out = tempfile::tempdir().unwrap();
+            let base = ["loss.kl_weight=0.5", "training.max_steps=4", "adapter.dropout=0"];
+            run_quietly(&recipe(&[&base, assignments].concat()), out.path());
+            let events = crate::read_events(out.path());
+            let step = |event| match event {
+                crate::Event::Step { loss, gradient_norm, .. } => Some((loss, gradient_norm)),
+                crate::Event::Validation { .. } => None,
+            };
+            events.into_iter().filter_map(step).collect()
+        };
+        let plain = losses(&[]);
+        for packed in [
+            &["data.packing=true", "data.max_tokens=100"][..],
+            &["data.packing=true", "training.gradient_checkpointing=true"],
+        ] {
+            for ((loss, norm), (other, other_norm)) in plain.iter().zip(losses(packed)) {
+                assert!((loss - other).abs() < 1e-5 * loss, "{loss} {other}");
+                assert!((norm - other_norm).abs() < 1e-4 * norm, "{norm} {other_norm}");
+            }
+        }
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Projections, attention over the cache, and output of a block.
 
-use std::sync::Arc;
+use std::{iter::repeat_n, ops::Range, sync::Arc};
 
 use super::{
-    Pass, each_row,
+    Pass, Token, each_row,
     norm::Norm,
     product::{Product, Users},
 };
@@ -12,6 +12,10 @@ use crate::{
     kernels::{BLOCK, HeadBlock, Team, attend},
     rope::Rope,
 };
+
+/// Queries that are computed side by side, where a text has as many: enough that loads of keys and values are shared,
+/// and few enough that those after the first see little more than it does.
+const SIDE_BY_SIDE: usize = 8;
 
 pub(super) struct Attention {
     /// Its place in the cache.
@@ -102,34 +106,84 @@ impl Attention {
             }
         }
         attended.resize(tokens.len() * self.heads * self.value_dim, 0.0);
-        let group = self.heads / self.kv_heads;
         let rows = &*pass.rows;
-        team.chunks(attended, group * self.value_dim, |i, out| {
-            let (i, kv_head) = (i / self.kv_heads, i % self.kv_heads);
-            let token = tokens[i];
-            let queries =
-                &qkv[i * width + kv_head * group * self.key_dim..][..group * self.key_dim];
-            self.attend(rows[token.row].cache, kv_head, token.position, queries, out);
-        });
+        let attend = |kv_heads: Range<usize>, first: usize, out: &mut [f32]| {
+            let n = out.len() / (kv_heads.len() * self.heads / self.kv_heads * self.value_dim);
+            let run = Run { tokens: &tokens[first..first + n], qkv: &qkv[first * width..], width };
+            self.attend(rows[tokens[first].row].cache, kv_heads, run, out);
+        };
+        let run = longest_run(tokens).min(SIDE_BY_SIDE * self.kv_heads / self.heads);
+        let head_width = self.heads / self.kv_heads * self.value_dim;
+        if run < 2 {
+            team.chunks(attended, head_width, |i, out| {
+                let kv_head = i % self.kv_heads;
+                attend(kv_head..kv_head + 1, i / self.kv_heads, out);
+            });
+        } else {
+            let token_width = self.heads * self.value_dim;
+            team.chunks(attended, run * token_width, |i, mut out| {
+                let mut first = i * run;
+                while !out.is_empty() {
+                    let left = out.len() / token_width;
+                    let n = length_of_run(&tokens[first..first + left]);
+                    let (part, rest) = out.split_at_mut(n * token_width);
+                    attend(0..self.kv_heads, first, part);
+                    (first, out) = (first + n, rest);
+                }
+            });
+        }
         self.output.forward(attended, out, users, team);
     }
 
-    /// Attention of one position's heads that share keys over what they see.
-    fn attend(
-        &self,
-        cache: &KvCache,
-        kv_head: usize,
-        position: usize,
-        queries: &[f32],
-        out: &mut [f32],
-    ) {
-        let first = self.window.map_or(0, |window| (position + 1).saturating_sub(window));
+    /// What a text's tokens attend to, for some heads of keys: `out` is `[tokens, heads of queries, value_dim]`.
+    fn attend(&self, cache: &KvCache, kv_heads: Range<usize>, run: Run, out: &mut [f32]) {
+        let Run { tokens, qkv, width } = run;
+        let group = self.heads / self.kv_heads;
+        let first_seen =
+            |position: usize| self.window.map_or(0, |w| (position + 1).saturating_sub(w));
+        let (first, last) = (first_seen(tokens[0].position), tokens[tokens.len() - 1].position);
         // Blocks are counted from the first in sight.
         let start = first - first % BLOCK;
-        let blocks = first / BLOCK..(position + 1).div_ceil(BLOCK);
-        let blocks: Vec<HeadBlock> = cache.head(self.layer, kv_head, blocks).collect();
-        attend(queries, &blocks, first - start..position + 1 - start, self.scale, out);
+        let blocks = first / BLOCK..(last + 1).div_ceil(BLOCK);
+        let seen: Vec<Range<usize>> = tokens
+            .iter()
+            .map(|token| first_seen(token.position) - start..token.position + 1 - start)
+            .flat_map(|seen| repeat_n(seen, group))
+            .collect();
+        let (query_width, value_width) = (group * self.key_dim, group * self.value_dim);
+        let out_width = kv_heads.len() * value_width;
+        let mut queries = Vec::with_capacity(tokens.len() * query_width);
+        let mut values = vec![0.0; tokens.len() * value_width];
+        for (i, kv_head) in kv_heads.enumerate() {
+            queries.clear();
+            for qkv in qkv.chunks(width).take(tokens.len()) {
+                queries.extend_from_slice(&qkv[kv_head * query_width..][..query_width]);
+            }
+            let blocks: Vec<HeadBlock> = cache.head(self.layer, kv_head, blocks.clone()).collect();
+            attend(&queries, &blocks, &seen, self.scale, &mut values);
+            let rows = out.chunks_exact_mut(out_width).zip(values.chunks_exact(value_width));
+            for (out, values) in rows {
+                out[i * value_width..][..value_width].copy_from_slice(values);
+            }
+        }
     }
+}
+
+/// Tokens of one text in order, and their queries at the start of rows of `width`.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    tokens: &'a [Token],
+    qkv: &'a [f32],
+    width: usize,
+}
+
+/// How many of the first tokens are of one text.
+fn length_of_run(tokens: &[Token]) -> usize {
+    tokens.iter().take_while(|token| token.row == tokens[0].row).count()
+}
+
+fn longest_run(tokens: &[Token]) -> usize {
+    tokens.chunk_by(|a, b| a.row == b.row).map(<[Token]>::len).max().unwrap_or(0)
 }
 
 impl Latent {

@@ -59,6 +59,7 @@ pub(crate) fn run(command: InspectCommand) -> Outcome {
             let reference = reference.map(|name| load_model(&name, None)).transpose()?;
             loss(&trained, reference.as_ref(), &tokenizer, &recipe, &pairs)
         }
+        InspectCommand::Batch(args) => super::batch::run(&args),
         InspectCommand::Preference { model, adapter, pairs } => {
             let tokenizer = load_tokenizer(&model)?;
             preference(&load_model(&model, adapter.as_deref())?, &tokenizer, &pairs)

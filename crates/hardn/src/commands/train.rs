@@ -32,7 +32,7 @@ pub(crate) fn run(args: TrainArgs, quiet: bool) -> Outcome {
         eval: EvalConfig::default(),
         controls: Controls::default(),
     };
-    let inputs = inputs::read(&config)?;
+    let inputs = inputs::read(&config, &recipe.data.columns)?;
     for note in &inputs.notes {
         say(&format!("note: {note}"));
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use hardn_decode::{DecoderConfig, LocalGenerator, StopRule, arm_seed};
 use hardn_eval::Store;
 use hardn_models::DecodeModel;
-use hardn_train::{Format, InstructionTemplate};
+use hardn_train::Format;
 use hardn_types::{CutRule, Generator, Language, Prompt, Sample, Scenario};
 use sha2::{Digest, Sha256};
 
@@ -116,9 +116,9 @@ fn stop_rule(scenario: &Scenario) -> StopRule {
 fn prompt_text(job: &Job<'_>, arm: &ArmPlan, scenario: &Scenario) -> Outcome<String> {
     let trained = matches!(arm.kind, ArmKind::Trained { .. });
     let data = job.recipe.as_ref().map(|recipe| &recipe.data).filter(|_| trained);
-    if let Some(data) = data.filter(|data| data.format == Format::Instruction) {
-        let template = InstructionTemplate::load(&data.template)?;
-        return Ok(template.render(scenario.language, &scenario.instruction, &scenario.prompt));
+    if let Some(data) = data.filter(|data| data.format != Format::Completion) {
+        let Scenario { language, instruction, prompt, .. } = scenario;
+        return Ok(hardn_train::request(&job.tokenizer, data, *language, instruction, prompt)?);
     }
     if arm.kind == ArmKind::SecurePrompt {
         let comment =
@@ -130,6 +130,8 @@ fn prompt_text(job: &Job<'_>, arm: &ArmPlan, scenario: &Scenario) -> Outcome<Str
 
 #[cfg(test)]
 mod tests {
+    use hardn_train::InstructionTemplate;
+
     use super::*;
 
     #[test]
