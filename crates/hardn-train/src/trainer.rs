@@ -601,8 +601,8 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         for kind in ["dpo", "simpo"] {
             let kind = format!("loss.kind={kind}");
-            let assignments =
-                [kind.as_str(), "training.max_steps=40", "optimizer.learning_rate=1e-2"];
+            let full = ["adapter.kind=full", "optimizer.learning_rate=1e-2"];
+            let assignments = [&full[..], &["loss.weights.utility=0", &kind]].concat();
             let (_, trained) = run_quietly(&recipe(&assignments), &out.path().join(&kind[10..]));
             let curve = &trained.outcome.curve;
             let (first, last) = (&curve[0].validation, &curve[curve.len() - 1].validation);

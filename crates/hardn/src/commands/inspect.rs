@@ -49,7 +49,12 @@ pub(crate) fn run(command: InspectCommand) -> Outcome {
             let recipe = Recipe::load(&recipe, &set)?;
             let tokenizer = load_tokenizer(&model)?;
             let mut trained = load_model(&model, None)?;
-            let adapter = adapter.as_deref().map(hub::any_adapter_folder).transpose()?;
+            let find = if recipe.loss.kind.has_two_adapters() {
+                hub::any_adapter_folder
+            } else {
+                hub::adapter_folder
+            };
+            let adapter = adapter.as_deref().map(find).transpose()?;
             hardn_train::load_adapters(&mut trained, &recipe, adapter.as_deref())?;
             let reference = reference.map(|name| load_model(&name, None)).transpose()?;
             loss(&trained, reference.as_ref(), &tokenizer, &recipe, &pairs)
