@@ -33,7 +33,7 @@ pub struct Estimate {
     pub n_tokens: u64,
     /// Times the validation loss is computed.
     pub n_validations: usize,
-    /// Seconds of a step of middling length, measured.
+    /// Mean seconds of a step, from three that were measured.
     pub seconds_per_step: f64,
     /// Seconds of all steps and validations; without sampling on suites.
     pub seconds: f64,
@@ -42,8 +42,8 @@ pub struct Estimate {
     pub memory_bytes: u64,
 }
 
-/// Lays the training out as [`crate::train`] would and computes two of its steps: the one with most padded tokens, for
-/// the memory, and one of middling length, for the time. The model is changed by them: load it anew to train.
+/// Lays the training out as [`crate::train`] would and computes four of its steps: the one with most padded tokens, for
+/// the memory, and those at the quartiles of length, for the time. The model is changed by them: load it anew to train.
 ///
 /// # Errors
 /// As [`crate::train`], but that nothing is read or written.
@@ -66,7 +66,7 @@ pub fn estimate(
     let largest = (0..n_seen).max_by_key(|&i| sizes[i].padded).unwrap_or(0);
     let mut by_tokens: Vec<usize> = (0..n_seen).collect();
     by_tokens.sort_by_key(|&i| sizes[i].tokens);
-    let middle = by_tokens[n_seen / 2];
+    let middle = [1, 2, 3].map(|quarter| by_tokens[n_seen * quarter / 4]);
 
     let mut run = |work: StepPlan| -> Result<f64> {
         let started = Instant::now();
@@ -79,10 +79,14 @@ pub fn estimate(
         Ok(started.elapsed().as_secs_f64())
     };
     run(plan.step(largest))?;
-    let seconds_per_step = run(plan.step(middle))?;
+    let (mut seconds, mut tokens) = (0.0, 0);
+    for step in middle {
+        seconds += run(plan.step(step))?;
+        tokens += sizes[step].tokens;
+    }
     let n_seen_tokens: usize = sizes.iter().map(|size| size.tokens).sum();
     let n_tokens = (n_seen_tokens as f64 * n_steps as f64 / n_seen as f64).round();
-    let per_token = seconds_per_step / sizes[middle].tokens.max(1) as f64;
+    let per_token = seconds / tokens.max(1) as f64;
 
     let batches = plan.validation();
     let size = |batch: &MicroBatch| batch.shape.0 * batch.shape.1;
@@ -104,7 +108,7 @@ pub fn estimate(
         n_steps,
         n_tokens: n_tokens as u64,
         n_validations,
-        seconds_per_step,
+        seconds_per_step: per_token * n_tokens / n_steps.max(1) as f64,
         seconds: per_token * n_tokens + validation_seconds * n_validations as f64,
         memory_bytes: memory_used().map_or(0, |(_, largest)| largest),
     })

@@ -467,8 +467,9 @@ pub(crate) struct TrainArgs {
     #[arg(long, num_args = 1..)]
     pub(crate) utility: Vec<PathBuf>,
     /// The lab's pairs and utility rows: of a folder that `hardn lab generate` wrote, or generated
-    #[arg(long, num_args = 0..=1, default_missing_value = "", value_name = "DIR")]
-    pub(crate) world: Option<PathBuf>,
+    #[arg(long, num_args = 0..=1, value_name = "DIR")]
+    #[expect(clippy::option_option, reason = "how clap takes an option with or without a value")]
+    pub(crate) world: Option<Option<PathBuf>>,
     /// Seed of the lab's generator
     #[arg(long, default_value_t = 1)]
     pub(crate) world_seed: u64,

@@ -152,7 +152,7 @@ fn config(args: &TrainArgs) -> RunConfig {
         seed: 1,
         out: None,
         world: args.world.as_ref().map(|path| WorldConfig {
-            path: Some(path.clone()).filter(|path| !path.as_os_str().is_empty()),
+            path: path.clone(),
             seed: Some(args.world_seed),
             idioms: args.idioms.clone(),
         }),

@@ -7,6 +7,7 @@ mod hub;
 mod rules;
 mod scan;
 mod sweep;
+mod training;
 
 use std::{
     fs,
