@@ -292,7 +292,8 @@ mod tests {
             assert!(scenario.split == Split::Train && scenario.tags.seen_context == Some(true));
             assert!(styles.contains(scenario.extra["style"].as_str().unwrap()), "{}", scenario.id);
             assert!(scenario.function_test.is_some() && scenario.attack_test.is_some());
-            let same = |other: &&Scenario| other.id == scenario.id || other.prompt == scenario.prompt;
+            let same =
+                |other: &&Scenario| other.id == scenario.id || other.prompt == scenario.prompt;
             assert!(!rest.iter().any(|other| same(&other)), "{}", scenario.id);
         }
     }

@@ -155,8 +155,7 @@ impl Inputs {
         let split = config.eval.split;
         let is_held_out = |s: &&Scenario| s.split != Split::Train || split.takes(s.split);
         self.held_out.extend(all.iter().filter(is_held_out).cloned());
-        let kept: Vec<Scenario> =
-            all.into_iter().filter(|s| split.takes(s.split)).collect();
+        let kept: Vec<Scenario> = all.into_iter().filter(|s| split.takes(s.split)).collect();
         let mut notes = Vec::new();
         if kept.len() < rows {
             notes.push(format!("{} of {rows} rows are of another split", rows - kept.len()));

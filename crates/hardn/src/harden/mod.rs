@@ -141,11 +141,7 @@ pub(crate) fn evaluate(job: &Job<'_>, options: &Options) -> Outcome<Metrics> {
 }
 
 /// Writes the report and says where it is.
-pub(crate) fn finish(
-    folder: &RunFolder,
-    options: &Options,
-    metrics: &Metrics,
-) -> Outcome {
+pub(crate) fn finish(folder: &RunFolder, options: &Options, metrics: &Metrics) -> Outcome {
     let run = write_report(&folder.path, ReportOptions::default())?;
     if options.json {
         return put_json(metrics);
@@ -261,7 +257,8 @@ fn train_arm(
     let mut recipe = job.recipe.clone().ok_or_else(|| Failure::new("the run has no recipe"))?;
     recipe.loss.kind = arms::loss_kind(recipe.loss.kind, utility_only);
     if utility_only
-        && let Some(main) = earlier.iter().find(|training| [HARDENED, IMPROVED].contains(&training.arm.as_str()))
+        && let Some(main) =
+            earlier.iter().find(|training| [HARDENED, IMPROVED].contains(&training.arm.as_str()))
     {
         recipe.training.max_steps = main.steps;
     }
@@ -321,14 +318,10 @@ fn run_info(
     let mut resolved = serde_json::to_value(job.config)?;
     strip_folders(&mut resolved);
     Ok(RunInfo {
-        title: job
-            .config
-            .title
-            .clone()
-            .unwrap_or_else(|| match &job.improved {
-                None => format!("{name} before and after hardening"),
-                Some(_) => format!("{name} before and after training on its own samples"),
-            }),
+        title: job.config.title.clone().unwrap_or_else(|| match &job.improved {
+            None => format!("{name} before and after hardening"),
+            Some(_) => format!("{name} before and after training on its own samples"),
+        }),
         lab: job.inputs.lab,
         hardn: env!("CARGO_PKG_VERSION").to_owned(),
         seed: job.config.seed,

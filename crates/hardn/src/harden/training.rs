@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use hardn_models::{Model, Tokenizer};
 use hardn_train::{
-    AdapterRecipe, Ended, LossKind, Progress as TrainProgress, Recipe, StepUpdate, Trained, TrainingData,
-    UtilityItem, memory_used, train,
+    AdapterRecipe, Ended, LossKind, Progress as TrainProgress, Recipe, StepUpdate, Trained,
+    TrainingData, UtilityItem, memory_used, train,
 };
 use hardn_types::{BoxError, FixPair};
 
