@@ -72,7 +72,7 @@ pub(crate) fn plan(config: &RunConfig, has_utility: bool) -> Vec<ArmPlan> {
                 (HARDENED, description, trained(false, false))
             }
             Some(_) => {
-                let description = "the same model after training on its own samples, as the oracle and tests judged them";
+                let description = "the same model after training on its own samples, those that were judged secure and correct";
                 (IMPROVED, description, ArmKind::Improved)
             }
         };
