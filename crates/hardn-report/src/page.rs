@@ -173,7 +173,7 @@ fn results(run: &RunFolder) -> Markup {
                         @let rates: Vec<Rate> = arms.iter().map(|arm| run.rate(&arm.id, row.key)).collect();
                         @if rates.iter().any(|rate| rate.value.is_some()) {
                             tr.main[row.main && !run.is_same_judge(row.key)] {
-                                th title=(row.meaning) { (row.title) @if row.lower_is_better { span.note { " ↓" } } (same_judge(run, row)) }
+                                th title=(row.meaning) { (row.title) @if row.lower_is_better { span.note { " ↓" } } (same_judge(run, row.key)) }
                                 @for (arm, rate) in arms.iter().zip(rates) { (cell(arm, rate)) }
                             }
                         }
@@ -190,8 +190,8 @@ fn results(run: &RunFolder) -> Markup {
 }
 
 /// The mark of a metric whose judge also chose what was trained on.
-fn same_judge(run: &RunFolder, row: &MetricRow) -> Markup {
-    html! { @if run.is_same_judge(row.key) { " " span.note title=(SAME_JUDGE) { "same judge" } } }
+fn same_judge(run: &RunFolder, metric: &str) -> Markup {
+    html! { @if run.is_same_judge(metric) { " " span.note title=(SAME_JUDGE) { "same judge" } } }
 }
 
 fn role_class(role: Role) -> &'static str {
@@ -227,7 +227,7 @@ fn differences(run: &RunFolder) -> Markup {
             div.wide { table.headline {
                 thead { tr { th { "" } @for other in &others { th class=(role_class(other.role)) { (other.title) } } } }
                 tbody { @for row in rows { tr {
-                    th title=(row.meaning) { (row.title) (same_judge(run, row)) }
+                    th title=(row.meaning) { (row.title) (same_judge(run, row.key)) }
                     @for other in &others {
                         @let change = run.difference(&hardened.id, &other.id, row.key).unwrap_or_default();
                         @let clear = matches!((change.low, change.high), (Some(low), Some(high)) if low > 0.0 || high < 0.0);
@@ -252,7 +252,7 @@ fn groups(run: &RunFolder) -> Markup {
         .collect();
     html! {
         @if !shown.is_empty() {
-            h3 { "secure-pass@1 by attack, by what training had seen" }
+            h3 { "secure-pass@1 by attack, by what training had seen" (same_judge(run, metric)) }
             div.wide { table.headline {
                 thead { tr { th { "" } @for arm in &run.info.arms { th class=(role_class(arm.role)) { (arm.title) } } } }
                 tbody { @for (group, title, meaning) in shown { tr {
@@ -321,7 +321,7 @@ fn weaknesses(run: &RunFolder) -> Markup {
             @if rows.is_empty() {
                 p { "No weakness class has a judged sample." }
             } @else {
-                p { (title) " per class. " span.key.base { "●" } " before, " span.key.hardened { "●" } " after, " span.key.control { "●" } " controls; whiskers are 95 % intervals." }
+                p { (title) (same_judge(run, metric)) " per class. " span.key.base { "●" } " before, " span.key.hardened { "●" } " after, " span.key.control { "●" } " controls; whiskers are 95 % intervals." }
                 (PreEscaped(dot_plot(&rows)))
             }
         }

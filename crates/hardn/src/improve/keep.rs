@@ -4,12 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hardn_train::UtilityItem;
 use hardn_types::{FixPair, OracleVerdict, Scenario, TestVerdict, Verdict};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use super::{config::JudgeKind, scenarios::prompt_hash};
-use crate::failure::Outcome;
 
 /// The source of rows made of a model's own secure samples, as `data.utility_sources` names it.
 pub(super) const SOURCE: &str = "own_secure";
@@ -59,7 +58,7 @@ fn standing(verdict: &Verdict, judge: JudgeKind) -> Standing {
 }
 
 /// What one round's samples were, and what was kept of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct RoundCounts {
     /// From 1.
     pub(super) round: u32,
@@ -166,7 +165,7 @@ pub(super) fn keep(
     verdicts: &[Verdict],
     origin: &Origin<'_>,
     known: &mut Known,
-) -> Outcome<Kept> {
+) -> Kept {
     let mut by_task: BTreeMap<&str, Vec<&Verdict>> = BTreeMap::new();
     for verdict in verdicts {
         by_task.entry(verdict.task.as_str()).or_default().push(verdict);
@@ -180,7 +179,7 @@ pub(super) fn keep(
     }
     kept.counts.pairs = kept.pairs.len();
     kept.counts.secure = kept.secure.len();
-    Ok(kept)
+    kept
 }
 
 fn keep_of(
@@ -217,11 +216,16 @@ fn keep_of(
     // Beside a vulnerable sample that works, nothing but security tells the two apart.
     bad.sort_by_key(|verdict| verdict.function != Some(TestVerdict::Passed));
 
-    for verdict in good.iter().take(origin.per_prompt) {
+    let mut n = 0;
+    for verdict in &good {
+        if n == origin.per_prompt {
+            break;
+        }
         if !known.learn(&["secure", &scenario.prompt, &verdict.completion]) {
             counts.known_secure += 1;
             continue;
         }
+        n += 1;
         kept.secure.push(SecureRow {
             item: UtilityItem {
                 id: format!("round-{}/{}#{}", origin.round, scenario.id, verdict.index),
@@ -239,12 +243,17 @@ fn keep_of(
         return;
     }
     // Each side as often as the other has texts: no two of these pairs are the same.
-    for i in 0..good.len().max(bad.len()).min(origin.per_prompt) {
+    let mut n = 0;
+    for i in 0..good.len().max(bad.len()) {
+        if n == origin.per_prompt {
+            break;
+        }
         let (after, before) = (good[i % good.len()], bad[i % bad.len()]);
         if !known.learn(&["pair", &scenario.prompt, &after.completion, &before.completion]) {
             counts.known_pairs += 1;
             continue;
         }
+        n += 1;
         let samples = [("after", after), ("before", before)];
         let mut extra = Map::new();
         extra.insert("provenance".to_owned(), provenance(origin, scenario, &samples));
@@ -383,7 +392,7 @@ mod tests {
     fn what_is_secure_and_correct_is_paired_with_what_is_vulnerable() {
         let suite = ["a", "b", "c"].map(scenario);
         let mut known = Known::default();
-        let kept = keep(&suite, &verdicts(&ROWS), &origin(1, 1), &mut known).unwrap();
+        let kept = keep(&suite, &verdicts(&ROWS), &origin(1, 1), &mut known);
         let counts = RoundCounts {
             round: 1,
             scenarios: 3,
@@ -411,14 +420,16 @@ mod tests {
         let one = one_sided(&kept.secure[1], &suite).unwrap();
         assert_eq!((one.after.as_str(), one.before.as_str()), ("def c(a):\ngood", ""));
 
-        // The order of the samples changes nothing; the same again is known.
+        // The order of the samples changes nothing; what is known is not given again.
         let mut reversed = verdicts(&ROWS);
         reversed.reverse();
-        let again = keep(&suite, &reversed, &origin(1, 1), &mut Known::default()).unwrap();
+        let again = keep(&suite, &reversed, &origin(1, 1), &mut Known::default());
         assert_eq!(again.pairs[0].after, pair.after);
-        let more = keep(&suite, &verdicts(&ROWS), &origin(1, 1), &mut known).unwrap();
-        assert!(more.pairs.is_empty() && more.secure.is_empty());
-        assert_eq!((more.counts.known_pairs, more.counts.known_secure), (1, 2));
+        for expected in [[1, 1, 1, 2], [0, 0, 2, 3]] {
+            let RoundCounts { pairs, secure, known_pairs, known_secure, .. } =
+                keep(&suite, &verdicts(&ROWS), &origin(1, 1), &mut known).counts;
+            assert_eq!([pairs, secure, known_pairs, known_secure], expected);
+        }
     }
 
     #[test]
@@ -431,7 +442,7 @@ mod tests {
                 &origin(per_prompt, 7),
                 &mut Known::default(),
             );
-            let pairs = kept.unwrap().pairs;
+            let pairs = kept.pairs;
             let texts: BTreeSet<_> = pairs.iter().map(|pair| (&pair.before, &pair.after)).collect();
             assert_eq!(texts.len(), pairs.len());
             pairs.len()
@@ -441,7 +452,7 @@ mod tests {
             let verdicts = verdicts(&ROWS);
             let kept =
                 keep(&["a"].map(scenario), &verdicts, &origin(1, seed), &mut Known::default());
-            kept.unwrap().pairs[0].after.clone()
+            kept.pairs[0].after.clone()
         };
         let firsts: BTreeSet<String> = (0..20).map(first).collect();
         assert_eq!(firsts.len(), 2, "the seed draws");

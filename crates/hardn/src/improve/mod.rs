@@ -96,7 +96,7 @@ pub(crate) fn same_judge(judge: JudgeKind, metrics: &Metrics, suite: &[Scenario]
     let is_same = |key: &str| {
         let by_truth = ["secure_all", "secure_valid", "vulnerable_all"].contains(&key);
         let own = match judge {
-            JudgeKind::Oracle => key.ends_with("_oracle"),
+            JudgeKind::Oracle => key.ends_with("_oracle") || key == "not_analysed_all",
             JudgeKind::Attack => key.ends_with("_attack"),
         };
         own || (by_truth && truth)

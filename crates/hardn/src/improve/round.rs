@@ -70,6 +70,9 @@ pub(super) fn run(job: &mut Job<'_>) -> Outcome<Rounds> {
     let mut model = start.clone();
     let mut training = None;
     for n in 1..=improve.rounds {
+        if improve.from == StartFrom::Previous {
+            (pool, known) = (Pool::default(), Known::default());
+        }
         let kept = sample(job, improve, &recipe, &model, n, &mut known)?;
         let line = format!("round {n}: {}", kept.counts.line());
         if !job.quiet {
@@ -77,9 +80,6 @@ pub(super) fn run(job: &mut Job<'_>) -> Outcome<Rounds> {
         }
         job.inputs.notes.push(format!("{line}."));
         done.rounds.push(kept.counts.clone());
-        if improve.from == StartFrom::Previous {
-            pool = Pool::default();
-        }
         let is_new = kept.adds(improve.keep);
         pool.pairs.extend(kept.pairs);
         pool.secure.extend(kept.secure);
@@ -204,7 +204,7 @@ fn sample(
         judge: improve.judge,
         per_prompt: improve.per_prompt,
     };
-    let kept = keep(suite, &judged.verdicts, &origin, known)?;
+    let kept = keep(suite, &judged.verdicts, &origin, known);
     folder.write_rows("pairs.jsonl", &kept.pairs)?;
     folder.write_rows("secure.jsonl", &kept.secure)?;
     folder.write_json("counts.json", &kept.counts)?;
