@@ -125,7 +125,8 @@ pub(super) fn run(job: &mut Job<'_>) -> Outcome<Rounds> {
     }
     let training = training.ok_or_else(|| Failure::new("no round was trained"))?;
     done.model = place_of(&recipe, done.trained);
-    if improve.from == StartFrom::Previous && done.trained > 1 {
+    let is_whole = matches!(recipe.adapter, AdapterRecipe::Full {});
+    if improve.from == StartFrom::Previous && done.trained > 1 && !is_whole {
         // The last adapter alone is not the model: it stands on those before.
         done.model = PathBuf::from("model");
         write_model(job, &model)?;
