@@ -24,7 +24,7 @@ pub enum CodeError {
     CheckerMissing { program: String, language: Language, why: String },
     #[error("hardn has no validity check for {0}; it checks python, c and cpp")]
     Unchecked(Language),
-    #[error("hardn has no parser for {0}; it parses python, c and cpp")]
+    #[error("hardn cannot read the imports of {0}; it reads those of python, c and cpp")]
     NoParser(Language),
     #[error("`{0}` is not a mask kind; use mix, char, line, ndiff, difflib or whole")]
     MaskKind(String),

@@ -18,16 +18,17 @@ pub struct Function {
     pub body: Range<usize>,
 }
 
-/// Every function in source order, nested ones after the one that holds them.
+/// Every function with a name of its own in source order, nested ones after the one that holds them.
 ///
 /// # Errors
-/// [`CodeError::NoParser`] for languages other than Python, C and C++.
+/// Those of [`parse`].
 pub fn functions(code: &str, language: Language) -> Result<Vec<Function>, CodeError> {
     let tree = parse(code, language)?;
     let mut found = Vec::new();
     let mut open = vec![tree.root_node()];
     while let Some(node) = open.pop() {
-        if node.kind() == "function_definition"
+        if node.is_named()
+            && FUNCTIONS.contains(&node.kind())
             && let Some(function) = read_function(node, code)
         {
             found.push(function);
@@ -38,6 +39,19 @@ pub fn functions(code: &str, language: Language) -> Result<Vec<Function>, CodeEr
     found.sort_by_key(|function| (function.span.start, usize::MAX - function.span.end));
     Ok(found)
 }
+
+/// What grammars call a function that has a name.
+const FUNCTIONS: [&str; 9] = [
+    "function_definition",
+    "function_declaration",
+    "generator_function_declaration",
+    "method_declaration",
+    "constructor_declaration",
+    "compact_constructor_declaration",
+    "method_definition",
+    "method",
+    "singleton_method",
+];
 
 fn read_function(node: Node, code: &str) -> Option<Function> {
     let name = match node.child_by_field_name("name") {
@@ -97,5 +111,13 @@ mod tests {
             &[("f", "static char **f(int a) { }")],
         );
         check(Language::Cpp, "int A::b() { }", &[("b", "int A::b() { }")]);
+        check(
+            Language::JavaScript,
+            "class A { b(c) { } }\nfunction d() { }",
+            &[("b", "b(c) { }"), ("d", "function d() { }")],
+        );
+        check(Language::Go, "func (a B) c() { }", &[("c", "func (a B) c() { }")]);
+        check(Language::Java, "class A { int b() { } }", &[("b", "int b() { }")]);
+        check(Language::Ruby, "def a(b)\n  b\nend", &[("a", "def a(b)\n  b\nend")]);
     }
 }

@@ -32,6 +32,9 @@ impl Import {
 /// # Errors
 /// [`CodeError::NoParser`] for languages other than Python, C and C++.
 pub fn imports(code: &str, language: Language) -> Result<Vec<Import>, CodeError> {
+    if !matches!(language, Language::Python | Language::C | Language::Cpp) {
+        return Err(CodeError::NoParser(language));
+    }
     let tree = parse(code, language)?;
     let mut found = Vec::new();
     let mut cursor = tree.root_node().walk();

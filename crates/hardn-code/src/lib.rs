@@ -1,5 +1,6 @@
 //! Languages: parsing, validity, cutting completions, diffs and token masks.
 
+mod around;
 mod brace_blocks;
 mod changes;
 mod cut;
@@ -11,10 +12,12 @@ mod masks;
 mod ndiff;
 mod pairs;
 mod python_lines;
+mod rows;
 mod scenarios;
 mod sequence_matcher;
 mod validity;
 
+pub use around::{Piece, changed_pieces};
 pub use changes::{char_spans, line_spans};
 pub use cut::cut;
 pub use error::{CodeError, RowError};
@@ -23,7 +26,8 @@ pub use imports::{Import, imports, only_imports};
 pub use language::parse;
 pub use masks::{DropReason, MaskKind, PairMasks, TokenText, drop_reason, mask_pair};
 pub use ndiff::{NdiffMarks, ndiff};
-pub use pairs::{read_pairs, read_pairs_strict};
+pub use pairs::{PairColumns, read_pairs, read_pairs_strict, read_pairs_with};
+pub use rows::{PlacedRow, read_rows};
 pub use scenarios::{VALIDATION_SCENARIOS, read_scenarios};
 pub use sequence_matcher::{Block, OpTag, Opcode, SequenceMatcher};
 pub use validity::{Validity, checker_version, is_checked, validity, validity_many};

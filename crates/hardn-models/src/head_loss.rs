@@ -1,9 +1,11 @@
 //! Losses straight from hidden states, without the logits of all rows in memory.
 
+use std::sync::Arc;
+
 use candle_core::{Tensor, Var};
 
 use crate::{
-    ForwardOptions, Model, ModelError, Result,
+    ForwardOptions, Model, ModelError, Result, Segments,
     ops::{Charges, Gradients, Head, Segment, backward_in_segments, vocabulary_loss},
 };
 
@@ -39,19 +41,21 @@ impl Model {
     /// `ids`: `[b, s]` u32; `loss` is given `[b, s, hidden_size]` f32 and returns a scalar and whatever else.
     ///
     /// # Errors
-    /// As [`Self::hidden`], and whatever the loss reports.
+    /// As [`Self::hidden_packed`], and whatever the loss reports.
     pub fn checkpointed<T, E: From<candle_core::Error> + From<ModelError>>(
         &self,
         ids: &Tensor,
+        segments: Option<&Arc<Segments>>,
         options: &ForwardOptions,
         loss: impl FnOnce(&Tensor) -> Result<(Tensor, T), E>,
         variables: &[Var],
     ) -> Result<(T, Gradients), E> {
-        let mut segments: Vec<Segment<E>> = vec![Box::new(|ids| Ok(self.embed(ids, options)?))];
+        let mut parts: Vec<Segment<E>> =
+            vec![Box::new(|ids| Ok(self.embed(ids, segments, options)?))];
         for layer in 0..self.config().num_hidden_layers {
-            segments.push(Box::new(move |x| Ok(self.layer(layer, x, options)?)));
+            parts.push(Box::new(move |x| Ok(self.layer(layer, x, segments, options)?)));
         }
-        backward_in_segments(ids, &segments, |x| loss(&self.normalise(x, options)?), variables)
+        backward_in_segments(ids, &parts, |x| loss(&self.normalise(x, options)?), variables)
     }
 
     fn head_parts(&self, hidden: &Tensor, options: &ForwardOptions) -> Result<Head> {

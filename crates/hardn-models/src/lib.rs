@@ -23,6 +23,7 @@ pub mod ops;
 pub mod quantised;
 mod rng;
 mod rope;
+mod segments;
 mod tokenizer;
 
 pub use adapter::{
@@ -41,4 +42,5 @@ pub use generation_config::GenerationConfig;
 pub use kernels::WeightFormat;
 pub use kv_cache::KvCache;
 pub use model::{ForwardOptions, Model};
+pub use segments::Segments;
 pub use tokenizer::{Encoding, LAB_SPECIALS, Tokenizer, train_bpe};

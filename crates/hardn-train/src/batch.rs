@@ -1,5 +1,8 @@
 //! Examples and the padded batches they make.
 
+use std::sync::Arc;
+
+use hardn_models::Segments;
 use serde::{Deserialize, Serialize};
 
 use crate::{LossRecipe, Reduction, Term};
@@ -116,6 +119,12 @@ pub(crate) struct MicroBatch {
     pub(crate) pairs: Vec<[usize; 2]>,
     /// What a row's loss, times its share, is multiplied by in the update.
     pub(crate) scale: f64,
+    /// Where rows hold several examples.
+    pub(crate) segments: Option<Arc<Segments>>,
+    /// Tokens of every example.
+    pub(crate) lengths: Vec<usize>,
+    /// The first example of every row, and the number of examples behind them.
+    pub(crate) row_starts: Vec<usize>,
     /// What a pair's loss is multiplied by.
     pub(crate) pair_scale: f64,
     /// Tokens without padding.
@@ -125,7 +134,14 @@ pub(crate) struct MicroBatch {
 impl MicroBatch {
     /// `loss` must be resolved. Where it is pairwise, every secure example is followed by its vulnerable one.
     pub(crate) fn new(examples: &[&Example], loss: &LossRecipe, weighing: Weighing) -> Self {
-        let longest = examples.iter().map(|example| example.ids.len()).max().unwrap_or(0);
+        let rows: Vec<Vec<&Example>> = examples.iter().map(|example| vec![*example]).collect();
+        Self::of_rows(&rows, loss, weighing)
+    }
+
+    /// The same with the examples of each row one behind the other.
+    pub(crate) fn of_rows(rows: &[Vec<&Example>], loss: &LossRecipe, weighing: Weighing) -> Self {
+        let length = |row: &Vec<&Example>| row.iter().map(|example| example.ids.len()).sum();
+        let longest: usize = rows.iter().map(length).max().unwrap_or(0);
         let (scale, kl_scale, pair_scale) = match weighing {
             Weighing::PerSample { n_samples, .. } => {
                 let scale = 1.0 / n_samples.max(1) as f64;
@@ -136,16 +152,32 @@ impl MicroBatch {
             }
         };
         let mut batch = Self {
-            ids: vec![0; examples.len() * longest],
-            shape: (examples.len(), longest),
+            ids: vec![0; rows.len() * longest],
+            shape: (rows.len(), longest),
             scale,
+            row_starts: vec![0],
             pair_scale,
             ..Self::default()
         };
-        for (owner, example) in examples.iter().enumerate() {
-            let start = owner * longest;
+        if rows.iter().any(|row| row.len() > 1) {
+            let lengths = |row: &Vec<&Example>| row.iter().map(|e| e.ids.len()).collect();
+            // Rows are as long as the longest of them, so that they always fit.
+            batch.segments =
+                Segments::new(rows.iter().map(lengths).collect(), longest).ok().map(Arc::new);
+        }
+        let mut places = Vec::new();
+        for (i, row) in rows.iter().enumerate() {
+            let mut start = i * longest;
+            for example in row {
+                places.push((start, *example));
+                start += example.ids.len();
+            }
+            batch.row_starts.push(places.len());
+        }
+        for (owner, (start, example)) in places.into_iter().enumerate() {
             batch.ids[start..start + example.ids.len()].copy_from_slice(&example.ids);
             batch.n_tokens += example.ids.len();
+            batch.lengths.push(example.ids.len());
             batch.kinds.push(example.kind);
             batch.examples.push(example.id.clone());
             let n_selected = example.n_selected();
@@ -187,7 +219,7 @@ impl MicroBatch {
     /// Fewest padded tokens of a half: with fewer, preparing the weights twice costs more than it saves.
     const MIN_HALF: usize = 512;
 
-    /// The first and the other examples as batches of their own, whose losses and gradients add up to this one's;
+    /// The first and the other rows as batches of their own, whose losses and gradients add up to this one's;
     /// `None` where it does not pay or a half would have no loss. Both sides of a pair stay together.
     pub(crate) fn halves(&self) -> Option<[Self; 2]> {
         let (rows, seq) = self.shape;
@@ -199,8 +231,9 @@ impl MicroBatch {
         pays.then_some(halves)
     }
 
-    /// Examples `first..end`.
-    fn part(&self, first: usize, end: usize) -> Self {
+    /// Rows `top..bottom`.
+    fn part(&self, top: usize, bottom: usize) -> Self {
+        let (first, end) = (self.row_starts[top], self.row_starts[bottom]);
         fn some<T: Copy>(values: &[T], kept: &[usize]) -> Vec<T> {
             kept.iter().map(|&i| values[i]).collect()
         }
@@ -210,7 +243,7 @@ impl MicroBatch {
         };
         let (kept, kl_kept) = (of(&self.owners), of(&self.kl_owners));
         let moved = |rows: &[u32], kept: &[usize]| -> Vec<u32> {
-            kept.iter().map(|&i| rows[i] - (first * seq) as u32).collect()
+            kept.iter().map(|&i| rows[i] - (top * seq) as u32).collect()
         };
         let owners = |owners: &[usize], kept: &[usize]| -> Vec<usize> {
             kept.iter().map(|&i| owners[i] - first).collect()
@@ -218,8 +251,8 @@ impl MicroBatch {
         let inside = |pair: &&[usize; 2]| (first..end).contains(&pair[0]);
         let pairs = self.pairs.iter().filter(inside).map(|pair| pair.map(|owner| owner - first));
         Self {
-            ids: self.ids[first * seq..end * seq].to_vec(),
-            shape: (end - first, seq),
+            ids: self.ids[top * seq..bottom * seq].to_vec(),
+            shape: (bottom - top, seq),
             rows: moved(&self.rows, &kept),
             targets: some(&self.targets, &kept),
             terms: some(&self.terms, &kept),
@@ -234,10 +267,32 @@ impl MicroBatch {
             examples: self.examples[first..end].to_vec(),
             pairs: pairs.collect(),
             scale: self.scale,
+            segments: self.segments.as_ref().map(|all| Arc::new(all.rows(top..bottom))),
+            lengths: self.lengths[first..end].to_vec(),
+            row_starts: self.row_starts[top..=bottom].iter().map(|start| start - first).collect(),
             pair_scale: self.pair_scale,
             n_tokens: 0,
         }
     }
+}
+
+/// Puts examples into rows of at most `capacity` tokens, in as few as the longest-first, tightest-fit rule finds. Rows are
+/// in the order of their longest examples; an example that is longer has a row to itself.
+pub(crate) fn pack(mut examples: Vec<&Example>, capacity: usize) -> Vec<Vec<&Example>> {
+    examples.sort_by_key(|example| std::cmp::Reverse(example.ids.len()));
+    let mut rows: Vec<(usize, Vec<&Example>)> = Vec::new();
+    for example in examples {
+        let length = example.ids.len();
+        let fitting = rows.iter_mut().filter(|(used, _)| used + length <= capacity);
+        match fitting.max_by_key(|(used, row)| (*used, std::cmp::Reverse(row.len()))) {
+            Some((used, row)) => {
+                *used += length;
+                row.push(example);
+            }
+            None => rows.push((length, vec![example])),
+        }
+    }
+    rows.into_iter().map(|(_, row)| row).collect()
 }
 
 /// [`group_by_length`] of samples of one or more examples, which stay together in their order; what counts as a
@@ -319,6 +374,35 @@ mod tests {
         assert!(new(&all[..2]).halves().is_none());
         let silent = Example { selected: vec![0; 300], ..examples[2].clone() };
         assert!(new(&[&silent, &silent, all[0], all[1]]).halves().is_none());
+    }
+
+    #[test]
+    fn packed_rows_and_their_halves() {
+        let examples: Vec<Example> = [400_u32, 300, 250, 200, 90, 20]
+            .iter()
+            .map(|&n| {
+                example(ExampleKind::Secure, &(0..n).collect::<Vec<_>>(), &vec![1; n as usize])
+            })
+            .collect();
+        let rows = pack(examples.iter().rev().collect(), 512);
+        let lengths: Vec<Vec<usize>> =
+            rows.iter().map(|row| row.iter().map(|e| e.ids.len()).collect()).collect();
+        assert_eq!(lengths, [vec![400, 90, 20], vec![300, 200], vec![250]]);
+        let weighing = Weighing::PerSample { reduction: Reduction::Mean, n_samples: 6 };
+        let new = |rows: &[Vec<&Example>]| MicroBatch {
+            n_tokens: 0,
+            ..MicroBatch::of_rows(rows, &LossRecipe::default(), weighing)
+        };
+        let batch = new(&rows);
+        assert_eq!(batch.shape, (3, 510));
+        // The first token of a sample is nobody's target.
+        assert_eq!(batch.rows.len(), 1260 - 6);
+        assert!(!batch.rows.contains(&399) && batch.rows.contains(&400));
+        assert_eq!(batch.ids[510 + 300..510 + 303], [0, 1, 2]);
+        let two = &[rows[0].clone(), rows[1].clone(), rows[0].clone(), rows[1].clone()];
+        for (half, expected) in new(two).halves().unwrap().iter().zip([&two[..2], &two[2..]]) {
+            assert_eq!(format!("{half:?}"), format!("{:?}", new(expected)));
+        }
     }
 
     #[test]

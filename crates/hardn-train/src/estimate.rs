@@ -12,7 +12,7 @@ use crate::{
     batch::MicroBatch,
     optimizer::Optimizer,
     run_loop::{Plan, StepPlan, keep_freed_memory},
-    trainer::{Prepared, objective, prepare},
+    trainer::{Setup, objective, set_up},
 };
 
 /// Steps that are looked at, at most; of longer trainings these stand for all.
@@ -54,8 +54,8 @@ pub fn estimate(
     data: &TrainingData<'_>,
 ) -> Result<Estimate> {
     keep_freed_memory();
-    let Prepared { mut plan, loss, frozen, train_counts, validation_counts, .. } =
-        prepare(model, tokenizer, recipe, data)?;
+    let Setup { mut plan, loss, frozen, train_counts, validation_counts, .. } =
+        set_up(model, tokenizer, recipe, data)?;
     let objective = objective(model, recipe, loss, frozen.as_ref(), &plan);
     let mut optimizer = Optimizer::new(recipe.optimizer, model.trainable())?;
     let variables: Vec<Var> = model.trainable().into_iter().map(|(_, var)| var).collect();

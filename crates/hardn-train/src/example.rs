@@ -8,19 +8,19 @@ use hardn_types::{FixPair, Language, Side};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    DataRecipe, Example, ExampleKind, Format, InstructionTemplate, Result, TrainError, UtilityLoss,
+    Columns, DataRecipe, Example, ExampleKind, Overlong, Result, TrainError, UtilityLoss,
+    wording::Wording,
 };
 
 /// Something a model must stay good at: a prompt and what should follow it.
 ///
-/// Also reads rows with `instruction`, `input`, `output`, and rows with nothing but a `text`.
+/// Also reads rows with `instruction`, `input`, `output` (alpaca), and rows with nothing but a `text`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UtilityItem {
     /// Unique in its file; the row number where the file has none.
     pub id: String,
     /// The text to continue; may be empty.
-    #[serde(alias = "input")]
     pub prompt: String,
     /// What should follow.
     #[serde(alias = "output", alias = "text")]
@@ -28,19 +28,41 @@ pub struct UtilityItem {
     /// What is asked for, in a sentence.
     #[serde(alias = "description", skip_serializing_if = "String::is_empty")]
     pub instruction: String,
+    /// What the instruction is about; a format without instructions has it before `prompt`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub input: String,
+    /// Where it comes from, for `data.utility_sources`; the file's name without its ending where a row does not say it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub source: String,
     /// The language of the code, where it is code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub language: Option<Language>,
 }
 
-/// Reads utility items from a JSON Lines file. Fields hardn does not know are ignored.
+/// Reads utility items from a file; [`hardn_code::read_rows`] says what it may be. Fields hardn does not know are ignored.
 ///
 /// # Errors
-/// An unreadable file or the first malformed row.
+/// An unreadable file, or the first malformed row, with its column.
 pub fn read_utility(path: &Path) -> Result<Vec<UtilityItem>> {
-    let mut items: Vec<UtilityItem> = hardn_types::read_jsonl(path)?;
-    for (i, item) in items.iter_mut().enumerate().filter(|(_, item)| item.id.is_empty()) {
-        item.id = i.to_string();
+    read_utility_with(path, &Columns::default())
+}
+
+/// As [`read_utility`], with a user's own names of columns.
+///
+/// # Errors
+/// As [`read_utility`].
+pub fn read_utility_with(path: &Path, columns: &Columns) -> Result<Vec<UtilityItem>> {
+    let stem = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let source = stem.split('.').next().unwrap_or_default();
+    let mut items: Vec<UtilityItem> = Vec::new();
+    for (line, row) in hardn_code::read_rows(path)? {
+        let item = row.and_then(|row| columns.utility_row(row)).map_err(|why| {
+            let error = hardn_code::RowError { path: path.to_owned(), line, why };
+            TrainError::from(hardn_code::CodeError::from(error))
+        })?;
+        let id = if item.id.is_empty() { items.len().to_string() } else { item.id.clone() };
+        let source = if item.source.is_empty() { source.to_owned() } else { item.source.clone() };
+        items.push(UtilityItem { id, source, ..item });
     }
     Ok(items)
 }
@@ -66,21 +88,30 @@ pub struct Counts {
 }
 
 impl Counts {
-    fn keep(&mut self, kind: ExampleKind) {
+    pub(crate) fn keep(&mut self, kind: ExampleKind) {
         *self.kept.entry(kind.name().to_owned()).or_default() += 1;
     }
 
-    fn drop(&mut self, kind: ExampleKind, why: &str) {
+    /// What is wrong where nothing was kept.
+    pub(crate) fn nothing(&self) -> TrainError {
+        let reasons: Vec<String> =
+            self.dropped.iter().map(|(why, n)| format!("{n} {why}")).collect();
+        let reasons =
+            if reasons.is_empty() { "no data given".to_owned() } else { reasons.join(", ") };
+        TrainError::NothingToTrain { reasons }
+    }
+
+    pub(crate) fn drop(&mut self, kind: ExampleKind, why: &str) {
         *self.dropped.entry(format!("{}: {why}", kind.name())).or_default() += 1;
     }
 }
 
 /// Makes examples as a recipe says.
 pub struct ExampleBuilder<'a> {
-    tokenizer: &'a Tokenizer,
-    data: &'a DataRecipe,
-    template: InstructionTemplate,
-    max_tokens: usize,
+    pub(crate) tokenizer: &'a Tokenizer,
+    pub(crate) data: &'a DataRecipe,
+    wording: Wording<'a>,
+    pub(crate) max_tokens: usize,
     /// An example without selected tokens still has a loss: a divergence.
     keeps_unselected: bool,
 }
@@ -96,10 +127,10 @@ impl<'a> ExampleBuilder<'a> {
         context: usize,
         with_kl: bool,
     ) -> Result<Self> {
-        let template = InstructionTemplate::load(&data.template)?;
+        let wording = Wording::load(tokenizer, data)?;
         let max_tokens = data.max_tokens.min(context);
         let keeps_unselected = with_kl && !data.drop_none_set;
-        Ok(Self { tokenizer, data, template, max_tokens, keeps_unselected })
+        Ok(Self { tokenizer, data, wording, max_tokens, keeps_unselected })
     }
 
     /// Both sides of a pair, each an example or the reason why it was dropped.
@@ -113,19 +144,18 @@ impl<'a> ExampleBuilder<'a> {
         let before = self.tokenizer.encode(&pair.before)?;
         let after = self.tokenizer.encode(&pair.after)?;
         let masks = mask_pair(pair, token_text(&before), token_text(&after), self.data.mask)?;
-        let prefix = match self.data.format {
-            Format::Completion => Vec::new(),
-            Format::Instruction => {
-                let description = pair.description.as_deref().unwrap_or_default();
-                if description.is_empty() {
-                    let why = "no description".to_owned();
-                    return Ok([(Side::Secure, Err(why.clone())), (Side::Vulnerable, Err(why))]);
-                }
-                self.tokenizer.encode(&self.template.render(pair.language, description, ""))?.ids
-            }
+        let description = pair.description.as_deref().unwrap_or_default();
+        if self.wording.asks() && description.is_empty() {
+            let why = "no description".to_owned();
+            return Ok([(Side::Secure, Err(why.clone())), (Side::Vulnerable, Err(why))]);
+        }
+        // By itself, as the released trainer has it: no token reaches from the instruction into the code.
+        let prefix = self.wording.before(pair.language, description, "")?;
+        let prefix = self.tokenizer.encode(&prefix)?.ids;
+        let end = if self.data.end_of_text { self.wording.end(&pair.after)? } else { Vec::new() };
+        let make = |side: Side, code: &Encoding| {
+            (side, self.side(pair, side, code, &masks, &prefix, &end))
         };
-        let make =
-            |side: Side, code: &Encoding| (side, self.side(pair, side, code, &masks, &prefix));
         Ok([make(Side::Secure, &after), make(Side::Vulnerable, &before)])
     }
 
@@ -136,7 +166,11 @@ impl<'a> ExampleBuilder<'a> {
         code: &Encoding,
         masks: &PairMasks,
         prefix: &[u32],
+        end: &[u32],
     ) -> Result<Example, String> {
+        if pair.text(side).is_empty() {
+            return Err("not given".to_owned());
+        }
         let mut selected = masks.side(side).to_vec();
         if self.data.mask_prompt && !pair.prompt.is_empty() {
             let prompt_chars = pair.prompt.chars().count();
@@ -150,12 +184,9 @@ impl<'a> ExampleBuilder<'a> {
                 ids.truncate(last + 1);
                 selected.truncate(last + 1);
             }
-        } else if self.data.end_of_text
-            && side == Side::Secure
-            && let Some(eos) = self.tokenizer.eos()
-        {
-            ids.push(eos);
-            selected.push(1);
+        } else if side == Side::Secure && prefix.len() + ids.len() + end.len() <= self.max_tokens {
+            ids.extend_from_slice(end);
+            selected.resize(ids.len(), 1);
         }
         let kind = match side {
             Side::Secure => ExampleKind::Secure,
@@ -175,32 +206,53 @@ impl<'a> ExampleBuilder<'a> {
     /// # Errors
     /// Text that cannot be tokenized.
     pub fn utility(&self, item: &UtilityItem) -> Result<Result<Example, String>> {
-        let prefix = if self.data.format == Format::Instruction && !item.instruction.is_empty() {
-            let language = item.language.unwrap_or(Language::Python);
-            self.tokenizer.encode(&self.template.render(language, &item.instruction, ""))?.ids
+        let UtilityItem { id, prompt, completion, instruction, input, language, .. } = item;
+        let asks = self.wording.asks() && !instruction.is_empty();
+        let before = if asks {
+            self.wording.before(language.unwrap_or(Language::Python), instruction, input)?
         } else {
-            Vec::new()
+            input.clone()
         };
         // Tokenized as one text, as pretraining saw it: a token may reach over the border.
-        let text = self.tokenizer.encode(&format!("{}{}", item.prompt, item.completion))?;
-        let prompt_chars = match self.data.utility_loss {
-            UtilityLoss::Completion => item.prompt.chars().count(),
+        let text = self.tokenizer.encode(&format!("{before}{prompt}{completion}"))?;
+        let n_before = before.chars().count();
+        let n_given = match self.data.utility_loss {
+            UtilityLoss::Completion => n_before + prompt.chars().count(),
+            UtilityLoss::All if asks => n_before,
             UtilityLoss::All => 0,
         };
-        let mut selected = vec![0; prefix.len()];
-        selected.extend(text.offsets.iter().map(|&(_, end)| u8::from(end > prompt_chars)));
-        let mut ids = [prefix, text.ids].concat();
-        if let Some(eos) = self.tokenizer.eos() {
-            ids.push(eos);
-            selected.push(1);
+        // A token that reaches out of the instruction is not learnt (released code of SafeCoder), one that reaches out of
+        // code is.
+        let strict = asks && n_given == n_before;
+        let is_learnt = |&(start, end): &(usize, usize)| {
+            u8::from(if strict { start >= n_given } else { end > n_given })
+        };
+        let mut selected: Vec<u8> = text.offsets.iter().map(is_learnt).collect();
+        let mut ids = text.ids;
+        let end =
+            if asks { self.wording.end(completion)? } else { Vec::from_iter(self.tokenizer.eos()) };
+        if self.data.overlong == Overlong::Drop || ids.len() + end.len() <= self.max_tokens {
+            ids.extend(end);
+            selected.resize(ids.len(), 1);
         }
-        let example = Example { id: item.id.clone(), kind: ExampleKind::Utility, ids, selected };
+        let example = Example { id: id.clone(), kind: ExampleKind::Utility, ids, selected };
         Ok(self.check(example, false))
     }
 
-    fn check(&self, example: Example, drop_all_set: bool) -> Result<Example, String> {
+    /// The example, if it can be trained on; cut where the recipe cuts.
+    pub(crate) fn check(
+        &self,
+        mut example: Example,
+        drop_all_set: bool,
+    ) -> Result<Example, String> {
         if example.ids.len() > self.max_tokens {
-            return Err("too long".to_owned());
+            match self.data.overlong {
+                Overlong::Drop => return Err("too long".to_owned()),
+                Overlong::Cut => {
+                    example.ids.truncate(self.max_tokens);
+                    example.selected.truncate(self.max_tokens);
+                }
+            }
         }
         // The first token cannot be learnt, so it does not count as selected here.
         if example.n_selected() == 0 && !self.keeps_unselected {
@@ -278,7 +330,10 @@ mod tests {
     use hardn_code::MaskKind;
 
     use super::*;
-    use crate::testing::{pair, tokenizer};
+    use crate::{
+        Format,
+        testing::{pair, tokenizer},
+    };
 
     const PROMPT: &str = "def run(name):\n";
     const BEFORE: &str = "    return system(\"ls \" + name)\n";

@@ -94,7 +94,7 @@ impl Objective<'_> {
         }
         let ids = self.ids(batch)?;
         let loss = |hidden: &Tensor| self.losses(batch, &ids, hidden, &options);
-        self.model.checkpointed(&ids, &options, loss, variables)
+        self.model.checkpointed(&ids, batch.segments.as_ref(), &options, loss, variables)
     }
 
     /// The parts of the loss without dropout and without anything kept for a gradient.
@@ -137,12 +137,12 @@ impl Objective<'_> {
             Reference::AdapterOff => self.model,
             Reference::Copy(model) => *model,
         };
-        Ok(Some(Base { model, hidden: model.hidden(ids, &OFF)? }))
+        Ok(Some(Base { model, hidden: hidden(model, batch, ids, &OFF)? }))
     }
 
     fn forward(&self, batch: &MicroBatch, options: &ForwardOptions) -> Result<(Tensor, Terms)> {
         let ids = self.ids(batch)?;
-        self.losses(batch, &ids, &self.model.hidden(&ids, options)?, options)
+        self.losses(batch, &ids, &hidden(self.model, batch, &ids, options)?, options)
     }
 
     /// A scalar with the gradient of the loss, and the loss and its parts, from the last hidden states `[b, s, hidden]`.
@@ -188,7 +188,7 @@ impl Objective<'_> {
             self.options(options, ExampleKind::Vulnerable)?,
         ];
         let pass = |options: &ForwardOptions| -> Result<(Tensor, Vec<f32>)> {
-            let rows = charged_rows(batch, &self.model.hidden(&ids, options)?)?;
+            let rows = charged_rows(batch, &hidden(self.model, batch, &ids, options)?)?;
             let nll = nll(self.model, &rows, options, &batch.targets)?;
             Ok((rows, nll))
         };
@@ -219,7 +219,7 @@ impl Objective<'_> {
         let vulnerable = self.options(options, ExampleKind::Vulnerable)?;
         let nll_vulnerable = {
             let options = ForwardOptions { grad: false, ..vulnerable };
-            let rows = charged_rows(batch, &self.model.hidden(&ids, &options)?)?;
+            let rows = charged_rows(batch, &hidden(self.model, batch, &ids, &options)?)?;
             nll(self.model, &rows, &options, &batch.targets)?
         };
         let base = self.base(batch, &ids)?;
@@ -233,13 +233,18 @@ impl Objective<'_> {
             Ok((total, (terms, coupled)))
         };
         let ((mut terms, coupled), gradients) =
-            self.model.checkpointed(&ids, &secure, first, variables)?;
+            self.model.checkpointed(&ids, batch.segments.as_ref(), &secure, first, variables)?;
         let second = |hidden: &Tensor| {
             let rows = charged_rows(batch, hidden)?;
             self.charge_side(batch, &rows, &vulnerable, 1, &coupled, base)
         };
-        let (others, other_gradients) =
-            self.model.checkpointed(&ids, &vulnerable, second, variables)?;
+        let (others, other_gradients) = self.model.checkpointed(
+            &ids,
+            batch.segments.as_ref(),
+            &vulnerable,
+            second,
+            variables,
+        )?;
         terms.merge(&others);
         add(&mut terms, coupled);
         Ok((terms, gradients.merged(other_gradients)?))
@@ -354,6 +359,16 @@ fn add(terms: &mut Terms, coupled: Coupled) {
     for (name, sum, count) in coupled.terms {
         terms.add(name, sum, count);
     }
+}
+
+/// The last hidden states of a batch, `[b, s, hidden]`, in which samples of one row do not see each other.
+fn hidden(
+    model: &Model,
+    batch: &MicroBatch,
+    ids: &Tensor,
+    options: &ForwardOptions,
+) -> Result<Tensor> {
+    Ok(model.hidden_packed(ids, batch.segments.as_ref(), options)?)
 }
 
 /// The hidden states that carry a loss: `[n + n_kl, hidden]`.

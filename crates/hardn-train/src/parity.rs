@@ -11,6 +11,7 @@ use crate::{
     adapters::attach,
     mix::MixPlan,
     objective::{Objective, Reference},
+    prepare::{Prepared, UtilitySource},
     run_loop::Plan,
     terms::Terms,
 };
@@ -130,7 +131,9 @@ impl Fixture {
             vulnerable: Some(vulnerable),
         });
         let utility = of(ExampleKind::Utility);
-        MixPlan::new(recipe, pairs.collect(), utility, Vec::new(), Vec::new())
+        let utility = UtilitySource { ratio: recipe.data.utility_ratio, examples: utility };
+        let (pairs, utility) = (pairs.collect(), vec![utility]);
+        MixPlan::new(recipe, Prepared { pairs, utility, ..Prepared::default() }, usize::MAX)
     }
 }
 

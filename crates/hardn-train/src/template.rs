@@ -9,8 +9,18 @@ use crate::{Result, TrainError};
 /// Used where a recipe names no file: the form that the lab's models have seen.
 const BUILT_IN: &str = "### Task\nIn {language}: {description}\n### Answer\n{context}";
 
-/// A text with the slots `{language}`, `{description}` and, at its end, `{context}`: the code that is there already,
-/// which the model continues.
+/// The same for a task about something given.
+const WITH_INPUT: &str =
+    "### Task\nIn {language}: {description}\n### Given\n{input}\n### Answer\n{context}";
+
+/// What a user says in a conversation.
+const MESSAGE: &str = "{description}";
+
+/// What a user says of something given.
+const MESSAGE_WITH_INPUT: &str = "{description}\n\n{input}";
+
+/// A text with the slots `{language}`, `{description}`, `{input}` where a task has one, and, at the end of what a model
+/// continues, `{context}`: the code that is there already.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstructionTemplate {
     text: String,
@@ -28,42 +38,79 @@ impl InstructionTemplate {
     /// # Errors
     /// An unreadable file, a missing `{description}`, or a `{context}` that is not at the end.
     pub fn load(file: &str) -> Result<Self> {
+        Self::read(file, BUILT_IN, &["{description}"], true)
+    }
+
+    /// As [`Self::load`], for tasks with an input: the template must have a place for it.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_with_input(file: &str) -> Result<Self> {
+        Self::read(file, WITH_INPUT, &["{description}", "{input}"], true)
+    }
+
+    /// A user's message in a conversation, which has no `{context}`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_message(file: &str) -> Result<Self> {
+        Self::read(file, MESSAGE, &["{description}"], false)
+    }
+
+    /// As [`Self::load_message`], for tasks with an input.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_message_with_input(file: &str) -> Result<Self> {
+        Self::read(file, MESSAGE_WITH_INPUT, &["{description}", "{input}"], false)
+    }
+
+    fn read(file: &str, built_in: &str, slots: &[&str], continues: bool) -> Result<Self> {
         if file.is_empty() {
-            return Ok(Self::default());
+            return Ok(Self { text: built_in.to_owned() });
         }
         let path = Path::new(file);
         let text = fs::read_to_string(path).map_err(TrainError::file("read", path))?;
+        let error = |message: String| TrainError::Recipe { name: file.to_owned(), message };
+        if let Some(slot) = slots.iter().find(|slot| !text.contains(**slot)) {
+            return Err(error(format!("the template must contain {slot}")));
+        }
+        if !continues {
+            if text.contains("{context}") {
+                return Err(error("a user's message has no {context}".to_owned()));
+            }
+            return Ok(Self { text: text.strip_suffix('\n').unwrap_or(&text).to_owned() });
+        }
         // Editors end files with a newline; the code must follow `{context}` at once.
         let text = match text.strip_suffix("{context}\n") {
             Some(head) => format!("{head}{{context}}"),
             None => text,
         };
-        let error = |message: &str| TrainError::Recipe {
-            name: file.to_owned(),
-            message: message.to_owned(),
-        };
-        if !text.contains("{description}") {
-            return Err(error("the template must contain {description}"));
-        }
         if !text.ends_with("{context}") || text.matches("{context}").count() != 1 {
-            return Err(error("the template must contain {context} once, at its end"));
+            return Err(error("the template must contain {context} once, at its end".to_owned()));
         }
         Ok(Self { text })
     }
 
     /// The text for one task. Slots in the values themselves are not filled.
     pub fn render(&self, language: Language, description: &str, context: &str) -> String {
+        self.fill([language.name(), description, "", context])
+    }
+
+    /// The text for one task about something given.
+    pub fn render_input(&self, language: Language, description: &str, input: &str) -> String {
+        self.fill([language.name(), description, input, ""])
+    }
+
+    fn fill(&self, values: [&str; 4]) -> String {
         let mut out = String::new();
         let mut rest = self.text.as_str();
         while let Some(brace) = rest.find('{') {
             out.push_str(&rest[..brace]);
             rest = &rest[brace..];
-            let slots = [
-                ("{language}", language.name()),
-                ("{description}", description),
-                ("{context}", context),
-            ];
-            if let Some((slot, value)) = slots.iter().find(|(slot, _)| rest.starts_with(slot)) {
+            let slots = ["{language}", "{description}", "{input}", "{context}"];
+            let found = slots.iter().zip(values).find(|(slot, _)| rest.starts_with(**slot));
+            if let Some((slot, value)) = found {
                 out.push_str(value);
                 rest = &rest[slot.len()..];
             } else {
@@ -102,6 +149,8 @@ mod tests {
         ] {
             fs::write(&path, text).unwrap();
             assert_eq!(InstructionTemplate::load(path.to_str().unwrap()).is_ok(), good, "{text}");
+            let message = InstructionTemplate::load_message(path.to_str().unwrap());
+            assert!(message.is_err(), "{text}");
         }
     }
 }

@@ -7,13 +7,14 @@ use hardn_models::{Model, ModelError, SaveDtype, Tokenizer};
 use hardn_types::{FixPair, Training};
 
 use crate::{
-    AdapterRecipe, Counts, Ended, Example, ExampleBuilder, LossKind, LossRecipe, Outcome,
-    Precision, Progress, Recipe, Result, TrainError, UtilityItem, VULNERABLE_ADAPTER,
+    AdapterRecipe, Counts, Ended, Example, LossKind, LossRecipe, Outcome, Precision, Progress,
+    Recipe, Result, TrainError, UtilityItem, VULNERABLE_ADAPTER,
     adapters::{attach, has_dropout, save_adapters},
     checkpoint::write_folder,
     identity::sha256,
-    mix::{MixPlan, class_of, drop_single_sides},
+    mix::MixPlan,
     objective::{Objective, Reference},
+    prepare::prepare,
     run_loop::{self, LoopSettings},
 };
 
@@ -85,8 +86,8 @@ pub fn train(
     progress: &mut dyn Progress,
     stop: &AtomicBool,
 ) -> Result<Trained> {
-    let Prepared { mut plan, loss, mut identity, frozen, train_counts, validation_counts } =
-        prepare(model, tokenizer, recipe, data)?;
+    let Setup { mut plan, loss, mut identity, frozen, train_counts, validation_counts } =
+        set_up(model, tokenizer, recipe, data)?;
     if let Some(suite) = progress.suite() {
         identity.insert("the validation suite".to_owned(), suite);
     }
@@ -127,7 +128,7 @@ pub fn train(
 }
 
 /// What a training computes with.
-pub(crate) struct Prepared {
+pub(crate) struct Setup {
     pub(crate) plan: MixPlan,
     pub(crate) loss: LossRecipe,
     /// What the training is made of, by name.
@@ -139,12 +140,12 @@ pub(crate) struct Prepared {
 }
 
 /// Turns the data into examples and batches, and attaches what is trained.
-pub(crate) fn prepare(
+pub(crate) fn set_up(
     model: &mut Model,
     tokenizer: &Tokenizer,
     recipe: &Recipe,
     data: &TrainingData<'_>,
-) -> Result<Prepared> {
+) -> Result<Setup> {
     if model.adapter_config().is_some() {
         return Err(ModelError::Input(
             "an adapter is attached already; merge it first or take it off".to_owned(),
@@ -156,29 +157,19 @@ pub(crate) fn prepare(
     }
     let context = model.config().max_position_embeddings;
     let loss = recipe.loss.resolved();
-    // A pairwise loss needs selected tokens on both sides.
-    let with_kl = loss.kl_weight != 0.0 && !loss.kind.is_pairwise();
-    let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, with_kl)?;
-    let (mut train_counts, mut validation_counts) = (Counts::default(), Counts::default());
-    let by = recipe.oversampling.by;
-    let mut pairs = builder.pairs(data.pairs, |pair| class_of(pair, by), &mut train_counts)?;
-    let utility = builder.utilities(data.utility, &mut train_counts)?;
-    let mut held =
-        builder.pairs(data.validation_pairs, |pair| class_of(pair, by), &mut validation_counts)?;
-    let held_utility = builder.utilities(data.validation_utility, &mut validation_counts)?;
-    if loss.kind.is_pairwise() {
-        drop_single_sides(&mut pairs, &mut train_counts);
-        drop_single_sides(&mut held, &mut validation_counts);
-    }
+    let prepared = prepare(tokenizer, context, recipe, data)?;
+    let (train_counts, validation_counts) =
+        (prepared.train_counts.clone(), prepared.validation_counts.clone());
 
     let mut identity = BTreeMap::new();
     identity.insert("the model".to_owned(), model.fingerprint()?);
+    let held = &prepared.validation_pairs;
     let held_sides = held.iter().flat_map(|pair| [&pair.secure, &pair.vulnerable]).flatten();
-    let validation = fingerprint(held_utility.iter().chain(held_sides));
+    let validation = fingerprint(prepared.validation_utility.iter().chain(held_sides));
     identity.insert("the validation data".to_owned(), validation);
-    let plan = MixPlan::new(recipe, pairs, utility, held, held_utility);
+    let plan = MixPlan::new(recipe, prepared, context);
     if plan.samples_per_epoch() == 0 {
-        return Err(nothing(&train_counts));
+        return Err(train_counts.nothing());
     }
     if plan.steps_per_epoch() == 0 {
         let n = plan.samples_per_epoch();
@@ -202,7 +193,7 @@ pub(crate) fn prepare(
         _ => None,
     };
     attach(model, recipe)?;
-    Ok(Prepared { plan, loss, identity, frozen, train_counts, validation_counts })
+    Ok(Setup { plan, loss, identity, frozen, train_counts, validation_counts })
 }
 
 /// What is minimised.
@@ -220,12 +211,6 @@ pub(crate) fn objective<'a>(
         checkpointing: recipe.training.gradient_checkpointing,
         per_token: plan.is_per_token(),
     }
-}
-
-fn nothing(counts: &Counts) -> TrainError {
-    let reasons: Vec<String> = counts.dropped.iter().map(|(why, n)| format!("{n} {why}")).collect();
-    let reasons = if reasons.is_empty() { "no data given".to_owned() } else { reasons.join(", ") };
-    TrainError::NothingToTrain { reasons }
 }
 
 fn fingerprint<'a>(examples: impl Iterator<Item = &'a Example>) -> String {
@@ -379,6 +364,7 @@ mod tests {
             &["adapter.dropout=0.2"][..],
             &["adapter.kind=full", "loss.kl_weight=0.5", "optimizer.learning_rate=1e-3"],
             &["training.clip_per=micro_batch", "training.accumulation=2", "loss.pairing=joint"],
+            &["data.packing=true", "data.group_by_length=epoch", "data.validation_fraction=0.2"],
             // An epoch has 12 micro-batches of one sample, and two of them are left over.
             &[
                 &SVEN[..],
@@ -468,6 +454,31 @@ mod tests {
         }
         assert!(n_killed > 0);
         check_same(whole.path(), parts.path());
+    }
+
+    #[test]
+    fn packing_changes_rows_but_no_loss() {
+        let losses = |assignments: &[&str]| -> Vec<(f64, f64)> {
+            let out = tempfile::tempdir().unwrap();
+            let base = ["loss.kl_weight=0.5", "training.max_steps=4", "adapter.dropout=0"];
+            run_quietly(&recipe(&[&base, assignments].concat()), out.path());
+            let events = crate::read_events(out.path());
+            let step = |event| match event {
+                crate::Event::Step { loss, gradient_norm, .. } => Some((loss, gradient_norm)),
+                crate::Event::Validation { .. } => None,
+            };
+            events.into_iter().filter_map(step).collect()
+        };
+        let plain = losses(&[]);
+        for packed in [
+            &["data.packing=true", "data.max_tokens=100"][..],
+            &["data.packing=true", "training.gradient_checkpointing=true"],
+        ] {
+            for ((loss, norm), (other, other_norm)) in plain.iter().zip(losses(packed)) {
+                assert!((loss - other).abs() < 1e-5 * loss, "{loss} {other}");
+                assert!((norm - other_norm).abs() < 1e-4 * norm, "{norm} {other_norm}");
+            }
+        }
     }
 
     #[test]
@@ -590,8 +601,8 @@ mod tests {
         let out = tempfile::tempdir().unwrap();
         for kind in ["dpo", "simpo"] {
             let kind = format!("loss.kind={kind}");
-            let assignments =
-                [kind.as_str(), "training.max_steps=40", "optimizer.learning_rate=1e-2"];
+            let full = ["adapter.kind=full", "optimizer.learning_rate=1e-2"];
+            let assignments = [&full[..], &["loss.weights.utility=0", &kind]].concat();
             let (_, trained) = run_quietly(&recipe(&assignments), &out.path().join(&kind[10..]));
             let curve = &trained.outcome.curve;
             let (first, last) = (&curve[0].validation, &curve[curve.len() - 1].validation);

@@ -10,6 +10,7 @@ mod hub;
 mod limits;
 mod oracles;
 mod output;
+mod own_answers;
 mod stop;
 mod sweep;
 

@@ -12,11 +12,12 @@ use crate::{
     linear::{Linear, Pass},
     ops::{self, AttentionShape, elementary},
     rope::Rope,
+    segments::Segments,
 };
 
 #[derive(Clone)]
 pub(super) struct Attention {
-    /// Without rotation and prefix, which differ from call to call.
+    /// Without rotation, prefix and segments, which differ from call to call.
     shape: AttentionShape,
     projections: Source,
     q_norm: Option<Norm>,
@@ -63,9 +64,18 @@ impl Attention {
             },
             Projections::Latent(latent) => Source::Latent(Box::new(Latent::new(latent, parts)?)),
         };
-        let (rope, prefix) = (None, 0);
-        let shape =
-            AttentionShape { heads, kv_heads, key_dim, value_dim, scale, rope, window, prefix };
+        let (rope, prefix, segments) = (None, 0, None);
+        let shape = AttentionShape {
+            heads,
+            kv_heads,
+            key_dim,
+            value_dim,
+            scale,
+            rope,
+            window,
+            prefix,
+            segments,
+        };
         let (output, prefixes) = (parts.linear(&spec.output)?, ByAdapter::default());
         Ok(Self { shape, projections, q_norm, k_norm, output, prefixes })
     }
@@ -121,6 +131,7 @@ impl Attention {
         &self,
         x: &Tensor,
         rope: Option<Arc<Rope>>,
+        segments: Option<Arc<Segments>>,
         pass: Pass,
     ) -> Result<Tensor> {
         let [mut q, mut k, mut v] = match &self.projections {
@@ -133,7 +144,7 @@ impl Attention {
         if let Some(norm) = &self.k_norm {
             k = norm.forward_heads(&k, self.shape.kv_heads, pass)?;
         }
-        let mut shape = AttentionShape { rope, ..self.shape.clone() };
+        let mut shape = AttentionShape { rope, segments, ..self.shape.clone() };
         if let Some(prefix) = self.prefixes.get(pass.adapter) {
             [k, v] = prefix.before([&k, &v], pass)?;
             shape.prefix = prefix.len()?;

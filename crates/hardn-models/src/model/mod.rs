@@ -16,6 +16,7 @@ use crate::{
     config::spec::{LayerSpec, Positions},
     linear::{Linear, Pass, Weight},
     rope::Rope,
+    segments::Segments,
 };
 pub(crate) use parts::Parts;
 
@@ -107,9 +108,15 @@ impl Layer {
     }
 
     /// `[b, s, hidden_size]` to the same.
-    fn forward(&self, x: &Tensor, rope: Option<Arc<Rope>>, pass: Pass) -> Result<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        rope: Option<Arc<Rope>>,
+        segments: Option<Arc<Segments>>,
+        pass: Pass,
+    ) -> Result<Tensor> {
         let h = self.input_norm.forward(x, pass)?;
-        let attended = self.attention.forward(&h, rope, pass)?;
+        let attended = self.attention.forward(&h, rope, segments, pass)?;
         match &self.mlp_norm {
             None => Ok(((attended + self.mlp.forward(&h, pass)?)? + x)?),
             Some(norm) => {
@@ -247,9 +254,23 @@ impl Model {
     /// # Errors
     /// An id outside the vocabulary, or a text longer than the context.
     pub fn hidden(&self, ids: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
-        let mut x = self.embed(ids, options)?;
+        self.hidden_packed(ids, None, options)
+    }
+
+    /// As [`Self::hidden`], for rows that may hold several texts: each text's states are those it has alone.
+    ///
+    /// # Errors
+    /// As [`Self::hidden`], where a text's length counts, not a row's; an adapter with a prefix; texts that do not fit
+    /// the rows.
+    pub fn hidden_packed(
+        &self,
+        ids: &Tensor,
+        segments: Option<&Arc<Segments>>,
+        options: &ForwardOptions,
+    ) -> Result<Tensor> {
+        let mut x = self.embed(ids, segments, options)?;
         for layer in 0..self.layers.len() {
-            x = self.layer(layer, &x, options)?;
+            x = self.layer(layer, &x, segments, options)?;
         }
         self.normalise(&x, options)
     }
@@ -260,16 +281,34 @@ impl Model {
     /// `ids`: `[b, s]` u32; returns `[b, s, hidden_size]`.
     ///
     /// # Errors
-    /// As [`Self::hidden`].
-    pub fn embed(&self, ids: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
+    /// As [`Self::hidden_packed`].
+    pub fn embed(
+        &self,
+        ids: &Tensor,
+        segments: Option<&Arc<Segments>>,
+        options: &ForwardOptions,
+    ) -> Result<Tensor> {
         let (batch, seq) = ids.dims2()?;
         let prefix = self.prefix_len(options)?;
         let context = self.config.longest_text();
-        if prefix + seq > context {
+        if let Some(segments) = segments
+            && (prefix > 0 || segments.shape() != (batch, seq))
+        {
+            return Err(ModelError::Input(if prefix > 0 {
+                "an adapter with a prefix does not go with several texts in a row".to_owned()
+            } else {
+                format!("texts packed into {:?} in a batch of {:?}", segments.shape(), (batch, seq))
+            }));
+        }
+        let longest = segments.map_or(seq, |segments| segments.longest());
+        // Stretched rotations depend on a text's length, so that texts of one row would need different ones.
+        let context =
+            if segments.is_some() { self.config.max_position_embeddings } else { context };
+        if prefix + longest > context {
             let before =
                 if prefix == 0 { String::new() } else { format!("a prefix of {prefix} and ") };
             return Err(ModelError::Input(format!(
-                "{before}{seq} tokens exceed the model's context of {context}"
+                "{before}{longest} tokens exceed the model's context of {context}"
             )));
         }
         let pass = self.pass(options)?;
@@ -283,7 +322,11 @@ impl Model {
             Places::Learned(table) => pass.weight(table),
             Places::Fixed(table) => table.clone(),
         };
-        Ok(x.broadcast_add(&places.narrow(0, prefix, seq)?)?)
+        let Some(segments) = segments else {
+            return Ok(x.broadcast_add(&places.narrow(0, prefix, seq)?)?);
+        };
+        let positions = Tensor::from_vec(segments.positions(), batch * seq, &self.device)?;
+        Ok((x + places.index_select(&positions, 0)?.reshape((batch, seq, hidden))?)?)
     }
 
     /// One block.
@@ -293,13 +336,23 @@ impl Model {
     ///
     /// # Errors
     /// A tensor of another width, or a layer the model does not have.
-    pub fn layer(&self, index: usize, x: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
+    pub fn layer(
+        &self,
+        index: usize,
+        x: &Tensor,
+        segments: Option<&Arc<Segments>>,
+        options: &ForwardOptions,
+    ) -> Result<Tensor> {
         let layer = self
             .layers
             .get(index)
             .ok_or_else(|| ModelError::Input(format!("layer {index} of {}", self.layers.len())))?;
-        let length = self.prefix_len(options)? + x.dim(1)?;
-        layer.forward(x, self.rope(length), self.pass(options)?)
+        let longest = match segments {
+            Some(segments) => segments.longest(),
+            None => x.dim(1)?,
+        };
+        let rope = self.rope(self.prefix_len(options)? + longest);
+        layer.forward(x, rope, segments.cloned(), self.pass(options)?)
     }
 
     /// The rotation for a prefix and a text of so many tokens.

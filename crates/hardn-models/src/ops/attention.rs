@@ -9,6 +9,7 @@ use super::storage::{argument, elements, tensor};
 use crate::{
     kernels::{filled, softmax, tile_mm},
     rope::Rope,
+    segments::Segments,
 };
 
 /// Queries handled together.
@@ -36,6 +37,8 @@ pub(crate) struct AttentionShape {
     /// Leading keys and values that belong to no query. They are not rotated and take the positions
     /// `0..prefix`, so that the first query is at position `prefix`.
     pub(crate) prefix: usize,
+    /// Where rows hold several texts, which do not see each other. Does not go with a prefix.
+    pub(crate) segments: Option<Arc<Segments>>,
 }
 
 /// Softmax over the seen positions of `scale * q k^T`, times `v`; `q` and `k` are rotated first.
@@ -63,6 +66,48 @@ impl Attention {
     fn rope(&self) -> Option<&Rope> {
         self.0.rope.as_deref()
     }
+
+    /// What rows of one text each give: `[batch, seq, heads * value_dim]`.
+    fn values(&self, data: [&[f32]; 3], sizes: Sizes) -> Vec<f32> {
+        let Sizes { batch, seq, kv_heads, group, value_dim, .. } = sizes;
+        let parts: Vec<Vec<f32>> = (0..batch * kv_heads)
+            .into_par_iter()
+            .map(|unit| unit_value((unit / kv_heads, unit % kv_heads), data, sizes, self.rope()))
+            .collect();
+        scatter(&parts, sizes, group, seq, value_dim)
+    }
+
+    /// Gradients of queries, keys and values of rows of one text each.
+    fn gradients(&self, data: [&[f32]; 5], sizes: Sizes) -> [Vec<f32>; 3] {
+        let Sizes { batch, seq, kv_heads, group, key_dim, value_dim, .. } = sizes;
+        let parts: Vec<[Vec<f32>; 3]> = (0..batch * kv_heads)
+            .into_par_iter()
+            .map(|unit| unit_gradient((unit / kv_heads, unit % kv_heads), data, sizes, self.rope()))
+            .collect();
+        let [dq, dk, dv] = columns(parts);
+        [
+            scatter(&dq, sizes, group, seq, key_dim),
+            scatter(&dk, sizes, 1, sizes.keys(), key_dim),
+            scatter(&dv, sizes, 1, sizes.keys(), value_dim),
+        ]
+    }
+}
+
+/// The parts by what they belong to.
+fn columns(parts: Vec<[Vec<f32>; 3]>) -> [Vec<Vec<f32>>; 3] {
+    let mut columns: [Vec<Vec<f32>>; 3] = Default::default();
+    for part in parts {
+        for (column, part) in columns.iter_mut().zip(part) {
+            column.push(part);
+        }
+    }
+    columns
+}
+
+/// Some of `rows` rows.
+fn rows_of<'a>(data: &'a [f32], rows: usize, span: &Range<usize>) -> &'a [f32] {
+    let width = data.len() / rows;
+    &data[span.start * width..span.end * width]
 }
 
 /// Sizes of one call.
@@ -84,7 +129,8 @@ pub(super) struct Sizes {
 impl AttentionShape {
     /// Checks the shapes of queries, keys and values.
     pub(super) fn sizes(&self, q: &Shape, k: &Shape, v: &Shape) -> Result<Sizes> {
-        let Self { heads, kv_heads, key_dim, value_dim, scale, rope, window, prefix } = self;
+        let Self { heads, kv_heads, key_dim, value_dim, scale, rope, window, prefix, segments } =
+            self;
         let (batch, seq, width) = q.dims3()?;
         let keys = prefix + seq;
         let fits = *kv_heads > 0
@@ -98,7 +144,16 @@ impl AttentionShape {
                  {value_dim}, {kv_heads} of keys, after {prefix} positions"
             )
         }
+        if let Some(segments) = segments
+            && (*prefix > 0 || segments.shape() != (batch, seq))
+        {
+            bail!(
+                "attention: texts packed as {:?} do not fit [{batch}, {seq}] after {prefix} positions",
+                segments.shape()
+            )
+        }
         if let Some(rope) = rope {
+            let keys = segments.as_ref().map_or(keys, |segments| segments.longest());
             if rope.first + 2 * rope.half > *key_dim {
                 bail!("attention: {} rotated pairs do not fit heads of {key_dim}", rope.half)
             }
@@ -251,11 +306,16 @@ impl CustomOp3 for Attention {
         let sizes = self.0.sizes(q_layout.shape(), k_layout.shape(), v_layout.shape())?;
         let data = [argument(q, q_layout)?, argument(k, k_layout)?, argument(v, v_layout)?];
         let Sizes { batch, seq, kv_heads, group, value_dim, .. } = sizes;
-        let parts: Vec<Vec<f32>> = (0..batch * kv_heads)
-            .into_par_iter()
-            .map(|unit| unit_value((unit / kv_heads, unit % kv_heads), data, sizes, self.rope()))
-            .collect();
-        let y = scatter(&parts, sizes, group, seq, value_dim);
+        let y = match &self.0.segments {
+            None => self.values(data, sizes),
+            Some(segments) => {
+                let values = |span: Range<usize>| {
+                    let data = data.map(|data| rows_of(data, batch * seq, &span));
+                    self.values(data, Sizes { batch: 1, seq: span.len(), ..sizes })
+                };
+                segments.spans().into_par_iter().map(values).collect::<Vec<_>>().concat()
+            }
+        };
         let shape = Shape::from((batch, seq, kv_heads * group * value_dim));
         Ok((CpuStorage::F32(y), shape))
     }
@@ -273,21 +333,18 @@ impl CustomOp3 for Attention {
         let (q_data, k_data, v_data) = (elements(q)?, elements(k)?, elements(v)?);
         let (y_data, dy_data) = (elements(result)?, elements(&grad)?);
         let data: [&[f32]; 5] = [&q_data, &k_data, &v_data, &y_data, &dy_data];
-        let Sizes { batch, seq, kv_heads, group, key_dim, value_dim, .. } = sizes;
-        let parts: Vec<[Vec<f32>; 3]> = (0..batch * kv_heads)
-            .into_par_iter()
-            .map(|unit| unit_gradient((unit / kv_heads, unit % kv_heads), data, sizes, self.rope()))
-            .collect();
-        let mut columns: [Vec<Vec<f32>>; 3] = Default::default();
-        for part in parts {
-            for (column, part) in columns.iter_mut().zip(part) {
-                column.push(part);
+        let [dq, dk, dv] = match &self.0.segments {
+            None => self.gradients(data, sizes),
+            Some(segments) => {
+                let rows = sizes.batch * sizes.seq;
+                let gradients = |span: Range<usize>| {
+                    let data = data.map(|data| rows_of(data, rows, &span));
+                    self.gradients(data, Sizes { batch: 1, seq: span.len(), ..sizes })
+                };
+                let parts: Vec<_> = segments.spans().into_par_iter().map(gradients).collect();
+                columns(parts).map(|parts| parts.concat())
             }
-        }
-        let [dq, dk, dv] = columns;
-        let dq = scatter(&dq, sizes, group, seq, key_dim);
-        let dk = scatter(&dk, sizes, 1, sizes.keys(), key_dim);
-        let dv = scatter(&dv, sizes, 1, sizes.keys(), value_dim);
+        };
         Ok((
             Some(tensor(dq, q.shape())?),
             Some(tensor(dk, k.shape())?),

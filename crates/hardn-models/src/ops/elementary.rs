@@ -112,10 +112,15 @@ pub(crate) fn attention(
         x.reshape((batch, rows, n, dim))?.transpose(1, 2)
     };
     let mut q = split(q, seq, *heads, *key_dim)?;
+    let texts = shape.segments.as_deref();
     let mut k = split(k, keys, *kv_heads, *key_dim)?;
     if let Some(rope) = &shape.rope {
-        q = rotate(&q, rope, *prefix)?;
-        let own = rotate(&k.narrow(2, *prefix, seq)?, rope, *prefix)?;
+        let positions = match texts {
+            Some(texts) => texts.positions(),
+            None => (*prefix as u32..(prefix + seq) as u32).collect(),
+        };
+        q = rotate(&q, rope, &positions)?;
+        let own = rotate(&k.narrow(2, *prefix, seq)?, rope, &positions)?;
         k = if *prefix == 0 { own } else { Tensor::cat(&[&k.narrow(2, 0, *prefix)?, &own], 2)? };
     }
     // [b, kv_heads, keys, dim] to [b, heads, keys, dim]
@@ -131,21 +136,37 @@ pub(crate) fn attention(
         (q.contiguous()?.matmul(&k.transpose(2, 3)?.contiguous()?)? * f64::from(shape.scale))?;
     // The softmax is computed in f32 whatever the model's type, as transformers does.
     let scores = scores.to_dtype(DType::F32)?;
-    let hidden: Vec<f32> = (0..seq * keys)
-        .map(|i| if sizes.seen(i / keys).contains(&(i % keys)) { 0.0 } else { f32::NEG_INFINITY })
-        .collect();
-    let scores = scores.broadcast_add(&Tensor::from_vec(hidden, (seq, keys), scores.device())?)?;
+    let hide = |is_seen: bool| if is_seen { 0.0 } else { f32::NEG_INFINITY };
+    let hidden: Vec<f32> = match texts {
+        None => (0..seq * keys).map(|i| hide(sizes.seen(i / keys).contains(&(i % keys)))).collect(),
+        Some(texts) => {
+            let spans = texts.spans();
+            let row = |query: usize| {
+                // Texts and positions are counted through all rows, keys from the row's start.
+                let span = &spans[spans.partition_point(|span| span.end <= query)];
+                let (first, row) = (span.start - query / seq * seq, query % seq);
+                let seen = sizes.seen(row);
+                (0..keys).map(move |key| hide(seen.contains(&key) && key >= first))
+            };
+            (0..batch * seq).flat_map(row).collect()
+        }
+    };
+    let rows = hidden.len() / (seq * keys);
+    let hidden = Tensor::from_vec(hidden, (rows, 1, seq, keys), scores.device())?;
+    let scores = scores.broadcast_add(&hidden)?;
     let probs = softmax(&scores)?.to_dtype(v.dtype())?;
     probs.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((batch, seq, heads * value_dim))
 }
 
-/// Rotates `[b, heads, s, dim]`, whose first row is at position `first`.
-fn rotate(x: &Tensor, rope: &Rope, first: usize) -> Result<Tensor> {
+/// Rotates `[b, heads, s, dim]` whose rows are at these positions: `s`, or `b * s` where entries differ.
+fn rotate(x: &Tensor, rope: &Rope, positions: &[u32]) -> Result<Tensor> {
     let Rope { first: start, half, interleaved, .. } = *rope;
     let (batch, heads, seq, dim) = x.dims4()?;
     let table = |values: &[f32]| {
-        let rows = &values[first * half..(first + seq) * half];
-        Tensor::from_slice(rows, (seq, half), x.device())?.to_dtype(x.dtype())
+        let row = |position: &u32| &values[*position as usize * half..][..half];
+        let rows: Vec<f32> = positions.iter().flat_map(row).copied().collect();
+        let shape = (positions.len() / seq, 1, seq, half);
+        Tensor::from_vec(rows, shape, x.device())?.to_dtype(x.dtype())
     };
     let (cos, sin) = (table(&rope.cos)?, table(&rope.sin)?);
     let turned = x.narrow(D::Minus1, start, 2 * half)?;

@@ -8,7 +8,7 @@ use super::{
     Activation, AttentionShape, Dropout, LoraTerm, activation, attention, elementary,
     frozen_linear, gated, layer_norm, linear, lora_linear, rms_norm, scale_columns,
 };
-use crate::{rng::Stream, rope::Rope};
+use crate::{Segments, rng::Stream, rope::Rope};
 
 fn variable(name: &str, shape: &[usize]) -> Var {
     let mut stream = Stream::new(3, name);
@@ -160,6 +160,25 @@ fn check_attention(batch: usize, seq: usize, shape: &AttentionShape) {
     );
 }
 
+/// What a text gives in a row is, bit for bit, what it gives alone.
+#[track_caller]
+fn check_alone(batch: usize, seq: usize, shape: &AttentionShape) {
+    let AttentionShape { heads, kv_heads, key_dim, value_dim, .. } = shape;
+    let q = variable("q", &[1, batch * seq, heads * key_dim]);
+    let k = variable("k", &[1, batch * seq, kv_heads * key_dim]);
+    let v = variable("v", &[1, batch * seq, kv_heads * value_dim]);
+    let rows = |x: &Tensor| x.reshape((batch, seq, ())).unwrap();
+    let packed = attention(&rows(&q), &rows(&k), &rows(&v), shape).unwrap();
+    let packed = packed.reshape((1, batch * seq, heads * value_dim)).unwrap();
+    let plain = AttentionShape { segments: None, ..shape.clone() };
+    for span in shape.segments.as_ref().unwrap().spans() {
+        let part = |x: &Tensor| x.narrow(1, span.start, span.len()).unwrap();
+        let alone = attention(&part(&q), &part(&k), &part(&v), &plain).unwrap();
+        let values = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(part(&packed)), values(alone), "{span:?}");
+    }
+}
+
 #[test]
 fn attention_of_every_grouping() {
     for (batch, seq, heads, kv_heads, key_dim, value_dim) in [
@@ -180,6 +199,7 @@ fn attention_of_every_grouping() {
             rope: None,
             window: None,
             prefix: 0,
+            segments: None,
         };
         let half = key_dim / 2;
         for (rope, window, prefix) in [
@@ -193,8 +213,17 @@ fn attention_of_every_grouping() {
             check_attention(
                 batch,
                 seq,
-                &AttentionShape { rope, window, prefix, scale: 0.3, ..plain },
+                &AttentionShape { rope: rope.clone(), window, prefix, scale: 0.3, ..plain.clone() },
             );
+            if batch * seq > 14 {
+                // Each row otherwise: several texts, one, and padding.
+                let cuts = [vec![seq / 3, seq - seq / 3], vec![seq], vec![1, seq / 2]];
+                let segments = Segments::new(cuts[..batch].to_vec(), seq).unwrap();
+                let segments = Some(Arc::new(segments));
+                let packed = AttentionShape { rope, window, segments, ..plain.clone() };
+                check_attention(batch, seq, &packed);
+                check_alone(batch, seq, &packed);
+            }
         }
         check_attention(batch, seq, &plain);
     }
@@ -212,13 +241,14 @@ fn attention_by_hand() {
         rope: None,
         window: Some(2),
         prefix: 2,
+        segments: None,
     };
     let row =
         |values: &[f32]| Tensor::from_slice(values, (1, values.len(), 1), &Device::Cpu).unwrap();
     let (q, k, v) = (row(&[0.0; 2]), row(&[1.0; 4]), row(&[8.0, 4.0, 2.0, 1.0]));
     let y = attention(&q, &k, &v, &shape).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert_eq!(y, [3.0, 1.5]);
-    let whole = AttentionShape { window: None, ..shape };
+    let whole = AttentionShape { window: None, ..shape.clone() };
     let y = attention(&q, &k, &v, &whole).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
     assert!((y[0] - 14.0 / 3.0).abs() < 1e-6 && (y[1] - 3.75).abs() < 1e-6, "{y:?}");
 }

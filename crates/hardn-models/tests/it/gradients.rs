@@ -119,7 +119,7 @@ fn keeping_only_the_states_between_layers_changes_no_bit() {
             let (whole, value) = loss(&model, &hidden).unwrap();
             let expected = Gradients::of(&whole, &variables).unwrap();
             let (again, gradients) =
-                model.checkpointed(&ids, &options, |x| loss(&model, x), &variables).unwrap();
+                model.checkpointed(&ids, None, &options, |x| loss(&model, x), &variables).unwrap();
             assert_eq!(value, again);
             for (name, var) in model.trainable() {
                 let values = |gradients: &Gradients| {

@@ -7,6 +7,7 @@ mod decode_adapters;
 mod families;
 mod files;
 mod gradients;
+mod packed;
 mod parity;
 mod quantised;
 mod tokenizers;

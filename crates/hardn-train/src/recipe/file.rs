@@ -89,7 +89,19 @@ fn unknown_recipe(name: &str) -> TrainError {
     let suggestion = closest(name, ids.iter().map(String::as_str))
         .map(|id| format!("; did you mean `{id}`?"))
         .unwrap_or_default();
-    TrainError::NoRecipe { name: name.to_owned(), available: ids.join(", "), suggestion }
+    // Of a folder with many recipes, the folder; unless it was asked for.
+    let folder = name.split_once('/').map(|(folder, _)| folder);
+    let mut available: Vec<String> = Vec::new();
+    for id in ids {
+        let shown = match id.split_once('/') {
+            Some((inside, _)) if Some(inside) != folder => format!("{inside}/*"),
+            _ => id,
+        };
+        if available.last() != Some(&shown) {
+            available.push(shown);
+        }
+    }
+    TrainError::NoRecipe { name: name.to_owned(), available: available.join(", "), suggestion }
 }
 
 /// Lays `table` over `base`: tables merge key by key, except that another `kind` replaces the whole table.
@@ -147,7 +159,13 @@ impl Assignment {
                 _ => return Err(self.unknown(&known)),
             }
         }
-        let Some(current) = place.get(leaf) else { return Err(self.unknown(&known)) };
+        let Some(current) = place.get(leaf) else {
+            // A table whose keys the user names takes it; all others refuse.
+            let value = format!("x = {}", self.value).parse::<Table>().ok();
+            let value = value.and_then(|mut table| table.remove("x"));
+            place.insert(leaf.to_owned(), value.ok_or_else(|| self.unknown(&known))?);
+            return table.try_into().map_err(|_: toml::de::Error| self.unknown(&known));
+        };
         let value = self.typed(current)?;
         if leaf == "kind" && *current != value && !parents.is_empty() {
             // The other kind has other keys. Those it shares keep their values where that works.
@@ -314,5 +332,8 @@ mod tests {
     fn an_unknown_recipe_is_answered_with_the_known_ones() {
         let error = load::<crate::Recipe>("safecodr", &[]).unwrap_err().to_string();
         assert!(error.contains("did you mean `safecoder`?") && error.contains("sft"), "{error}");
+        assert!(error.contains("sven/*") && !error.contains("sven/codegen-2b"), "{error}");
+        let error = load::<crate::Recipe>("sven/codegen-1b", &[]).unwrap_err().to_string();
+        assert!(error.contains("sven/codegen-2b") && error.contains("hexacoder/*"), "{error}");
     }
 }

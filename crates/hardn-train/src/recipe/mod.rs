@@ -1,23 +1,24 @@
 //! Training methods as data: what a recipe says.
 
 mod adapter;
+mod columns;
 mod data;
+#[cfg(test)]
+mod document;
 pub(crate) mod file;
 mod loss;
 mod optimizer;
 mod oversampling;
 mod training;
 
-use std::path::Path;
-
-use hardn_code::MaskKind;
 use serde::{Deserialize, Serialize};
 
 use self::file::Assignment;
 pub(crate) use self::optimizer::check_optimizer;
 pub use self::{
     adapter::AdapterRecipe,
-    data::{DataRecipe, Format, UtilityLoss},
+    columns::Columns,
+    data::{DataRecipe, Format, Granularity, GroupByLength, Overlong, UtilityLoss},
     loss::{LogProbs, LossKind, LossRecipe, LossWeights, Pairing, Reduction},
     optimizer::OptimizerRecipe,
     oversampling::{OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit},
@@ -35,6 +36,9 @@ pub struct Recipe {
     /// Where the method is described, such as `arXiv:2402.09497`.
     #[serde(default)]
     pub paper: String,
+    /// The model of the paper that the values belong to, by its name on the hub; says nothing to the trainer.
+    #[serde(default)]
+    pub model: String,
     /// Which weights are trained.
     pub adapter: AdapterRecipe,
     /// What is minimised.
@@ -81,7 +85,7 @@ impl Recipe {
     /// The ids of the recipes that ship with hardn and train on pairs, with their titles.
     pub fn list() -> Vec<(String, String)> {
         let named = |id: String| Some((id.clone(), Self::load(&id, &[]).ok()?.title));
-        file::ids().into_iter().filter_map(named).collect()
+        file::ids().into_iter().filter(|id| !id.starts_with("base/")).filter_map(named).collect()
     }
 
     /// The whole recipe, every default filled in.
@@ -127,20 +131,16 @@ impl Recipe {
                          `adapter.kind` than `full`, or loss kind `sven_adapted`"
                 .to_owned());
         }
-        if self.data.mask == MaskKind::Whole && self.data.drop_all_set {
-            return Err(
-                "mask `whole` selects every token: set `data.drop_all_set = false`".to_owned()
-            );
-        }
-        if !self.data.template.is_empty() && !Path::new(&self.data.template).exists() {
-            return Err(format!("`data.template`: there is no file {}", self.data.template));
-        }
+        data::check_data(self)?;
+        self.oversampling.check()?;
         check_optimizer(&self.optimizer, training.clip_norm)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use hardn_code::MaskKind;
+
     use super::*;
 
     #[test]
@@ -202,6 +202,13 @@ mod tests {
         check_set(&["loss.kind=simpo", "loss.log_probs=sum"], Ok("\"log_probs\":\"sum\""));
         check_set(&["training.leftover=carry"], Ok("\"leftover\":\"carry\""));
         check_set(&["training.seed"], Err("key=value"));
+        check_set(&["data.granularity=block"], Err("data.mask"));
+        check_set(&["data.validation_fraction=1"], Err("0..1"));
+        check_set(&["data.pair_fraction=0"], Err("at most 1"));
+        check_set(&["data.utility_sources.chat=0.5"], Ok("{\"chat\":0.5}"));
+        check_set(&["data.utility_sources.chat=-1"], Err("utility_sources.chat"));
+        check_set(&["data.packing=true", "adapter.kind=prefix"], Err("prefix"));
+        check_set(&["oversampling.mode=uniform"], Err("oversampling.percent"));
         check_set(&["training.best_by=secure_pass"], Ok("\"best_by\":\"secure_pass\""));
         check_set(&["training.eval_every=5", "training.patience=2"], Ok("\"patience\":2"));
         check_set(&["training.eval_every=0", "training.patience=2"], Err("training.eval_every"));

@@ -13,6 +13,10 @@ pub enum OversamplingMode {
     Minority,
     /// Every class is filled up to the largest class, or to `k` where that is more.
     All,
+    /// Security samples are filled up to `percent` of the utility samples, each sample as likely as any other.
+    Uniform,
+    /// As `uniform`, but each class as likely as any other: a sample counts as one over the size of its class.
+    InverseProportional,
 }
 
 /// What `k` counts.
@@ -37,14 +41,18 @@ pub enum OversamplingBy {
     Language,
 }
 
-/// Duplicates of the members of small (language, CWE) classes, drawn with replacement.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// Duplicates of the members of small (language, CWE) classes, drawn with replacement (paper 002, section 4.3; the modes
+/// by `percent` are the released trainer's).
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OversamplingRecipe {
     /// Which classes are filled up.
     pub mode: OversamplingMode,
-    /// To how many items.
+    /// To how many items, for the modes `minority` and `all`.
     pub k: usize,
+    /// Security samples wanted per hundred utility samples given, for the modes `uniform` and `inverse_proportional`;
+    /// halved where vulnerable sides are not used, as `k` is.
+    pub percent: f64,
     /// What `k` counts.
     pub unit: OversamplingUnit,
     /// What a class's language is.
@@ -56,8 +64,22 @@ impl Default for OversamplingRecipe {
         Self {
             mode: OversamplingMode::None,
             k: 20,
+            percent: 0.0,
             unit: OversamplingUnit::Sides,
             by: OversamplingBy::Extension,
         }
+    }
+}
+
+impl OversamplingRecipe {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let by_percent =
+            matches!(self.mode, OversamplingMode::Uniform | OversamplingMode::InverseProportional);
+        if by_percent && !(self.percent > 0.0 && self.percent.is_finite()) {
+            return Err(
+                "this `oversampling.mode` needs an `oversampling.percent` above 0".to_owned()
+            );
+        }
+        Ok(())
     }
 }

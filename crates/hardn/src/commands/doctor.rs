@@ -74,6 +74,8 @@ fn checks() -> Vec<Check> {
         sanitizers(tools),
         sandbox(),
         processor(),
+        build(),
+        hub(),
     ];
     let folder = crate::assets::cache_folder();
     let writable = std::fs::create_dir_all(&folder).is_ok() && tempfile_in(&folder);
@@ -184,6 +186,46 @@ fn processor() -> Check {
         needed_for: "the default build",
         found: format!("{threads} threads, {features}"),
         help: Some("remove target-cpu from .cargo/config.toml and build again".to_owned()),
+    }
+}
+
+/// Whether the program was built for the instructions that its loops are written for.
+fn build() -> Check {
+    let ok = cfg!(any(not(target_arch = "x86_64"), target_feature = "fma"));
+    Check {
+        name: "build",
+        ok,
+        optional: true,
+        needed_for: "training at full speed",
+        found: match (ok, cfg!(debug_assertions)) {
+            (false, _) => "without fused multiply-add: training takes several times as long",
+            (true, true) => "development profile",
+            (true, false) => "release profile",
+        }
+        .to_owned(),
+        help: Some(
+            "build inside the repository, whose .cargo/config.toml sets target-cpu=x86-64-v3, \
+             and without RUSTFLAGS of your own"
+                .to_owned(),
+        ),
+    }
+}
+
+/// Where models named on the hub come from and go to.
+fn hub() -> Check {
+    let options = crate::hub::options();
+    let cache = options.cache.display();
+    Check {
+        name: "hub",
+        ok: !options.offline,
+        optional: true,
+        needed_for: "models by name that are not cached yet",
+        found: if options.offline {
+            format!("offline, cache {cache}")
+        } else {
+            format!("{}, cache {cache}", options.endpoint)
+        },
+        help: Some("unset HF_HUB_OFFLINE".to_owned()),
     }
 }
 

@@ -49,11 +49,17 @@ pub(crate) fn run(command: InspectCommand) -> Outcome {
             let recipe = Recipe::load(&recipe, &set)?;
             let tokenizer = load_tokenizer(&model)?;
             let mut trained = load_model(&model, None)?;
-            let adapter = adapter.as_deref().map(hub::any_adapter_folder).transpose()?;
+            let find = if recipe.loss.kind.has_two_adapters() {
+                hub::any_adapter_folder
+            } else {
+                hub::adapter_folder
+            };
+            let adapter = adapter.as_deref().map(find).transpose()?;
             hardn_train::load_adapters(&mut trained, &recipe, adapter.as_deref())?;
             let reference = reference.map(|name| load_model(&name, None)).transpose()?;
             loss(&trained, reference.as_ref(), &tokenizer, &recipe, &pairs)
         }
+        InspectCommand::Batch(args) => super::batch::run(&args),
         InspectCommand::Preference { model, adapter, pairs } => {
             let tokenizer = load_tokenizer(&model)?;
             preference(&load_model(&model, adapter.as_deref())?, &tokenizer, &pairs)

@@ -1,7 +1,9 @@
 //! One file per command.
 
+mod batch;
 mod bench;
 mod complete;
+mod data;
 mod demo;
 mod doctor;
 mod eval;
@@ -35,6 +37,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Scan(args) => scan::run(*args, quiet),
         Command::Rules { command } => rules::run(command, quiet),
         Command::Train(args) => train::run(args, quiet),
+        Command::Data { command } => data::run(command, quiet),
         Command::Complete(args) => complete::run(args),
         Command::Eval(args) => eval::run(args, quiet),
         Command::Export(args) => export::run(&args),

@@ -43,7 +43,7 @@ pub(crate) fn run(args: TrainArgs, quiet: bool) -> Outcome {
     let out = args.out.clone().unwrap_or_default();
     let is_finished = !args.dry_run && look_at_folder(&out, args.resume)?;
     let config = config(&args);
-    let inputs = inputs::read(&config)?;
+    let inputs = inputs::read(&config, &recipe.data.columns)?;
     for note in &inputs.notes {
         say(&format!("note: {note}"));
     }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use hardn_decode::{DecoderConfig, LocalGenerator, StopRule, arm_seed};
 use hardn_eval::Store;
-use hardn_models::DecodeModel;
-use hardn_train::{DataRecipe, Format, InstructionTemplate};
+use hardn_models::{DecodeModel, Tokenizer};
+use hardn_train::{DataRecipe, Format};
 use hardn_types::{CutRule, Generator, Language, Prompt, Sample, Scenario};
 use sha2::{Digest, Sha256};
 
@@ -113,10 +113,14 @@ pub(crate) fn stop_rule(scenario: &Scenario) -> StopRule {
 }
 
 /// What a model reads that was trained in the form of `data`.
-pub(crate) fn trained_prompt(data: Option<&DataRecipe>, scenario: &Scenario) -> Outcome<String> {
-    if let Some(data) = data.filter(|data| data.format == Format::Instruction) {
-        let template = InstructionTemplate::load(&data.template)?;
-        return Ok(template.render(scenario.language, &scenario.instruction, &scenario.prompt));
+pub(crate) fn trained_prompt(
+    tokenizer: &Tokenizer,
+    data: Option<&DataRecipe>,
+    scenario: &Scenario,
+) -> Outcome<String> {
+    if let Some(data) = data.filter(|data| data.format != Format::Completion) {
+        let Scenario { language, instruction, prompt, .. } = scenario;
+        return Ok(hardn_train::request(tokenizer, data, *language, instruction, prompt)?);
     }
     Ok(scenario.prompt.clone())
 }
@@ -125,7 +129,8 @@ pub(crate) fn trained_prompt(data: Option<&DataRecipe>, scenario: &Scenario) -> 
 fn prompt_text(job: &Job<'_>, arm: &ArmPlan, scenario: &Scenario) -> Outcome<String> {
     let trained = matches!(arm.kind, ArmKind::Trained { .. });
     if trained {
-        return trained_prompt(job.recipe.as_ref().map(|recipe| &recipe.data), scenario);
+        let data = job.recipe.as_ref().map(|recipe| &recipe.data);
+        return trained_prompt(&job.tokenizer, data, scenario);
     }
     if arm.kind == ArmKind::SecurePrompt {
         let comment =
@@ -137,6 +142,8 @@ fn prompt_text(job: &Job<'_>, arm: &ArmPlan, scenario: &Scenario) -> Outcome<Str
 
 #[cfg(test)]
 mod tests {
+    use hardn_train::InstructionTemplate;
+
     use super::*;
 
     #[test]

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use hardn_lab::{UtilityRow, World, WorldOptions};
-use hardn_train::{UtilityItem, read_utility};
+use hardn_train::{Columns, UtilityItem, read_utility_with};
 use hardn_types::{DataSource, FixPair, Scenario, Split};
 use sha2::{Digest, Sha256};
 
@@ -35,23 +35,23 @@ pub(crate) struct Inputs {
     pub(crate) lab: bool,
 }
 
-/// Reads everything the configuration names.
-pub(crate) fn read(config: &RunConfig) -> Outcome<Inputs> {
+/// Reads everything the configuration names; training data by the recipe's columns.
+pub(crate) fn read(config: &RunConfig, columns: &Columns) -> Outcome<Inputs> {
     let mut inputs = Inputs::default();
     if let Some(world) = &config.world {
         inputs.add_world(world, config)?;
     }
     if let Some(train) = &config.train {
         for path in &train.pairs {
-            let pairs = inputs.read_pairs("training pairs", path)?;
+            let pairs = inputs.read_pairs("training pairs", path, columns)?;
             inputs.pairs.extend(pairs);
         }
         for path in &train.validation_pairs {
-            let pairs = inputs.read_pairs("validation pairs", path)?;
+            let pairs = inputs.read_pairs("validation pairs", path, columns)?;
             inputs.validation_pairs.extend(pairs);
         }
         for path in &train.utility {
-            let rows = read_utility(path)?;
+            let rows = read_utility_with(path, columns)?;
             inputs.note_source("utility rows", path, rows.len(), file_digest(path)?, Vec::new());
             inputs.utility.extend(rows);
         }
@@ -71,7 +71,7 @@ pub(crate) fn read(config: &RunConfig) -> Outcome<Inputs> {
         inputs.add_suite(path, config)?;
     }
     for path in &config.eval.preference_pairs {
-        let pairs = inputs.read_pairs("preference pairs", path)?;
+        let pairs = inputs.read_pairs("preference pairs", path, &Columns::default())?;
         inputs.preference.push((set_name(path), pairs));
     }
     if inputs.preference.is_empty() && !inputs.validation_pairs.is_empty() {
@@ -149,8 +149,13 @@ impl Inputs {
         Ok(())
     }
 
-    fn read_pairs(&mut self, purpose: &str, path: &Path) -> Outcome<Vec<FixPair>> {
-        let (pairs, errors) = hardn_code::read_pairs(path)?;
+    fn read_pairs(
+        &mut self,
+        purpose: &str,
+        path: &Path,
+        columns: &Columns,
+    ) -> Outcome<Vec<FixPair>> {
+        let (pairs, errors) = hardn_code::read_pairs_with(path, &columns.of_pairs())?;
         let mut notes: Vec<String> = errors.iter().take(3).map(ToString::to_string).collect();
         if errors.len() > 3 {
             notes.push(format!("and {} more rows that cannot be used", errors.len() - 3));
@@ -206,6 +211,7 @@ fn utility_item((i, row): (usize, &UtilityRow)) -> UtilityItem {
         completion: row.completion.clone(),
         instruction: row.instruction.clone(),
         language: Some(row.language),
+        ..UtilityItem::default()
     }
 }
 

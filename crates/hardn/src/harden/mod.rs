@@ -151,7 +151,8 @@ fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<Job<'a>> {
         config.train.as_ref().map(|train| Recipe::load(&train.recipe, &train.assignments()));
     let recipe = recipe.transpose()?;
     hardn_decode::DecoderConfig::load(&config.eval.decoder, &decoder_sets(config))?;
-    let mut inputs = inputs::read(config)?;
+    let columns = recipe.as_ref().map(|recipe| recipe.data.columns.clone()).unwrap_or_default();
+    let mut inputs = inputs::read(config, &columns)?;
     judge::leave_out_unchecked(&mut inputs);
     if inputs.suite.is_empty() {
         inputs.notes.push(

@@ -76,7 +76,7 @@ impl ValidationSuite {
         let prompts = suite
             .iter()
             .map(|scenario| {
-                let text = generate::trained_prompt(Some(&recipe.data), scenario)?;
+                let text = generate::trained_prompt(tokenizer, Some(&recipe.data), scenario)?;
                 Ok(Prompt { task: scenario.id.clone(), text, indices: (0..n).collect() })
             })
             .collect::<Outcome<Vec<Prompt>>>()?;

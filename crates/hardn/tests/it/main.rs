@@ -1,5 +1,6 @@
 //! The command as a user runs it.
 
+mod data;
 mod engines;
 mod export;
 mod hub;

@@ -145,10 +145,9 @@ fn texts(tokenizer: &Tokenizer, n: usize, length: usize) -> Outcome<Vec<UtilityI
         }
         items.push(UtilityItem {
             id: items.len().to_string(),
-            prompt: String::new(),
             completion: cut,
-            instruction: String::new(),
             language: Some(Language::Python),
+            ..UtilityItem::default()
         });
         if items.len() == n {
             return Ok(items);
