@@ -582,7 +582,7 @@ mod tests {
         for (side, expected) in [(SECURE_ADAPTER, None), (VULNERABLE_ADAPTER, Some(true))] {
             let text = fs::read_to_string(folder(side).join("adapter_config.json")).unwrap();
             let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-            assert_eq!(config.get(TRAINING_ONLY).and_then(|value| value.as_bool()), expected);
+            assert_eq!(config.get(TRAINING_ONLY).and_then(serde_json::Value::as_bool), expected);
         }
         // Both are trained, differently, and can be read again.
         let mut again = crate::testing::model(1);
