@@ -233,10 +233,10 @@ impl MicroBatch {
 
     /// Rows `top..bottom`.
     fn part(&self, top: usize, bottom: usize) -> Self {
-        let (first, end) = (self.row_starts[top], self.row_starts[bottom]);
         fn some<T: Copy>(values: &[T], kept: &[usize]) -> Vec<T> {
             kept.iter().map(|&i| values[i]).collect()
         }
+        let (first, end) = (self.row_starts[top], self.row_starts[bottom]);
         let seq = self.shape.1;
         let of = |owners: &[usize]| -> Vec<usize> {
             (0..owners.len()).filter(|&i| (first..end).contains(&owners[i])).collect()
@@ -297,10 +297,10 @@ pub(crate) fn pack(mut examples: Vec<&Example>, capacity: usize) -> Vec<Vec<&Exa
 
 /// [`group_by_length`] of samples of one or more examples, which stay together in their order; what counts as a
 /// sample's length is its longest example.
-pub(crate) fn group_samples<'a>(
-    mut samples: Vec<Vec<&'a Example>>,
+pub(crate) fn group_samples(
+    mut samples: Vec<Vec<&Example>>,
     max_padded: usize,
-) -> Vec<Vec<&'a Example>> {
+) -> Vec<Vec<&Example>> {
     let length_of = |sample: &[&Example]| sample.iter().map(|example| example.ids.len()).max();
     samples.sort_by_key(|sample| length_of(sample));
     let mut groups: Vec<(usize, Vec<&Example>)> = Vec::new();

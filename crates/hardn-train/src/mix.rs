@@ -94,10 +94,11 @@ pub(crate) fn security_units(
     let target = if by_sides && !vulnerable_too { k.div_ceil(2) } else { k };
     let largest = classes.values().map(|groups| count(groups)).max().unwrap_or(0);
     let target = match mode {
-        OversamplingMode::None => 0,
         OversamplingMode::Minority => target,
         OversamplingMode::All => target.max(largest),
-        OversamplingMode::Uniform | OversamplingMode::InverseProportional => 0,
+        OversamplingMode::None
+        | OversamplingMode::Uniform
+        | OversamplingMode::InverseProportional => 0,
     };
     let mut rng = Rng::new(recipe.training.seed, &[0x0e45]);
     let mut units = Vec::new();
@@ -662,8 +663,8 @@ mod tests {
     #[test]
     fn a_side_alone_is_dropped_where_a_loss_takes_both() {
         let mut pairs = pairs("CWE-001", 3, 1);
-        let mut counts = Counts::default();
-        counts.kept = [("secure".to_owned(), 3), ("vulnerable".to_owned(), 2)].into();
+        let kept = [("secure".to_owned(), 3), ("vulnerable".to_owned(), 2)].into();
+        let mut counts = Counts { kept, ..Counts::default() };
         drop_single_sides(&mut pairs, &mut counts);
         assert!(pairs[0].secure.is_none() && pairs[1].secure.is_some());
         assert_eq!(counts.kept["secure"], 2);
