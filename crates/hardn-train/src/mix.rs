@@ -31,11 +31,16 @@ pub(crate) fn class_of(pair: &FixPair, by: OversamplingBy) -> [String; 2] {
     [language, pair.cwe.map(|cwe| cwe.to_string()).unwrap_or_default()]
 }
 
-/// Drops the sides whose other side was dropped: a pairwise loss has no use for them.
-pub(crate) fn drop_single_sides(pairs: &mut [PairExamples], counts: &mut Counts) {
+/// Drops the sides whose other side was dropped, as far as a pairwise loss has no use for them: a secure one has its
+/// likelihood to give, where that has a weight.
+pub(crate) fn drop_single_sides(
+    pairs: &mut [PairExamples],
+    loss: &LossRecipe,
+    counts: &mut Counts,
+) {
     for pair in pairs {
         let single = match (&pair.secure, &pair.vulnerable) {
-            (Some(_), None) => pair.secure.take(),
+            (Some(_), None) if loss.weights.secure == 0.0 => pair.secure.take(),
             (None, Some(_)) => pair.vulnerable.take(),
             _ => None,
         };
@@ -665,7 +670,12 @@ mod tests {
         let mut pairs = pairs("CWE-001", 3, 1);
         let kept = [("secure".to_owned(), 3), ("vulnerable".to_owned(), 2)].into();
         let mut counts = Counts { kept, ..Counts::default() };
-        drop_single_sides(&mut pairs, &mut counts);
+        let loss = LossRecipe { kind: LossKind::Dpo, ..LossRecipe::default() };
+        let mut with_likelihood = pairs.clone();
+        let weighted = LossRecipe { nll_weight: 1.0, ..loss }.resolved();
+        drop_single_sides(&mut with_likelihood, &weighted, &mut counts.clone());
+        assert!(with_likelihood[0].secure.is_some());
+        drop_single_sides(&mut pairs, &loss.resolved(), &mut counts);
         assert!(pairs[0].secure.is_none() && pairs[1].secure.is_some());
         assert_eq!(counts.kept["secure"], 2);
         assert_eq!(counts.dropped["secure: the other side was dropped"], 1);
