@@ -114,6 +114,17 @@ pub fn generate(options: &WorldOptions) -> Result<World> {
     Ok(World { manifest, pretrain, pairs_train, pairs_val, utility_train, scenarios, tasks })
 }
 
+/// Up to `n` security scenarios of the split `train`, to sample a model on that is then trained on what it wrote.
+///
+/// They have only what fix pairs have: their families, names, wordings and styles, and none of the weaknesses that are held
+/// out. A world does not contain them and does not depend on them.
+///
+/// # Errors
+/// A template that cannot be rendered.
+pub fn training_scenarios(library: &Library, seed: u64, n: usize) -> Result<Vec<Scenario>> {
+    suite::training_scenarios(library, seed, n)
+}
+
 /// SHA-256 of rows as JSON Lines: that of the file they are written to.
 fn digest<T: Serialize>(rows: &[T]) -> String {
     let mut hash = Sha256::new();
@@ -254,6 +265,36 @@ mod tests {
                     pair.id
                 );
             }
+        }
+    }
+
+    #[test]
+    fn training_scenarios_have_what_fix_pairs_have_and_nothing_else() {
+        let library = Library::embedded().unwrap();
+        let found = training_scenarios(&library, 4, 100).unwrap();
+        assert_eq!(found.len(), 100);
+        assert_eq!(found, training_scenarios(&library, 4, 100).unwrap());
+        assert_eq!(found[..20], training_scenarios(&library, 4, 20).unwrap());
+        let world = world(4, 0);
+        let of_pairs = |key: fn(&hardn_types::FixPair) -> &str| -> BTreeSet<&str> {
+            world.pairs_train.iter().chain(&world.pairs_val).map(key).collect()
+        };
+        let families = of_pairs(|pair| pair.origin.as_deref().unwrap());
+        let styles = of_pairs(|pair| pair.extra["style"].as_str().unwrap());
+        let themes = |families: &BTreeSet<&str>| -> BTreeSet<String> {
+            families.iter().map(|family| family.rsplitn(3, '/').last().unwrap().into()).collect()
+        };
+        let ours: BTreeSet<&str> = found.iter().map(|s| s.family.as_str()).collect();
+        assert!(ours.is_subset(&families));
+        assert_eq!(themes(&ours), themes(&families));
+        let rest: Vec<&Scenario> = world.scenarios.iter().chain(&world.tasks).collect();
+        for scenario in &found {
+            assert!(scenario.split == Split::Train && scenario.tags.seen_context == Some(true));
+            assert!(styles.contains(scenario.extra["style"].as_str().unwrap()), "{}", scenario.id);
+            assert!(scenario.function_test.is_some() && scenario.attack_test.is_some());
+            let same =
+                |other: &&Scenario| other.id == scenario.id || other.prompt == scenario.prompt;
+            assert!(!rest.iter().any(|other| same(&other)), "{}", scenario.id);
         }
     }
 

@@ -29,7 +29,7 @@ pub use check::{Problem, check};
 pub use cue::do_nothing;
 pub use draw::{BodyKind, Cell, Drawn};
 pub use error::{LabError, Result};
-pub use generate::generate;
+pub use generate::{generate, training_scenarios};
 pub use idioms::IdiomFile;
 pub use instruct::{FIM_MIDDLE, FIM_PREFIX, FIM_SUFFIX, instruction_prompt};
 pub use leak::{Leak, LeakRow};

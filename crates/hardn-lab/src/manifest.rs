@@ -1,11 +1,11 @@
 //! What a world was made from and what is in it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use hardn_types::{Cwe, Language};
 use serde::{Deserialize, Serialize};
 
-use crate::Leak;
+use crate::{LabError, Leak, Result};
 
 /// What a world was made from and what is in it; `world.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,19 @@ pub struct Manifest {
     /// Overlap of scenarios and tasks with the texts that models are trained on. Without pretraining text, its
     /// numbers for pretraining are 0 and mean nothing.
     pub leak: Leak,
+}
+
+impl Manifest {
+    /// Reads `world.json` of a world's folder.
+    ///
+    /// # Errors
+    /// A file that is not there or not of the form.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join("world.json");
+        let bytes =
+            fs::read(&path).map_err(|source| LabError::Read { path: path.clone(), source })?;
+        serde_json::from_slice(&bytes).map_err(|source| LabError::Json { path, source })
+    }
 }
 
 /// A theme and what was made of it.

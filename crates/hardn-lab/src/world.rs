@@ -1,9 +1,6 @@
 //! A world: everything one seed gives, and its files.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use hardn_types::{FixPair, Label, Language, Scenario, read_jsonl, write_atomic, write_jsonl};
 use serde::{Deserialize, Serialize};
@@ -159,11 +156,7 @@ impl World {
     /// # Errors
     /// A file that is not there or not of the form.
     pub fn read(dir: &Path) -> Result<Self> {
-        let path = dir.join("world.json");
-        let bytes =
-            fs::read(&path).map_err(|source| LabError::Read { path: path.clone(), source })?;
-        let manifest =
-            serde_json::from_slice(&bytes).map_err(|source| LabError::Json { path, source })?;
+        let manifest = Manifest::read(dir)?;
         let pretrain = dir.join("pretrain.jsonl");
         Ok(Self {
             manifest,

@@ -66,6 +66,9 @@ const fn row(key: &'static str, title: &'static str, meaning: &'static str) -> M
     MetricRow { key, title, meaning, lower_is_better: false, main: false }
 }
 
+/// What a mark at a metric's name means, where [`hardn_types::RunInfo::same_judge`] has its key.
+pub(crate) const SAME_JUDGE: &str = "same judge: what chose the samples that were trained on decides this number too; it is no evidence";
+
 /// The rows of the headline table, in order.
 pub const HEADLINE: [MetricRow; 12] = [
     MetricRow {

@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::{
     ReportError, RunFolder,
     browser::browser_data,
-    metric::{HEADLINE, MetricRow, Rate},
+    metric::{HEADLINE, MetricRow, Rate, SAME_JUDGE},
     plot::{Dot, DotRow, dot_plot, loss_curve},
 };
 
@@ -113,6 +113,7 @@ fn lead(run: &RunFolder) -> Markup {
     let hardened = arm_of(run, Role::Hardened);
     let metric = ["secure_pass_at_1_attack", "secure_all", "secure_all_oracle", "preference"]
         .into_iter()
+        .filter(|key| !run.is_same_judge(key))
         .filter_map(|key| HEADLINE.iter().find(|row| row.key == key))
         .find(|row| base.is_some_and(|arm| run.rate(&arm.id, row.key).value.is_some()));
     html! {
@@ -171,8 +172,8 @@ fn results(run: &RunFolder) -> Markup {
                     @for row in HEADLINE {
                         @let rates: Vec<Rate> = arms.iter().map(|arm| run.rate(&arm.id, row.key)).collect();
                         @if rates.iter().any(|rate| rate.value.is_some()) {
-                            tr.main[row.main] {
-                                th title=(row.meaning) { (row.title) @if row.lower_is_better { span.note { " ↓" } } }
+                            tr.main[row.main && !run.is_same_judge(row.key)] {
+                                th title=(row.meaning) { (row.title) @if row.lower_is_better { span.note { " ↓" } } (same_judge(run, row.key)) }
                                 @for (arm, rate) in arms.iter().zip(rates) { (cell(arm, rate)) }
                             }
                         }
@@ -186,6 +187,11 @@ fn results(run: &RunFolder) -> Markup {
             (groups(run))
         }
     }
+}
+
+/// The mark of a metric whose judge also chose what was trained on.
+fn same_judge(run: &RunFolder, metric: &str) -> Markup {
+    html! { @if run.is_same_judge(metric) { " " span.note title=(SAME_JUDGE) { "same judge" } } }
 }
 
 fn role_class(role: Role) -> &'static str {
@@ -221,7 +227,7 @@ fn differences(run: &RunFolder) -> Markup {
             div.wide { table.headline {
                 thead { tr { th { "" } @for other in &others { th class=(role_class(other.role)) { (other.title) } } } }
                 tbody { @for row in rows { tr {
-                    th title=(row.meaning) { (row.title) }
+                    th title=(row.meaning) { (row.title) (same_judge(run, row.key)) }
                     @for other in &others {
                         @let change = run.difference(&hardened.id, &other.id, row.key).unwrap_or_default();
                         @let clear = matches!((change.low, change.high), (Some(low), Some(high)) if low > 0.0 || high < 0.0);
@@ -246,7 +252,7 @@ fn groups(run: &RunFolder) -> Markup {
         .collect();
     html! {
         @if !shown.is_empty() {
-            h3 { "secure-pass@1 by attack, by what training had seen" }
+            h3 { "secure-pass@1 by attack, by what training had seen" (same_judge(run, metric)) }
             div.wide { table.headline {
                 thead { tr { th { "" } @for arm in &run.info.arms { th class=(role_class(arm.role)) { (arm.title) } } } }
                 tbody { @for (group, title, meaning) in shown { tr {
@@ -315,7 +321,7 @@ fn weaknesses(run: &RunFolder) -> Markup {
             @if rows.is_empty() {
                 p { "No weakness class has a judged sample." }
             } @else {
-                p { (title) " per class. " span.key.base { "●" } " before, " span.key.hardened { "●" } " after, " span.key.control { "●" } " controls; whiskers are 95 % intervals." }
+                p { (title) (same_judge(run, metric)) " per class. " span.key.base { "●" } " before, " span.key.hardened { "●" } " after, " span.key.control { "●" } " controls; whiskers are 95 % intervals." }
                 (PreEscaped(dot_plot(&rows)))
             }
         }

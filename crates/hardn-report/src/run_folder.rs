@@ -52,6 +52,11 @@ impl RunFolder {
         Rate::from_json(&self.metrics["groups"][group][arm][metric])
     }
 
+    /// Whether a metric's judge also chose what an arm was trained on.
+    pub fn is_same_judge(&self, metric: &str) -> bool {
+        self.info.same_judge.iter().any(|key| key == metric)
+    }
+
     /// The groups whose name starts with `prefix`, in order.
     pub fn groups(&self, prefix: &str) -> Vec<&str> {
         let groups = self.metrics["groups"].as_object();

@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 
 use hardn_types::Role;
 
-use crate::{RunFolder, metric::HEADLINE};
+use crate::{
+    RunFolder,
+    metric::{HEADLINE, SAME_JUDGE},
+};
 
 /// The headline table, the groups and the differences, as aligned text without colours.
 pub fn render_text(run: &RunFolder) -> String {
@@ -16,6 +19,10 @@ pub fn render_text(run: &RunFolder) -> String {
     }
     let titles: Vec<&str> = run.info.arms.iter().map(|arm| arm.title.as_str()).collect();
     let width = 28;
+    let title_of = |key: &str, title: &str| {
+        if run.is_same_judge(key) { format!("{title} *") } else { title.to_owned() }
+    };
+    let mut is_marked = false;
     let column = titles.iter().map(|title| title.len()).max().unwrap_or(0).max(21) + 2;
     let _ = write!(text, "\n{:width$}", "");
     for title in &titles {
@@ -27,7 +34,8 @@ pub fn render_text(run: &RunFolder) -> String {
         if rates.iter().all(|rate| rate.value.is_none()) {
             continue;
         }
-        let _ = write!(text, "{:width$}", row.title);
+        is_marked |= run.is_same_judge(row.key);
+        let _ = write!(text, "{:width$}", title_of(row.key, row.title));
         for rate in rates {
             let cell = match rate.value {
                 Some(_) if !rate.interval().is_empty() => {
@@ -39,17 +47,20 @@ pub fn render_text(run: &RunFolder) -> String {
         }
         text.push('\n');
     }
+    if is_marked {
+        let _ = writeln!(text, "* {SAME_JUDGE}");
+    }
     let base = run.info.arms.iter().find(|arm| arm.role == Role::Base);
     let hardened = run.info.arms.iter().find(|arm| arm.role == Role::Hardened);
     if let (Some(base), Some(hardened)) = (base, hardened) {
-        text.push_str("\nhardened minus base, in points\n");
+        let _ = writeln!(text, "\n{} minus base, in points", hardened.title);
         for row in &HEADLINE {
             let difference = run.difference(&hardened.id, &base.id, row.key);
             if let Some(difference) = difference.filter(|rate| rate.value.is_some()) {
                 let _ = writeln!(
                     text,
                     "{:width$}{:>8} [{}]",
-                    row.title,
+                    title_of(row.key, row.title),
                     difference.percent(),
                     difference.interval()
                 );

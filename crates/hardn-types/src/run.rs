@@ -108,4 +108,7 @@ pub struct RunInfo {
     pub tools: BTreeMap<String, String>,
     /// What a reader must know: what was skipped, what was cut, what failed.
     pub notes: Vec<String>,
+    /// Keys of metrics whose judge also chose what an arm was trained on: they are marked, and never the headline.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub same_judge: Vec<String>,
 }

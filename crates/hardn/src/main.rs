@@ -7,6 +7,7 @@ mod device;
 mod failure;
 mod harden;
 mod hub;
+mod improve;
 mod limits;
 mod oracles;
 mod output;

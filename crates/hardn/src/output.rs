@@ -50,7 +50,7 @@ pub(crate) const BYTES: &str = "bytes";
 /// A progress bar with rate and time left; plain lines every few seconds where standard error is no terminal.
 pub(crate) struct Progress {
     bar: ProgressBar,
-    name: &'static str,
+    name: String,
     unit: &'static str,
     started: Instant,
     first: u64,
@@ -59,7 +59,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(name: &'static str, unit: &'static str, total: u64, quiet: bool) -> Self {
+    pub(crate) fn new(name: &str, unit: &'static str, total: u64, quiet: bool) -> Self {
         let plain = !stderr().is_terminal();
         let bar = ProgressBar::new(total);
         if plain || quiet {
@@ -73,8 +73,8 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━╸─"));
         }
-        bar.set_prefix(name);
-        let now = Instant::now();
+        bar.set_prefix(name.to_owned());
+        let (name, now) = (name.to_owned(), Instant::now());
         Self { bar, name, unit, started: now, first: 0, last_line: now, plain: plain && !quiet }
     }
 

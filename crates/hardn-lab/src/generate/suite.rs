@@ -74,6 +74,44 @@ pub(super) fn scenarios(library: &Library, options: &WorldOptions) -> Result<Vec
     Ok(made.list)
 }
 
+/// Security scenarios to be trained on, round robin over the themes: families, names, wordings and styles of the fix
+/// pairs alone.
+pub(super) fn training_scenarios(
+    library: &Library,
+    seed: u64,
+    wanted: usize,
+) -> Result<Vec<Scenario>> {
+    let mut made = Made::default();
+    let sources: Vec<(&Compiled, Vec<(usize, usize)>, Vec<usize>)> = library
+        .compiled()
+        .iter()
+        .filter(|compiled| {
+            !compiled.theme.is_utility() && !Library::is_unseen_weakness(&compiled.theme)
+        })
+        .map(|compiled| {
+            let theme = &compiled.theme;
+            let mut places = families(theme, FamilyPart::Pairs);
+            places.retain(|place| !theme.is_trusted(place.1));
+            (compiled, places, styles(theme, |style| style.in_pairs == Some(true)))
+        })
+        .filter(|(_, places, styles)| !places.is_empty() && !styles.is_empty())
+        .collect();
+    for round in 0..wanted {
+        let before = made.list.len();
+        for i in order(sources.len(), round) {
+            let (compiled, places, styles) = &sources[i];
+            if made.list.len() < wanted {
+                let place = places[round % places.len()];
+                made.add(compiled, seed, Split::Train, place, styles, "seen-context", round)?;
+            }
+        }
+        if made.list.len() == before {
+            break;
+        }
+    }
+    Ok(made.list)
+}
+
 /// Utility tasks: topics without weakness, and trusted settings of the others, round robin over the themes.
 pub(super) fn tasks(library: &Library, options: &WorldOptions) -> Result<Vec<Scenario>> {
     let mut made = Made::default();
@@ -190,8 +228,11 @@ impl Made {
         name: &str,
         round: usize,
     ) -> Result<bool> {
-        let (split_name, part) =
-            if split == Split::Val { ("val", Part::Val) } else { ("test", Part::Test) };
+        let (split_name, part) = match split {
+            Split::Train => ("train", Part::Pairs),
+            Split::Val => ("val", Part::Val),
+            Split::Test => ("test", Part::Test),
+        };
         let id = format!("{}.{split_name}.{name}.{round}", compiled.theme.id.replace('/', "-"));
         for attempt in 0..MAX_TRIES {
             let mut rng = Rng::new(seed, &format!("suite/{id}/{attempt}"));

@@ -25,6 +25,7 @@ pub(crate) fn run(args: DemoArgs, quiet: bool) -> Outcome {
             idioms: args.idioms,
         }),
         train: Some(TrainConfig::new("safecoder-lab")),
+        improve: None,
         eval: EvalConfig { samples: args.samples.unwrap_or(10), ..EvalConfig::default() },
         controls: Controls::default(),
     };

@@ -24,7 +24,7 @@ pub(crate) fn run(args: EvalArgs, quiet: bool) -> Outcome {
         Options { out: args.out.clone(), fresh: args.fresh, reuse: None, json: args.json, quiet };
     if let Some(path) = &args.config {
         let mut config = RunConfig::read(path, &args.set)?;
-        config.train = None;
+        (config.train, config.improve) = (None, None);
         return harden::run(&config, &options);
     }
     match (&args.samples, &args.suite) {
@@ -86,6 +86,7 @@ fn foreign(path: &Path, suite_name: &str, split: Option<&str>, options: &Options
         out: None,
         world: None,
         train: None,
+        improve: None,
         eval: EvalConfig::default(),
         controls: Controls::NONE,
     };
@@ -117,6 +118,7 @@ fn foreign(path: &Path, suite_name: &str, split: Option<&str>, options: &Options
         training: Vec::new(),
         tools: judged.tools,
         notes: inputs.notes,
+        same_judge: Vec::new(),
     };
     folder.write_json("run.json", &info)?;
     folder.write_json("metrics.json", &metrics)?;

@@ -24,7 +24,7 @@ use clap::CommandFactory;
 use crate::{
     args::{Cli, Command},
     failure::{Failure, Outcome},
-    harden, sweep,
+    harden, improve, sweep,
 };
 
 /// Runs the command that was asked for.
@@ -33,6 +33,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
     match cli.command {
         Command::Demo(args) => demo::run(args, quiet),
         Command::Harden(args) => harden::command(args, quiet),
+        Command::Improve(args) => improve::command(args, quiet),
         Command::Sweep(args) => sweep::command(&args, quiet),
         Command::Scan(args) => scan::run(*args, quiet),
         Command::Rules { command } => rules::run(command, quiet),

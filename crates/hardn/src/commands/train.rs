@@ -167,6 +167,7 @@ fn config(args: &TrainArgs) -> RunConfig {
             validation_samples: args.validation_samples.unwrap_or(defaults.validation_samples),
             ..defaults
         }),
+        improve: None,
         eval: EvalConfig::default(),
         controls: Controls::default(),
     }

@@ -25,6 +25,8 @@ pub(crate) enum ArmKind {
     Base,
     /// The base model after training by the recipe.
     Trained { shuffled: bool, utility_only: bool },
+    /// The model that was trained on its own samples.
+    Improved,
     /// A constant completion per weakness; no model.
     Constant,
     /// The base model, asked for secure code.
@@ -34,7 +36,7 @@ pub(crate) enum ArmKind {
 impl ArmPlan {
     /// Whether its model is trained, rather than the base or none.
     pub(crate) fn is_trained(&self) -> bool {
-        matches!(self.kind, ArmKind::Trained { .. })
+        matches!(self.kind, ArmKind::Trained { .. } | ArmKind::Improved)
     }
 }
 
@@ -45,6 +47,11 @@ const BASE: ArmPlan = ArmPlan {
     role: Role::Base,
     kind: ArmKind::Base,
 };
+
+/// The id of the arm of `hardn harden` that counts.
+pub(crate) const HARDENED: ArmId = "hardened";
+/// The id of the arm of `hardn improve` that counts.
+pub(crate) const IMPROVED: ArmId = "improved";
 
 /// The arms a configuration asks for, in the order of the tables.
 pub(crate) fn plan(config: &RunConfig, has_utility: bool) -> Vec<ArmPlan> {
@@ -59,13 +66,17 @@ pub(crate) fn plan(config: &RunConfig, has_utility: bool) -> Vec<ArmPlan> {
         kind,
     };
     if config.train.is_some() {
-        arms.push(ArmPlan {
-            id: "hardened",
-            title: "hardened",
-            description: "the same model after training by the recipe",
-            role: Role::Hardened,
-            kind: trained(false, false),
-        });
+        let (id, description, kind) = match config.improve {
+            None => {
+                let description = "the same model after training by the recipe";
+                (HARDENED, description, trained(false, false))
+            }
+            Some(_) => {
+                let description = "the same model after training on its own samples, those that were judged secure and correct";
+                (IMPROVED, description, ArmKind::Improved)
+            }
+        };
+        arms.push(ArmPlan { id, title: id, description, role: Role::Hardened, kind });
         if controls.utility_only && has_utility {
             let description = "control: as many steps on utility rows alone";
             arms.push(control("utility_only", "utility only", description, trained(false, true)));

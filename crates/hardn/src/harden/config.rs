@@ -8,7 +8,10 @@ use std::{
 use hardn_types::Split;
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Context, Failure, Outcome};
+use crate::{
+    failure::{Context, Failure, Outcome},
+    improve::ImproveConfig,
+};
 
 /// A run's configuration (RUN.toml). Relative paths are relative to the file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -31,6 +34,9 @@ pub(crate) struct RunConfig {
     /// How to harden; without it the run only evaluates.
     #[serde(default)]
     pub(crate) train: Option<TrainConfig>,
+    /// How to train on the model's own samples; for `hardn improve`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) improve: Option<ImproveConfig>,
     /// How to evaluate.
     #[serde(default)]
     pub(crate) eval: EvalConfig,
@@ -271,6 +277,9 @@ impl RunConfig {
             if has_toml_extension(&train.recipe) {
                 train.recipe = folder.join(&train.recipe).to_string_lossy().into_owned();
             }
+        }
+        if let Some(improve) = &mut self.improve {
+            fix_all(&mut improve.suites);
         }
         fix_all(&mut self.eval.suites);
         fix_all(&mut self.eval.preference_pairs);

@@ -51,6 +51,11 @@ impl RunFolder {
         Ok(folder)
     }
 
+    /// A folder in the run's, for records of its own.
+    pub(crate) fn inner(&self, name: &str) -> Self {
+        Self { path: self.path.join(name) }
+    }
+
     /// A file of the run.
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)

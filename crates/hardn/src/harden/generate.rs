@@ -17,6 +17,20 @@ use super::{
 };
 use crate::{failure::Outcome, output::Progress, stop};
 
+/// Samples to be drawn from a model.
+pub(crate) struct Drawing<'a> {
+    pub(crate) suite: &'a [Scenario],
+    /// What the model reads for a scenario.
+    pub(crate) prompt: &'a dyn Fn(&Scenario) -> Outcome<String>,
+    /// The name under which samples are kept, and what they are called.
+    pub(crate) arm: &'a str,
+    pub(crate) title: &'a str,
+    pub(crate) n: u32,
+    pub(crate) decoder: DecoderConfig,
+    pub(crate) model: Arc<DecodeModel>,
+    pub(crate) fingerprint: &'a str,
+}
+
 /// Draws what an arm still lacks.
 pub(crate) fn draw(
     job: &Job<'_>,
@@ -25,14 +39,29 @@ pub(crate) fn draw(
     fingerprint: &str,
     samples: &mut Store<Sample>,
 ) -> Outcome {
-    let decoder = DecoderConfig::load(&job.config.eval.decoder, &decoder_sets(job.config))?;
-    let rules: BTreeMap<String, StopRule> = job
-        .inputs
-        .suite
-        .iter()
-        .map(|scenario| (scenario.id.clone(), stop_rule(scenario)))
-        .collect();
-    let seed = arm_seed(job.config.seed, arm.id);
+    let drawing = Drawing {
+        suite: &job.inputs.suite,
+        prompt: &|scenario| prompt_text(job, arm, scenario),
+        arm: arm.id,
+        title: arm.title,
+        n: job.config.eval.samples,
+        decoder: DecoderConfig::load(&job.config.eval.decoder, &decoder_sets(job.config))?,
+        model,
+        fingerprint,
+    };
+    draw_missing(job, drawing, samples)
+}
+
+/// Draws what the store lacks of a drawing.
+pub(crate) fn draw_missing(
+    job: &Job<'_>,
+    drawing: Drawing<'_>,
+    samples: &mut Store<Sample>,
+) -> Outcome {
+    let Drawing { suite, prompt, arm, title, n, decoder, model, fingerprint } = drawing;
+    let rules: BTreeMap<String, StopRule> =
+        suite.iter().map(|scenario| (scenario.id.clone(), stop_rule(scenario))).collect();
+    let seed = arm_seed(job.config.seed, arm);
     let generator = LocalGenerator::new(
         model,
         Arc::clone(&job.tokenizer),
@@ -43,50 +72,44 @@ pub(crate) fn draw(
     .with_stop_rules(move |prompt| rules.get(&prompt.task).copied().unwrap_or_default())
     .with_end_tokens(job.end_tokens.iter().copied())
     .with_stop(stop::flag());
-    let n = job.config.eval.samples;
-    let texts: BTreeMap<&str, Prompt> = job
-        .inputs
-        .suite
+    let texts: BTreeMap<&str, Prompt> = suite
         .iter()
         .map(|scenario| {
-            let text = prompt_text(job, arm, scenario)?;
-            Ok((
-                scenario.id.as_str(),
-                Prompt { task: scenario.id.clone(), text, indices: (0..n).collect() },
-            ))
+            let (task, text) = (scenario.id.clone(), prompt(scenario)?);
+            Ok((scenario.id.as_str(), Prompt { task, text, indices: (0..n).collect() }))
         })
         .collect::<Outcome<_>>()?;
     // A sample of another model, prompt or decoder is drawn again.
     samples.retain(|sample| {
-        sample.arm != arm.id
+        sample.arm != arm
             || texts
                 .get(sample.task.as_str())
                 .is_some_and(|prompt| sample.key == generator.key(prompt, sample.index))
     });
     let mut prompts: Vec<Prompt> = Vec::new();
     let mut total = 0;
-    for scenario in &job.inputs.suite {
-        let missing = samples.missing(arm.id, &scenario.id, n);
+    for scenario in suite {
+        let missing = samples.missing(arm, &scenario.id, n);
         if let Some(prompt) = texts.get(scenario.id.as_str()).filter(|_| !missing.is_empty()) {
             total += missing.len();
             prompts.push(Prompt { indices: missing, ..prompt.clone() });
         }
     }
     let all = texts.len() * n as usize;
-    say_resumed(&format!("samples of {}", arm.id), all - total, all, job.quiet);
+    say_resumed(&format!("samples of {arm}"), all - total, all, job.quiet);
     if total == 0 {
         return Ok(());
     }
     let mut progress = Progress::new("drawing samples", "samples", total as u64, job.quiet);
     let mut done = 0;
-    let result = generator.generate(arm.id, &prompts, &mut |sample| {
+    let result = generator.generate(arm, &prompts, &mut |sample| {
         samples.append(sample)?;
         done += 1;
-        progress.set(done, arm.title);
+        progress.set(done, title);
         Ok(())
     });
     stopped_or(result.map_err(crate::failure::Failure::new), "drawing samples")?;
-    progress.finish(&format!("{done} of {}, {} tokens", arm.title, generator.n_tokens()));
+    progress.finish(&format!("{done} of {title}, {} tokens", generator.n_tokens()));
     Ok(())
 }
 
@@ -127,8 +150,7 @@ pub(crate) fn trained_prompt(
 
 /// What an arm's model reads.
 fn prompt_text(job: &Job<'_>, arm: &ArmPlan, scenario: &Scenario) -> Outcome<String> {
-    let trained = matches!(arm.kind, ArmKind::Trained { .. });
-    if trained {
+    if arm.is_trained() {
         let data = job.recipe.as_ref().map(|recipe| &recipe.data);
         return trained_prompt(&job.tokenizer, data, scenario);
     }

@@ -8,7 +8,10 @@ use hardn_types::{DataSource, FixPair, Scenario, Split};
 use sha2::{Digest, Sha256};
 
 use super::config::{RunConfig, WorldConfig};
-use crate::failure::{Context, Failure, Outcome};
+use crate::{
+    failure::{Context, Failure, Outcome},
+    improve,
+};
 
 /// Data of a run.
 #[derive(Default)]
@@ -25,6 +28,12 @@ pub(crate) struct Inputs {
     pub(crate) world_validation: Vec<Scenario>,
     /// Scenarios and tasks of the split that is reported.
     pub(crate) suite: Vec<Scenario>,
+    /// Scenarios to sample the model on and train it on what it wrote, for `hardn improve`.
+    pub(crate) training_suite: Vec<Scenario>,
+    /// The model's own secure samples, which are learnt as utility rows are; the utility control does without them.
+    pub(crate) own_secure: Vec<UtilityItem>,
+    /// All that is evaluated on, rows of `val` and `test` that are not reported included: nothing of it may be trained on.
+    pub(crate) held_out: Vec<Scenario>,
     /// Fix pairs on which likelihood preference is measured, by set.
     pub(crate) preference: Vec<(String, Vec<FixPair>)>,
     /// What was read.
@@ -60,9 +69,10 @@ pub(crate) fn read(config: &RunConfig, columns: &Columns) -> Outcome<Inputs> {
                 .context(format!("reading the suite {}", path.display()))?;
             rows.retain(|scenario| scenario.split == Split::Val);
             inputs.note_source("validation suite", path, rows.len(), digest(&rows)?, Vec::new());
+            inputs.held_out.extend(rows.iter().cloned());
             inputs.validation_suite.extend(rows);
         }
-        if inputs.pairs.is_empty() {
+        if inputs.pairs.is_empty() && config.improve.is_none() {
             return Err(Failure::new("there are no fix pairs to train on")
                 .help("name them under `train.pairs`, or give a `world`"));
         }
@@ -78,6 +88,9 @@ pub(crate) fn read(config: &RunConfig, columns: &Columns) -> Outcome<Inputs> {
         inputs.preference.push(("validation pairs".to_owned(), inputs.validation_pairs.clone()));
     }
     inputs.check_ids()?;
+    if let Some(improve) = &config.improve {
+        inputs.training_suite = improve::training_suite(config, improve, &mut inputs)?;
+    }
     Ok(inputs)
 }
 
@@ -102,6 +115,7 @@ impl Inputs {
         let split = config.eval.split;
         let rows = || world.scenarios.iter().chain(&world.tasks);
         let suite: Vec<Scenario> = rows().filter(|s| split.takes(s.split)).cloned().collect();
+        self.held_out.extend(rows().cloned());
         self.world_validation = rows().filter(|s| s.split == Split::Val).cloned().collect();
         let name = Path::new("lab");
         let row_digest = |rows: &[FixPair]| digest(rows);
@@ -138,8 +152,10 @@ impl Inputs {
         let all = hardn_code::read_scenarios(path)
             .context(format!("reading the suite {}", path.display()))?;
         let rows = all.len();
-        let kept: Vec<Scenario> =
-            all.into_iter().filter(|s| config.eval.split.takes(s.split)).collect();
+        let split = config.eval.split;
+        let is_held_out = |s: &&Scenario| s.split != Split::Train || split.takes(s.split);
+        self.held_out.extend(all.iter().filter(is_held_out).cloned());
+        let kept: Vec<Scenario> = all.into_iter().filter(|s| split.takes(s.split)).collect();
         let mut notes = Vec::new();
         if kept.len() < rows {
             notes.push(format!("{} of {rows} rows are of another split", rows - kept.len()));
@@ -174,7 +190,7 @@ impl Inputs {
         Ok(pairs)
     }
 
-    fn note_source(
+    pub(crate) fn note_source(
         &mut self,
         purpose: &str,
         path: &Path,

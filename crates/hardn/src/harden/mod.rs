@@ -2,11 +2,11 @@
 //!
 //! Every stage only does what is missing, so a run that was killed goes on when the same command is given again.
 
-mod arms;
+pub(crate) mod arms;
 pub(crate) mod config;
 mod constant;
 pub(crate) mod folder;
-mod generate;
+pub(crate) mod generate;
 pub(crate) mod inputs;
 pub(crate) mod judge;
 mod preference;
@@ -16,7 +16,7 @@ pub(crate) mod training;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use hardn_eval::Store;
+use hardn_eval::{Metrics, Store};
 use hardn_models::{DecodeModel, GenerationConfig, Model, Tokenizer};
 use hardn_report::{ReportOptions, write_report};
 use hardn_train::{LossKind, Recipe};
@@ -24,7 +24,7 @@ use hardn_types::{Arm, RunInfo, Sample, Training};
 use serde_json::json;
 
 use self::{
-    arms::{ArmKind, ArmPlan},
+    arms::{ArmKind, ArmPlan, HARDENED, IMPROVED},
     config::{RunConfig, plain},
     folder::RunFolder,
     inputs::Inputs,
@@ -34,6 +34,7 @@ use crate::{
     args::HardenArgs,
     assets,
     failure::{Context, Failure, Outcome},
+    improve::{self, JudgeKind},
     output::{put, put_json, say},
     stop,
 };
@@ -58,6 +59,10 @@ pub(crate) fn command(args: HardenArgs, quiet: bool) -> Outcome {
         return Err(Failure::new(format!("{} has no [train]", args.config.display()))
             .help("say how to harden, or use `hardn eval` to evaluate only"));
     }
+    if config.improve.is_some() {
+        return Err(Failure::new(format!("{} has [improve]", args.config.display()))
+            .help("use `hardn improve`, or take [improve] out"));
+    }
     if args.stop_at_eof {
         stop::at_end_of_input();
     }
@@ -76,14 +81,30 @@ pub(crate) struct Job<'a> {
     pub(crate) recipe: Option<Recipe>,
     /// What models are scored on while they are trained.
     pub(crate) validation: Option<ValidationSuite>,
+    /// The model that was trained on its own samples, where the run does that.
+    pub(crate) improved: Option<Improved>,
     pub(crate) folder: RunFolder,
     pub(crate) quiet: bool,
+}
+
+/// A model that was trained on its own samples, and what its report says of that.
+pub(crate) struct Improved {
+    pub(crate) model: Model,
+    pub(crate) training: Training,
+    pub(crate) judge: JudgeKind,
 }
 
 /// Runs the main job, or what is missing of it.
 pub(crate) fn run(config: &RunConfig, options: &Options) -> Outcome {
     stop::flag();
     let job = prepare(config, options)?;
+    let metrics = evaluate(&job, options)?;
+    finish(&job.folder, options, &metrics)
+}
+
+/// Trains the arms of a run that are not there, draws their samples, judges and counts.
+pub(crate) fn evaluate(job: &Job<'_>, options: &Options) -> Outcome<Metrics> {
+    let config = job.config;
     let arms = arms::plan(config, !job.inputs.utility.is_empty());
     let mut samples: Store<Sample> = Store::open(&job.folder.file("samples.jsonl"))?;
     if let Some(other) = &options.reuse {
@@ -94,9 +115,9 @@ pub(crate) fn run(config: &RunConfig, options: &Options) -> Outcome {
     let mut trainings = Vec::new();
     let mut preferences = BTreeMap::new();
     for arm in &arms {
-        let made = make_arm(&job, arm, &mut samples, &mut trainings)?;
+        let made = make_arm(job, arm, &mut samples, &mut trainings)?;
         if let Some(model) = made.model {
-            preferences.insert(arm.id, preference::measure(&job, arm, &model)?);
+            preferences.insert(arm.id, preference::measure(job, arm, &model)?);
         }
         records.push(Arm {
             id: arm.id.to_owned(),
@@ -112,19 +133,15 @@ pub(crate) fn run(config: &RunConfig, options: &Options) -> Outcome {
     let judged =
         judge::judge(&job.inputs.suite, &rows, config.eval.dedup, &job.folder, options.quiet)?;
     samples.canonicalise()?;
-    let info = run_info(&job, records, trainings, judged.tools)?;
-    job.folder.write_json("run.json", &info)?;
     let metrics = judge::count(&job.inputs.suite, &judged.verdicts, config, &preferences);
+    let info = run_info(job, records, trainings, judged.tools, &metrics)?;
+    job.folder.write_json("run.json", &info)?;
     job.folder.write_json("metrics.json", &metrics)?;
-    finish(&job.folder, options, &metrics)
+    Ok(metrics)
 }
 
 /// Writes the report and says where it is.
-pub(crate) fn finish(
-    folder: &RunFolder,
-    options: &Options,
-    metrics: &hardn_eval::Metrics,
-) -> Outcome {
+pub(crate) fn finish(folder: &RunFolder, options: &Options, metrics: &Metrics) -> Outcome {
     let run = write_report(&folder.path, ReportOptions::default())?;
     if options.json {
         return put_json(metrics);
@@ -133,7 +150,7 @@ pub(crate) fn finish(
     put(&format!("\n{}\n", folder.file("report.html").display()))
 }
 
-fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<Job<'a>> {
+pub(crate) fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<Job<'a>> {
     let model_folder = assets::model_folder(&config.model)?;
     let tokenizer = Arc::new(Tokenizer::load(&model_folder)?);
     let base = Model::load(&model_folder, crate::device::chosen())?;
@@ -173,7 +190,19 @@ fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<Job<'a>> {
         None => None,
     };
     let quiet = options.quiet;
-    Ok(Job { config, inputs, base, tokenizer, end_tokens, recipe, validation, folder, quiet })
+    let improved = None;
+    Ok(Job {
+        config,
+        inputs,
+        base,
+        tokenizer,
+        end_tokens,
+        recipe,
+        validation,
+        improved,
+        folder,
+        quiet,
+    })
 }
 
 /// The overrides of the decoder, as `--set` takes them.
@@ -200,6 +229,12 @@ fn make_arm(
             return Ok(Made { model: None, fingerprint: "no model takes part".to_owned() });
         }
         ArmKind::Base | ArmKind::SecurePrompt => job.base.sharing_weights(),
+        ArmKind::Improved => {
+            let improved = job.improved.as_ref();
+            let improved = improved.ok_or_else(|| Failure::new("no model was improved"))?;
+            trainings.push(improved.training.clone());
+            improved.model.clone()
+        }
         ArmKind::Trained { shuffled, utility_only } => {
             let (model, training) = train_arm(job, arm, shuffled, utility_only, trainings)?;
             trainings.push(training);
@@ -222,15 +257,16 @@ fn train_arm(
     let mut recipe = job.recipe.clone().ok_or_else(|| Failure::new("the run has no recipe"))?;
     recipe.loss.kind = arms::loss_kind(recipe.loss.kind, utility_only);
     if utility_only
-        && let Some(hardened) = earlier.iter().find(|training| training.arm == "hardened")
+        && let Some(main) =
+            earlier.iter().find(|training| [HARDENED, IMPROVED].contains(&training.arm.as_str()))
     {
-        recipe.training.max_steps = hardened.steps;
+        recipe.training.max_steps = main.steps;
     }
     if recipe.loss.kind == LossKind::UtilityOnly && job.inputs.utility.is_empty() {
         return Err(Failure::new("there are no utility rows to train on")
             .help("name them under `train.utility`"));
     }
-    recipe.training.seed = recipe.training.seed.wrapping_add(job.config.seed.wrapping_sub(1));
+    seed_of_run(&mut recipe, job.config);
     let data = if shuffled { training::Data::ShuffledLabels } else { training::Data::AsGiven };
     let folder = job.folder.training(arm.id);
     let (model, trained) = training::train_arm(&training::Request {
@@ -248,11 +284,17 @@ fn train_arm(
     Ok((model, trained.record(arm.id)))
 }
 
+/// Makes a training depend on the run's seed.
+pub(crate) fn seed_of_run(recipe: &mut Recipe, config: &RunConfig) {
+    recipe.training.seed = recipe.training.seed.wrapping_add(config.seed.wrapping_sub(1));
+}
+
 fn run_info(
     job: &Job<'_>,
     arms: Vec<Arm>,
     training: Vec<Training>,
     tools: BTreeMap<String, String>,
+    metrics: &Metrics,
 ) -> Outcome<RunInfo> {
     let config = job.base.config();
     let origin = crate::hub::origin(&job.config.model);
@@ -276,11 +318,10 @@ fn run_info(
     let mut resolved = serde_json::to_value(job.config)?;
     strip_folders(&mut resolved);
     Ok(RunInfo {
-        title: job
-            .config
-            .title
-            .clone()
-            .unwrap_or_else(|| format!("{name} before and after hardening")),
+        title: job.config.title.clone().unwrap_or_else(|| match &job.improved {
+            None => format!("{name} before and after hardening"),
+            Some(_) => format!("{name} before and after training on its own samples"),
+        }),
         lab: job.inputs.lab,
         hardn: env!("CARGO_PKG_VERSION").to_owned(),
         seed: job.config.seed,
@@ -291,6 +332,10 @@ fn run_info(
         training,
         tools,
         notes: job.inputs.notes.clone(),
+        same_judge: match &job.improved {
+            Some(improved) => improve::same_judge(improved.judge, metrics, &job.inputs.suite),
+            None => Vec::new(),
+        },
     })
 }
 

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, path::Path};
 
 use hardn_models::{Model, Tokenizer};
 use hardn_train::{
-    AdapterRecipe, Ended, Progress as TrainProgress, Recipe, StepUpdate, Trained, TrainingData,
-    UtilityItem, memory_used, train,
+    AdapterRecipe, Ended, LossKind, Progress as TrainProgress, Recipe, StepUpdate, Trained,
+    TrainingData, UtilityItem, memory_used, train,
 };
 use hardn_types::{BoxError, FixPair};
 
@@ -18,7 +18,7 @@ use crate::{
 
 /// Shows a training's progress (loss, rate, tokens a second, time left, memory), and scores the model where it can.
 pub(crate) struct Bar<'a> {
-    name: &'static str,
+    name: &'a str,
     suite: Option<&'a ValidationSuite>,
     quiet: bool,
     progress: Option<Progress>,
@@ -28,7 +28,7 @@ pub(crate) struct Bar<'a> {
 }
 
 impl<'a> Bar<'a> {
-    pub(crate) fn new(name: &'static str, quiet: bool, suite: Option<&'a ValidationSuite>) -> Self {
+    pub(crate) fn new(name: &'a str, quiet: bool, suite: Option<&'a ValidationSuite>) -> Self {
         let validation = String::new();
         Self { name, suite, quiet, progress: None, validation, tokens: 0.0, seconds: 0.0 }
     }
@@ -108,7 +108,7 @@ pub(crate) struct Request<'a> {
     pub(crate) data: Data,
     pub(crate) seed: u64,
     pub(crate) folder: &'a Path,
-    pub(crate) name: &'static str,
+    pub(crate) name: &'a str,
     pub(crate) quiet: bool,
 }
 
@@ -122,7 +122,10 @@ pub(crate) fn train_arm(request: &Request<'_>) -> Outcome<(Model, Trained)> {
             hardn_train::shuffle_labels(&inputs.validation_pairs, seed).0,
         ),
     };
-    let (utility, validation_utility) = split_utility(&inputs.utility);
+    let (mut utility, validation_utility) = split_utility(&inputs.utility);
+    if recipe.loss.kind != LossKind::UtilityOnly {
+        utility.extend_from_slice(&inputs.own_secure);
+    }
     let data = TrainingData {
         pairs: &pairs,
         utility: &utility,

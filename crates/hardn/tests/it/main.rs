@@ -4,6 +4,7 @@ mod data;
 mod engines;
 mod export;
 mod hub;
+mod improve;
 mod rules;
 mod scan;
 mod sweep;
