@@ -12,7 +12,7 @@ use crate::{
     plot::{Dot, DotRow, dot_plot, loss_curve},
 };
 
-const STYLE: &str = include_str!("../assets/report.css");
+pub(crate) const STYLE: &str = include_str!("../assets/report.css");
 const SCRIPT: &str = include_str!("../assets/report.js");
 
 /// The groups results are shown apart for, with what they mean.

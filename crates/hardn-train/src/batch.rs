@@ -88,7 +88,9 @@ impl Weighing {
             if loss.diverges(example.kind) { n } else { 0 }
         };
         let n_others = examples.iter().map(n_others).sum();
-        let pairs = examples.iter().filter(|example| example.kind == ExampleKind::Secure).count();
+        // Every vulnerable side has its secure one before it.
+        let pairs =
+            examples.iter().filter(|example| example.kind == ExampleKind::Vulnerable).count();
         let share = |n: usize| (n.max(1) * n_batches.max(1)) as f64;
         Self::PerToken { selected: share(n_selected), others: share(n_others), pairs: share(pairs) }
     }
@@ -132,7 +134,7 @@ pub(crate) struct MicroBatch {
 }
 
 impl MicroBatch {
-    /// `loss` must be resolved. Where it is pairwise, every secure example is followed by its vulnerable one.
+    /// `loss` must be resolved. Where it is pairwise, every vulnerable example follows its secure one.
     pub(crate) fn new(examples: &[&Example], loss: &LossRecipe, weighing: Weighing) -> Self {
         let rows: Vec<Vec<&Example>> = examples.iter().map(|example| vec![*example]).collect();
         Self::of_rows(&rows, loss, weighing)
@@ -174,7 +176,7 @@ impl MicroBatch {
             }
             batch.row_starts.push(places.len());
         }
-        for (owner, (start, example)) in places.into_iter().enumerate() {
+        for (owner, &(start, example)) in places.iter().enumerate() {
             batch.ids[start..start + example.ids.len()].copy_from_slice(&example.ids);
             batch.n_tokens += example.ids.len();
             batch.lengths.push(example.ids.len());
@@ -191,8 +193,11 @@ impl MicroBatch {
             };
             let (term, factor) = loss.token_term(example.kind);
             let with_kl = loss.diverges(example.kind);
-            if loss.kind.is_pairwise() && example.kind == ExampleKind::Secure {
-                batch.pairs.push([owner, owner + 1]);
+            if loss.kind.is_pairwise()
+                && example.kind == ExampleKind::Vulnerable
+                && let Some(secure) = owner.checked_sub(1)
+            {
+                batch.pairs.push([secure, owner]);
             }
             for t in 1..example.ids.len() {
                 let row = (start + t - 1) as u32;
@@ -233,10 +238,10 @@ impl MicroBatch {
 
     /// Rows `top..bottom`.
     fn part(&self, top: usize, bottom: usize) -> Self {
-        let (first, end) = (self.row_starts[top], self.row_starts[bottom]);
         fn some<T: Copy>(values: &[T], kept: &[usize]) -> Vec<T> {
             kept.iter().map(|&i| values[i]).collect()
         }
+        let (first, end) = (self.row_starts[top], self.row_starts[bottom]);
         let seq = self.shape.1;
         let of = |owners: &[usize]| -> Vec<usize> {
             (0..owners.len()).filter(|&i| (first..end).contains(&owners[i])).collect()
@@ -297,10 +302,10 @@ pub(crate) fn pack(mut examples: Vec<&Example>, capacity: usize) -> Vec<Vec<&Exa
 
 /// [`group_by_length`] of samples of one or more examples, which stay together in their order; what counts as a
 /// sample's length is its longest example.
-pub(crate) fn group_samples<'a>(
-    mut samples: Vec<Vec<&'a Example>>,
+pub(crate) fn group_samples(
+    mut samples: Vec<Vec<&Example>>,
     max_padded: usize,
-) -> Vec<Vec<&'a Example>> {
+) -> Vec<Vec<&Example>> {
     let length_of = |sample: &[&Example]| sample.iter().map(|example| example.ids.len()).max();
     samples.sort_by_key(|sample| length_of(sample));
     let mut groups: Vec<(usize, Vec<&Example>)> = Vec::new();

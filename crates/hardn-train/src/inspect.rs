@@ -68,8 +68,9 @@ pub fn pair_losses(
         if !loss.uses(kind_of(side)) {
             return Ok((side, Err("the recipe does not train on this side".to_owned())));
         }
+        let is_useless_alone = side == Side::Vulnerable || loss.weights.secure == 0.0;
         let found = match example {
-            Ok(_) if is_pairwise && together.is_none() => {
+            Ok(_) if is_pairwise && together.is_none() && is_useless_alone => {
                 Err("the other side was dropped".to_owned())
             }
             Ok(example) => Ok(side_loss(&objective, &example, weighing, together.as_ref())?),

@@ -31,11 +31,16 @@ pub(crate) fn class_of(pair: &FixPair, by: OversamplingBy) -> [String; 2] {
     [language, pair.cwe.map(|cwe| cwe.to_string()).unwrap_or_default()]
 }
 
-/// Drops the sides whose other side was dropped: a pairwise loss has no use for them.
-pub(crate) fn drop_single_sides(pairs: &mut [PairExamples], counts: &mut Counts) {
+/// Drops the sides whose other side was dropped, as far as a pairwise loss has no use for them: a secure one has its
+/// likelihood to give, where that has a weight.
+pub(crate) fn drop_single_sides(
+    pairs: &mut [PairExamples],
+    loss: &LossRecipe,
+    counts: &mut Counts,
+) {
     for pair in pairs {
         let single = match (&pair.secure, &pair.vulnerable) {
-            (Some(_), None) => pair.secure.take(),
+            (Some(_), None) if loss.weights.secure == 0.0 => pair.secure.take(),
             (None, Some(_)) => pair.vulnerable.take(),
             _ => None,
         };
@@ -94,10 +99,11 @@ pub(crate) fn security_units(
     let target = if by_sides && !vulnerable_too { k.div_ceil(2) } else { k };
     let largest = classes.values().map(|groups| count(groups)).max().unwrap_or(0);
     let target = match mode {
-        OversamplingMode::None => 0,
         OversamplingMode::Minority => target,
         OversamplingMode::All => target.max(largest),
-        OversamplingMode::Uniform | OversamplingMode::InverseProportional => 0,
+        OversamplingMode::None
+        | OversamplingMode::Uniform
+        | OversamplingMode::InverseProportional => 0,
     };
     let mut rng = Rng::new(recipe.training.seed, &[0x0e45]);
     let mut units = Vec::new();
@@ -662,9 +668,14 @@ mod tests {
     #[test]
     fn a_side_alone_is_dropped_where_a_loss_takes_both() {
         let mut pairs = pairs("CWE-001", 3, 1);
-        let mut counts = Counts::default();
-        counts.kept = [("secure".to_owned(), 3), ("vulnerable".to_owned(), 2)].into();
-        drop_single_sides(&mut pairs, &mut counts);
+        let kept = [("secure".to_owned(), 3), ("vulnerable".to_owned(), 2)].into();
+        let mut counts = Counts { kept, ..Counts::default() };
+        let loss = LossRecipe { kind: LossKind::Dpo, ..LossRecipe::default() };
+        let mut with_likelihood = pairs.clone();
+        let weighted = LossRecipe { nll_weight: 1.0, ..loss }.resolved();
+        drop_single_sides(&mut with_likelihood, &weighted, &mut counts.clone());
+        assert!(with_likelihood[0].secure.is_some());
+        drop_single_sides(&mut pairs, &loss.resolved(), &mut counts);
         assert!(pairs[0].secure.is_none() && pairs[1].secure.is_some());
         assert_eq!(counts.kept["secure"], 2);
         assert_eq!(counts.dropped["secure: the other side was dropped"], 1);

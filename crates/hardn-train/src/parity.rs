@@ -29,7 +29,8 @@ struct Fixture {
 #[derive(Deserialize)]
 struct Lora {
     r: usize,
-    lora_alpha: f64,
+    #[serde(rename = "lora_alpha")]
+    alpha: f64,
     target_modules: Vec<String>,
 }
 
@@ -77,7 +78,7 @@ impl Fixture {
         recipe.adapter = match case.trained.as_str() {
             "lora" => AdapterRecipe::Lora {
                 r: self.lora.r,
-                lora_alpha: self.lora.lora_alpha,
+                lora_alpha: self.lora.alpha,
                 dropout: 0.0,
                 target_modules: self.lora.target_modules.clone(),
                 use_rslora: false,

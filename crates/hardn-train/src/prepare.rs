@@ -64,8 +64,8 @@ pub(crate) fn prepare(
         prepared.validation_pairs = builder.items(&held, held_counts)?;
     }
     if loss.kind.is_pairwise() {
-        drop_single_sides(&mut prepared.pairs, counts);
-        drop_single_sides(&mut prepared.validation_pairs, held_counts);
+        drop_single_sides(&mut prepared.pairs, &loss, counts);
+        drop_single_sides(&mut prepared.validation_pairs, &loss, held_counts);
     }
     prepared.utility = sources(&builder, recipe, given.utility, counts)?;
     prepared.validation_utility = builder.utilities(given.validation_utility, held_counts)?;

@@ -110,9 +110,9 @@ mod tests {
         // `transformers`: i / 2 over the first two of six steps, then (6 - i) / 4 or (1 + cos(pi (i - 2) / 4)) / 2.
         let zero = Schedule { warmup_steps: 2, warmup_start: WarmupStart::Zero, ..linear };
         check(zero, 6, &[0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]);
-        let root = 0.5_f64.sqrt();
+        let root = 0.5_f64.sqrt() / 2.0;
         let zero_cosine = Schedule { kind: ScheduleKind::Cosine, ..zero };
-        check(zero_cosine, 6, &[0.0, 0.5, 1.0, (1.0 + root) / 2.0, 0.5, (1.0 - root) / 2.0]);
+        check(zero_cosine, 6, &[0.0, 0.5, 1.0, 0.5 + root, 0.5, 0.5 - root]);
         check(Schedule { kind: ScheduleKind::Constant, ..zero }, 6, &[0.0, 0.5, 1.0, 1.0]);
         let cosine = Schedule { kind: ScheduleKind::Cosine, floor: 0.1, ..linear };
         check(cosine, 2, &[1.0, 0.55, 0.1]);

@@ -582,7 +582,7 @@ mod tests {
         for (side, expected) in [(SECURE_ADAPTER, None), (VULNERABLE_ADAPTER, Some(true))] {
             let text = fs::read_to_string(folder(side).join("adapter_config.json")).unwrap();
             let config: serde_json::Value = serde_json::from_str(&text).unwrap();
-            assert_eq!(config.get(TRAINING_ONLY).and_then(|value| value.as_bool()), expected);
+            assert_eq!(config.get(TRAINING_ONLY).and_then(serde_json::Value::as_bool), expected);
         }
         // Both are trained, differently, and can be read again.
         let mut again = crate::testing::model(1);
@@ -659,6 +659,21 @@ mod tests {
         assert_eq!(values(&model), values(&again));
     }
 
+    /// Security scores by step, and the step at which scoring fails.
+    struct Security(Vec<f64>, Option<usize>);
+    impl Progress for Security {
+        fn score(
+            &mut self,
+            _: &Model,
+            step: usize,
+        ) -> Result<BTreeMap<String, f64>, hardn_types::BoxError> {
+            if self.1 == Some(step) {
+                return Err("this test's way to die".into());
+            }
+            Ok(BTreeMap::from([("security".to_owned(), self.0[step])]))
+        }
+    }
+
     #[test]
     fn a_training_that_no_longer_gets_better_ends() {
         let recipe = recipe(&[
@@ -670,19 +685,6 @@ mod tests {
         ]);
         // Steps 0 to 12: the first rise counts, the next is below `min_delta` but still the best.
         let scores = [9.0, 0.2, 0.5, 0.55, 0.4, 0.9];
-        struct Security(Vec<f64>, Option<usize>);
-        impl Progress for Security {
-            fn score(
-                &mut self,
-                _: &Model,
-                step: usize,
-            ) -> Result<BTreeMap<String, f64>, hardn_types::BoxError> {
-                if self.1 == Some(step) {
-                    return Err("this test's way to die".into());
-                }
-                Ok(BTreeMap::from([("security".to_owned(), self.0[step])]))
-            }
-        }
         let (whole, parts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let stop = AtomicBool::new(false);
         let mut progress = Security(scores.to_vec(), None);

@@ -23,7 +23,7 @@ fn texts_of_a_row_do_not_see_each_other() {
     let options = ForwardOptions::evaluate();
     for (name, config) in families() {
         let mut model = Model::random(&config, 5).unwrap();
-        model.attach(DEFAULT_ADAPTER, LoraConfig::new(2, 4.0).into(), 3).unwrap();
+        model.attach(DEFAULT_ADAPTER, LoraConfig::new(2, 4.0), 3).unwrap();
         for fused in [true, false] {
             model.set_fused(fused);
             let packed = model.hidden_packed(&batch, Some(&segments), &options).unwrap();
@@ -58,7 +58,7 @@ fn what_does_not_fit_is_refused() {
     assert!(model.hidden_packed(&batch, Some(&other), &options).is_err());
     let fitting = segments(vec![vec![2, 2], vec![3]], 4).unwrap();
     assert!(model.hidden_packed(&batch, Some(&fitting), &options).is_ok());
-    model.attach(DEFAULT_ADAPTER, PrefixTuningConfig::new(2).into(), 3).unwrap();
+    model.attach(DEFAULT_ADAPTER, PrefixTuningConfig::new(2), 3).unwrap();
     let error = model.hidden_packed(&batch, Some(&fitting), &options).unwrap_err().to_string();
     assert!(error.contains("prefix"), "{error}");
 }

@@ -28,7 +28,7 @@ pub enum Granularity {
     /// A side of a pair.
     #[default]
     Pair,
-    /// The whole fixed text of a pair: a file, where pairs are files (paper 001; paper 000, section 5.2).
+    /// The whole fixed text of a pair: a file, where pairs are files (paper 000, section 5.2).
     File,
     /// Each function of the fixed text that holds a changed line (paper 000, section 5.2).
     Function,

@@ -21,7 +21,8 @@ pub enum Leftover {
     #[default]
     Step,
     /// Their gradient stays and is added to that of the next epoch's first step; that of the last epoch is lost. A
-    /// step's losses are then divided by `batch_size * accumulation`, whatever it holds (released code of SVEN).
+    /// step's losses are then divided by `batch_size * accumulation`, whatever it holds (released code
+    /// of SVEN, SafeCoder and CoSec).
     Carry,
 }
 

@@ -1,6 +1,9 @@
 //! `hardn inspect batch`: a step's tokens as the loss sees them.
 
-use std::io::{IsTerminal, stdout};
+use std::{
+    fmt::Write as _,
+    io::{IsTerminal, stdout},
+};
 
 use hardn_models::{ModelConfig, Tokenizer};
 use hardn_train::{
@@ -111,7 +114,7 @@ fn shown(tokenizer: &Tokenizer, found: &StepBatches, step: usize, style: Style) 
         let before = i.checked_sub(1).map(|i| &found.samples[i]);
         if before.is_none_or(|before| before.micro_batch != sample.micro_batch) {
             let (rows, seq) = found.shapes[sample.micro_batch];
-            out += &format!("\n=== micro-batch {}: {rows} rows of {seq}\n", sample.micro_batch);
+            let _ = writeln!(out, "\n=== micro-batch {}: {rows} rows of {seq}", sample.micro_batch);
         }
         let place = if before.is_none_or(is_new) {
             format!("row {}", sample.row)
@@ -119,8 +122,9 @@ fn shown(tokenizer: &Tokenizer, found: &StepBatches, step: usize, style: Style) 
             format!("row {}, packed behind it from {}", sample.row, sample.start)
         };
         let kl = if sample.n_kl > 0 { format!(", {} with KL", sample.n_kl) } else { String::new() };
-        out += &format!(
-            "--- {place}: {} ({}), {} tokens, {} {}{kl}\n",
+        let _ = writeln!(
+            out,
+            "--- {place}: {} ({}), {} tokens, {} {}{kl}",
             sample.id,
             sample.kind.name(),
             sample.n_tokens,
@@ -130,7 +134,7 @@ fn shown(tokenizer: &Tokenizer, found: &StepBatches, step: usize, style: Style) 
         out += &text(tokenizer, sample, style);
         let padding = found.shapes[sample.micro_batch].1 - sample.start - sample.n_tokens;
         if found.samples.get(i + 1).is_none_or(is_new) && padding > 0 {
-            out += &format!("[{padding} of padding]\n");
+            let _ = writeln!(out, "[{padding} of padding]");
         }
     }
     out

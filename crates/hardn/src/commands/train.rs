@@ -1,6 +1,6 @@
 //! `hardn train`: one training by a recipe.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fmt::Write as _, fs, path::Path, sync::Arc};
 
 use hardn_models::{BaseWeights, GenerationConfig, Tokenizer};
 use hardn_train::{Counts, Estimate, Precision, Recipe, TrainingData, estimate};
@@ -201,12 +201,14 @@ fn render_estimate(found: &Estimate) -> String {
         let Counts { kept, dropped } = counts;
         for (title, counts) in [("kept", kept), ("dropped", dropped)] {
             for (name, n) in counts {
-                text.push_str(&format!("{title:>8} {n:>6}  {split} {name}\n"));
+                let _ = writeln!(text, "{title:>8} {n:>6}  {split} {name}");
             }
         }
     }
     let duration = HumanDuration(std::time::Duration::from_secs_f64(found.seconds));
-    let mut line = |name: &str, value: String| text.push_str(&format!("{name:<22} {value}\n"));
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "{name:<22} {value}");
+    };
     line("trained values", found.n_parameters.to_string());
     line("steps", found.n_steps.to_string());
     line("tokens", found.n_tokens.to_string());
@@ -226,7 +228,7 @@ fn render(record: &Training) -> String {
     let mut text = String::new();
     for (title, counts) in [("kept", &record.kept), ("dropped", &record.dropped)] {
         for (name, n) in counts {
-            text.push_str(&format!("{title:>8} {n:>6}  {name}\n"));
+            let _ = writeln!(text, "{title:>8} {n:>6}  {name}");
         }
     }
     text

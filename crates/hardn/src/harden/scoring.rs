@@ -51,10 +51,12 @@ impl ValidationSuite {
     ) -> Outcome<Option<Self>> {
         let Some(train) = &config.train else { return Ok(None) };
         let wants_scores = recipe.training.best_by.score().is_some();
-        let all = match train.validation_suites.is_empty() {
-            false => &inputs.validation_suite,
-            true if wants_scores => &inputs.world_validation,
-            true => return Ok(None),
+        let all = if !train.validation_suites.is_empty() {
+            &inputs.validation_suite
+        } else if wants_scores {
+            &inputs.world_validation
+        } else {
+            return Ok(None);
         };
         let usable = |scenario: &&Scenario| {
             scenario.split == Split::Val && hardn_code::is_checked(scenario.language)

@@ -162,9 +162,10 @@ pub(crate) fn run(args: &DataUtilityArgs, quiet: bool) -> Outcome {
         return put_json(&counts);
     }
     let object = counts.as_object().into_iter().flatten();
-    let lines: String =
-        object.map(|(name, n)| format!("{n:>8}  {}\n", name.replace('_', " "))).collect();
-    put(&format!("{lines}{}\n", args.out.display()))
+    for (name, n) in object {
+        put(&format!("{n:>8}  {}\n", name.replace('_', " ")))?;
+    }
+    put(&format!("{}\n", args.out.display()))
 }
 
 /// Rows of the answers that passed, each text of a task once and at most `keep` of a task (0: all), and the counts.

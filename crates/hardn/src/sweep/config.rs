@@ -138,10 +138,8 @@ impl SweepConfig {
         if let Some(seed) = first_twice(&self.seeds) {
             return Err(Failure::new(format!("`seeds` holds {seed} twice")));
         }
-        let named = match self.arms.is_empty() {
-            true => vec![ArmConfig::default()],
-            false => self.arms.clone(),
-        };
+        let named =
+            if self.arms.is_empty() { vec![ArmConfig::default()] } else { self.arms.clone() };
         let (mut arms, mut cells) = (Vec::new(), Vec::new());
         for arm in &named {
             for point in points(&self.grid) {

@@ -25,7 +25,7 @@ pub(crate) struct RowName {
 
 /// One metric of one run.
 #[derive(Clone, Debug)]
-pub(crate) struct Value {
+pub(crate) struct Measured {
     pub(crate) row: RowName,
     pub(crate) seed: u64,
     pub(crate) metric: String,
@@ -45,7 +45,7 @@ pub(crate) struct Point {
 /// Everything that was found.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
-    pub(crate) values: Vec<Value>,
+    pub(crate) values: Vec<Measured>,
     pub(crate) points: Vec<Point>,
 }
 
@@ -103,7 +103,7 @@ impl Found {
     }
 
     fn value(&mut self, row: &RowName, seed: u64, metric: &str, value: f64) {
-        self.values.push(Value { row: row.clone(), seed, metric: metric.to_owned(), value });
+        self.values.push(Measured { row: row.clone(), seed, metric: metric.to_owned(), value });
     }
 
     fn curve(&mut self, arm: &str, seed: u64, folder: &Path) {

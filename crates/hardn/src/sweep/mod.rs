@@ -38,7 +38,7 @@ pub(crate) fn command(args: &SweepArgs, quiet: bool) -> Outcome {
         put_json(&summary)?;
     } else {
         put(&table::render(&summary))?;
-        put(&format!("\n{}\n", out.join("sweep.csv").display()))?;
+        put(&format!("\n{}\n", out.join("sweep.html").display()))?;
     }
     if failed.is_empty() {
         return Ok(());

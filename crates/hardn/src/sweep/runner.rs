@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// How long a run may take to finish its step after it was asked to stop.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

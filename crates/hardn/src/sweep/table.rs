@@ -6,13 +6,13 @@ use std::{
     path::Path,
 };
 
-use hardn_report::HEADLINE;
+use hardn_report::{HEADLINE, SweepRow};
 use hardn_types::write_atomic;
 use serde::Serialize;
 
 use super::{
     config::Sweep,
-    gather::{Found, RowName, Value},
+    gather::{Found, Measured, RowName},
     runner::FailedCell,
 };
 use crate::failure::Outcome;
@@ -81,7 +81,7 @@ type BySeed = BTreeMap<String, BTreeMap<u64, f64>>;
 /// Means and deviations of everything that was found, `base` first and controls last.
 pub(crate) fn summarise(sweep: &Sweep, found: &Found, failed: &[FailedCell]) -> SweepSummary {
     let mut rows: BTreeMap<&RowName, BySeed> = BTreeMap::new();
-    for Value { row, seed, metric, value } in &found.values {
+    for Measured { row, seed, metric, value } in &found.values {
         rows.entry(row).or_default().entry(metric.clone()).or_default().insert(*seed, *value);
     }
     let base = rows.iter().find(|(row, _)| row.rank == 0).map(|(_, metrics)| metrics.clone());
@@ -115,12 +115,14 @@ pub(crate) fn summarise(sweep: &Sweep, found: &Found, failed: &[FailedCell]) -> 
     }
 }
 
-/// Writes `sweep.json`, `sweep.csv`, `curves.csv` and `sweep.txt`.
+/// Writes `sweep.json`, `sweep.csv`, `curves.csv`, `sweep.txt` and `sweep.html`.
 pub(crate) fn write(out: &Path, summary: &SweepSummary, found: &Found) -> Outcome {
     let mut json = serde_json::to_vec_pretty(summary)?;
     json.push(b'\n');
     write_atomic(&out.join("sweep.json"), &json)?;
     write_atomic(&out.join("sweep.txt"), render(summary).as_bytes())?;
+    let page = hardn_report::render_sweep(&summary.title, &page_rows(summary));
+    write_atomic(&out.join("sweep.html"), page.as_bytes())?;
     let mut rows = String::from("arm,role,seed,metric,value\n");
     for arm in &summary.arms {
         for (metric, summary) in &arm.metrics {
@@ -143,6 +145,21 @@ pub(crate) fn write(out: &Path, summary: &SweepSummary, found: &Found) -> Outcom
             writeln!(points, "{step},{},{seed},{},{value}", field(&point.arm), field(&point.term));
     }
     Ok(write_atomic(&out.join("curves.csv"), points.as_bytes())?)
+}
+
+fn page_rows(summary: &SweepSummary) -> Vec<SweepRow> {
+    let class = |role| if role == "arm" { "hardened" } else { role };
+    let rows = summary.arms.iter().flat_map(|arm| {
+        arm.metrics.iter().map(move |(metric, summary)| SweepRow {
+            name: arm.name.clone(),
+            class: class(arm.role),
+            metric: metric.clone(),
+            mean: summary.mean,
+            deviation: summary.deviation,
+            n: summary.n,
+        })
+    });
+    rows.collect()
 }
 
 /// A field of a CSV file (RFC 4180).

@@ -51,6 +51,8 @@ fn a_sweep_is_the_runs_it_names_and_goes_on_after_a_cut() {
         summary["arms"][arm]["metrics"]["valid_all"]["values"][seed].clone()
     };
     assert_eq!(of(1, "2"), cell["arms"]["hardened"]["valid_all"]["value"]);
+    let page = fs::read_to_string(folder.join("out/sweep.html")).unwrap();
+    assert!(page.contains("secure-pass@1, by attack") && page.contains(">wild <"), "{page}");
     let rows = fs::read_to_string(folder.join("out/sweep.csv")).unwrap();
     assert!(rows.contains("wild,arm,2,steps,3\n"), "{rows}");
     let curves = fs::read_to_string(folder.join("out/curves.csv")).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::{fails, scenario, succeeds, workplace};
+use crate::{fails, lines, scenario, succeeds, workplace};
 
 #[test]
 fn a_folder_is_gone_on_with_refused_or_begun_anew() {
@@ -13,8 +13,7 @@ fn a_folder_is_gone_on_with_refused_or_begun_anew() {
     // Validation scenarios, among rows that must not be used.
     let mut rows = [scenario(0), scenario(1), scenario(2)];
     rows[1]["split"] = "val".into();
-    let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
-    fs::write(folder.join("val.jsonl"), text).unwrap();
+    fs::write(folder.join("val.jsonl"), lines(rows)).unwrap();
     let train = |more: &[&'static str]| {
         let all = ["train", "safecoder-lab", "--model", "model", "--pairs", "pairs.jsonl"];
         let sets = ["--set", "training.max_steps=4", "--set", "training.batch_size=4"];
@@ -51,5 +50,5 @@ fn a_folder_is_gone_on_with_refused_or_begun_anew() {
 fn tokens(events: &std::path::Path) -> Value {
     let text = fs::read_to_string(events).unwrap();
     let steps = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    steps.filter(|event| event["event"] == "step").last().unwrap()["tokens"].clone()
+    steps.rev().find(|event| event["event"] == "step").unwrap()["tokens"].clone()
 }
