@@ -60,6 +60,7 @@ pub(super) fn run(job: &mut Job<'_>) -> Outcome<Improvement> {
     let improve = config.improve.as_ref();
     let improve = improve.ok_or_else(|| Failure::new("the run has no [improve]"))?;
     let recipe = round_recipe(job, improve)?;
+    job.folder.write_rows("training-suite.jsonl", &job.inputs.training_suite)?;
     let mut seeded = recipe.clone();
     seed_of_run(&mut seeded, job.config);
     let fix_pairs = std::mem::take(&mut job.inputs.pairs);
