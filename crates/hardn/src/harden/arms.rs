@@ -66,15 +66,12 @@ pub(crate) fn plan(config: &RunConfig, has_utility: bool) -> Vec<ArmPlan> {
         kind,
     };
     if config.train.is_some() {
-        let (id, description, kind) = match config.improve {
-            None => {
-                let description = "the same model after training by the recipe";
-                (HARDENED, description, trained(false, false))
-            }
-            Some(_) => {
-                let description = "the same model after training on its own samples, those that were judged secure and correct";
-                (IMPROVED, description, ArmKind::Improved)
-            }
+        let (id, description, kind) = if config.improve.is_some() {
+            let description = "the same model after training on its own samples, those that were judged secure and correct";
+            (IMPROVED, description, ArmKind::Improved)
+        } else {
+            let description = "the same model after training by the recipe";
+            (HARDENED, description, trained(false, false))
         };
         arms.push(ArmPlan { id, title: id, description, role: Role::Hardened, kind });
         if controls.utility_only && has_utility {

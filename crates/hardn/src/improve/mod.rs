@@ -67,7 +67,7 @@ pub(crate) fn command(args: ImproveArgs, quiet: bool) -> Outcome {
 fn finish(
     folder: &RunFolder,
     options: &Options,
-    rounds: &round::Rounds,
+    rounds: &round::Improvement,
     metrics: &Metrics,
 ) -> Outcome {
     let run = write_report(&folder.path, ReportOptions::default())?;

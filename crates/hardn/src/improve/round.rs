@@ -36,7 +36,7 @@ use crate::{
 
 /// What the rounds did; `improve.json`.
 #[derive(Clone, Debug, Default, Serialize)]
-pub(super) struct Rounds {
+pub(super) struct Improvement {
     pub(super) rounds: Vec<RoundCounts>,
     /// Rounds whose data were trained on.
     pub(super) trained: u32,
@@ -55,7 +55,7 @@ struct Pool {
 }
 
 /// Runs the rounds and gives the job the improved model, with what its controls are trained on.
-pub(super) fn run(job: &mut Job<'_>) -> Outcome<Rounds> {
+pub(super) fn run(job: &mut Job<'_>) -> Outcome<Improvement> {
     let config = job.config;
     let improve = config.improve.as_ref();
     let improve = improve.ok_or_else(|| Failure::new("the run has no [improve]"))?;
@@ -65,7 +65,7 @@ pub(super) fn run(job: &mut Job<'_>) -> Outcome<Rounds> {
     let fix_pairs = std::mem::take(&mut job.inputs.pairs);
     let fix_pairs = if improve.fix_pairs { fix_pairs } else { Vec::new() };
     let (mut pool, mut known) = (Pool::default(), Known::default());
-    let mut done = Rounds::default();
+    let mut done = Improvement::default();
     let mut start = job.base.sharing_weights();
     let mut model = start.clone();
     let mut training = None;

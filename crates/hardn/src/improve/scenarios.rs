@@ -66,7 +66,9 @@ pub(crate) fn training_suite(
     check_apart(&suite, &inputs.held_out)?;
     if improve.judge == JudgeKind::Oracle {
         // What is not to decide is not run.
-        suite.iter_mut().for_each(|scenario| scenario.attack_test = None);
+        for scenario in &mut suite {
+            scenario.attack_test = None;
+        }
     }
     Ok(suite)
 }
