@@ -294,7 +294,7 @@ mod tests {
             assert!(scenario.function_test.is_some() && scenario.attack_test.is_some());
             let same =
                 |other: &&Scenario| other.id == scenario.id || other.prompt == scenario.prompt;
-            assert!(!rest.iter().any(|other| same(&other)), "{}", scenario.id);
+            assert!(!rest.iter().any(same), "{}", scenario.id);
         }
     }
 

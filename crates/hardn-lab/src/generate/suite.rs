@@ -74,6 +74,14 @@ pub(super) fn scenarios(library: &Library, options: &WorldOptions) -> Result<Vec
     Ok(made.list)
 }
 
+/// What training scenarios of a theme are made of.
+struct Source<'a> {
+    compiled: &'a Compiled,
+    /// Contexts and families.
+    places: Vec<(usize, usize)>,
+    styles: Vec<usize>,
+}
+
 /// Security scenarios to be trained on, round robin over the themes: families, names, wordings and styles of the fix
 /// pairs alone.
 pub(super) fn training_scenarios(
@@ -82,7 +90,7 @@ pub(super) fn training_scenarios(
     wanted: usize,
 ) -> Result<Vec<Scenario>> {
     let mut made = Made::default();
-    let sources: Vec<(&Compiled, Vec<(usize, usize)>, Vec<usize>)> = library
+    let sources: Vec<Source> = library
         .compiled()
         .iter()
         .filter(|compiled| {
@@ -92,14 +100,14 @@ pub(super) fn training_scenarios(
             let theme = &compiled.theme;
             let mut places = families(theme, FamilyPart::Pairs);
             places.retain(|place| !theme.is_trusted(place.1));
-            (compiled, places, styles(theme, |style| style.in_pairs == Some(true)))
+            Source { compiled, places, styles: styles(theme, |style| style.in_pairs == Some(true)) }
         })
-        .filter(|(_, places, styles)| !places.is_empty() && !styles.is_empty())
+        .filter(|source| !source.places.is_empty() && !source.styles.is_empty())
         .collect();
     for round in 0..wanted {
         let before = made.list.len();
         for i in order(sources.len(), round) {
-            let (compiled, places, styles) = &sources[i];
+            let Source { compiled, places, styles } = &sources[i];
             if made.list.len() < wanted {
                 let place = places[round % places.len()];
                 made.add(compiled, seed, Split::Train, place, styles, "seen-context", round)?;
