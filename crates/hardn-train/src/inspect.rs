@@ -180,7 +180,7 @@ fn log_p(model: &Model, ids: Vec<u32>, selected: Vec<u8>) -> Result<(f64, usize)
     Ok((-losses.into_iter().map(f64::from).sum::<f64>(), n))
 }
 
-/// Examples of a recipe for one pair, as [`pair_loss`] and training see them.
+/// Examples of a recipe for one pair, as [`pair_losses`] and training see them.
 ///
 /// # Errors
 /// As [`ExampleBuilder::pair`].
