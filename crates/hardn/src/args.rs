@@ -41,9 +41,28 @@ pub(crate) enum Command {
     /// The whole story on the lab model: base, hardened, controls, report.html
     Demo(DemoArgs),
     /// Train, evaluate before and after, and report: the main job
-    Harden(HardenArgs),
+    #[command(
+        after_help = "Examples:\n  hardn harden examples/sven.toml\n  hardn harden run.toml --out runs/second --set train.set.training.epochs=2\n\n\
+    Killed at any moment, the same command goes on where it stopped."
+    )]
+    Harden(RunArgs),
     /// Train a model on its own samples, as the oracle and tests judge them, and report
-    Improve(ImproveArgs),
+    #[command(after_help = "Examples:\n  hardn improve examples/improve-lab.toml\n  \
+    hardn improve run.toml --out runs/one-round --set improve.rounds=1 --set improve.samples=16\n  \
+    hardn improve run.toml --set improve.keep=secure        rejection sampling: no pairs\n\n\
+    The configuration is that of `hardn harden` with [improve]:\n  \
+    model = \"lab-1m\"\n  \
+    world = {}\n  \
+    train.recipe = \"lab/simpo\"          # how each round trains\n  \
+    [improve]\n  \
+    rounds = 2                         # of sampling, judging and training\n  \
+    samples = 8                        # of each training scenario\n  \
+    suites = [\"scenarios.jsonl\"]       # rows of the split `train`; without any, the lab's own\n  \
+    judge = \"oracle\"                   # or \"attack\"; function tests always decide too\n  \
+    keep = \"pairs\"                     # or \"secure\", or \"both\"\n  \
+    from = \"base\"                      # or \"previous\": each round goes on from the one before\n\n\
+    Killed at any moment, the same command goes on where it stopped. docs/training.md says more.")]
+    Improve(RunArgs),
     /// Many runs from one file: lists of values and seeds, with mean and deviation in the end
     Sweep(SweepArgs),
     /// Look for weaknesses in code; exit status 1 where there are findings
@@ -139,12 +158,9 @@ pub(crate) struct DemoArgs {
     pub(crate) json: bool,
 }
 
+/// What `hardn harden` and `hardn improve` take.
 #[derive(Args)]
-#[command(
-    after_help = "Examples:\n  hardn harden examples/sven.toml\n  hardn harden run.toml --out runs/second --set train.set.training.epochs=2\n\n\
-    Killed at any moment, the same command goes on where it stopped."
-)]
-pub(crate) struct HardenArgs {
+pub(crate) struct RunArgs {
     /// The run's configuration
     pub(crate) config: PathBuf,
     /// Where the run folder goes (default: `out` of the configuration, else runs/NAME)
@@ -159,46 +175,7 @@ pub(crate) struct HardenArgs {
     /// The folder of a finished run: its samples and verdicts are taken where they would come out the same here
     #[arg(long, value_name = "RUN")]
     pub(crate) reuse: Option<PathBuf>,
-    /// The metrics as JSON on standard output when done
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Stop when standard input ends
-    #[arg(long, hide = true)]
-    pub(crate) stop_at_eof: bool,
-}
-
-#[derive(Args)]
-#[command(after_help = "Examples:\n  hardn improve examples/improve-lab.toml\n  \
-    hardn improve run.toml --out runs/one-round --set improve.rounds=1 --set improve.samples=16\n  \
-    hardn improve run.toml --set improve.keep=secure        rejection sampling: no pairs\n\n\
-    The configuration is that of `hardn harden` with [improve]:\n  \
-    model = \"lab-1m\"\n  \
-    world = {}\n  \
-    train.recipe = \"lab/simpo\"          # how each round trains\n  \
-    [improve]\n  \
-    rounds = 2                         # of sampling, judging and training\n  \
-    samples = 8                        # of each training scenario\n  \
-    suites = [\"scenarios.jsonl\"]       # rows of the split `train`; without any, the lab's own\n  \
-    judge = \"oracle\"                   # or \"attack\"; function tests always decide too\n  \
-    keep = \"pairs\"                     # or \"secure\", or \"both\"\n  \
-    from = \"base\"                      # or \"previous\": each round goes on from the one before\n\n\
-    Killed at any moment, the same command goes on where it stopped. docs/training.md says more.")]
-pub(crate) struct ImproveArgs {
-    /// The run's configuration
-    pub(crate) config: PathBuf,
-    /// Where the run folder goes (default: `out` of the configuration, else runs/NAME)
-    #[arg(long)]
-    pub(crate) out: Option<PathBuf>,
-    /// Override a key of the configuration, as KEY=VALUE; may be repeated
-    #[arg(long = "set", value_name = "KEY=VALUE")]
-    pub(crate) set: Vec<String>,
-    /// Throw away what an earlier run left in the folder
-    #[arg(long)]
-    pub(crate) fresh: bool,
-    /// The folder of a finished run: its samples and verdicts are taken where they would come out the same here
-    #[arg(long, value_name = "RUN")]
-    pub(crate) reuse: Option<PathBuf>,
-    /// Counts of the rounds and the metrics as JSON on standard output when done
+    /// What came out as JSON on standard output when done
     #[arg(long)]
     pub(crate) json: bool,
     /// Stop when standard input ends

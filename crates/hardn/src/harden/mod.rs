@@ -31,7 +31,7 @@ use self::{
     scoring::ValidationSuite,
 };
 use crate::{
-    args::HardenArgs,
+    args::RunArgs,
     assets,
     failure::{Context, Failure, Outcome},
     improve::{self, JudgeKind},
@@ -50,11 +50,8 @@ pub(crate) struct Options {
 }
 
 /// `hardn harden`.
-pub(crate) fn command(args: HardenArgs, quiet: bool) -> Outcome {
+pub(crate) fn command(args: RunArgs, quiet: bool) -> Outcome {
     let config = RunConfig::read(&args.config, &args.set)?;
-    let name = args.config.file_stem().unwrap_or_default();
-    let out =
-        args.out.or_else(|| config.out.clone()).unwrap_or_else(|| PathBuf::from("runs").join(name));
     if config.train.is_none() {
         return Err(Failure::new(format!("{} has no [train]", args.config.display()))
             .help("say how to harden, or use `hardn eval` to evaluate only"));
@@ -63,11 +60,20 @@ pub(crate) fn command(args: HardenArgs, quiet: bool) -> Outcome {
         return Err(Failure::new(format!("{} has [improve]", args.config.display()))
             .help("use `hardn improve`, or take [improve] out"));
     }
-    if args.stop_at_eof {
+    run(&config, &options(args, &config, quiet))
+}
+
+/// How a run is made, as the command line and the configuration say. Begins to watch for the end of standard input
+/// where that is asked for.
+pub(crate) fn options(args: RunArgs, config: &RunConfig, quiet: bool) -> Options {
+    let RunArgs { config: file, out, set: _, fresh, reuse, json, stop_at_eof } = args;
+    if stop_at_eof {
         stop::at_end_of_input();
     }
-    let (fresh, reuse, json) = (args.fresh, args.reuse, args.json);
-    run(&config, &Options { out, fresh, reuse, json, quiet })
+    let name = file.file_stem().unwrap_or_default();
+    let out =
+        out.or_else(|| config.out.clone()).unwrap_or_else(|| PathBuf::from("runs").join(name));
+    Options { out, fresh, reuse, json, quiet }
 }
 
 /// Everything the stages of a run share.

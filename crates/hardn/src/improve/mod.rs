@@ -7,8 +7,6 @@ mod keep;
 mod round;
 mod scenarios;
 
-use std::path::PathBuf;
-
 use hardn_eval::Metrics;
 use hardn_report::{ReportOptions, write_report};
 use hardn_types::Scenario;
@@ -19,7 +17,7 @@ pub(crate) use self::{
     scenarios::training_suite,
 };
 use crate::{
-    args::ImproveArgs,
+    args::RunArgs,
     failure::{Failure, Outcome},
     harden::{self, Options, config::RunConfig, folder::RunFolder},
     output::{put, put_json},
@@ -27,11 +25,8 @@ use crate::{
 };
 
 /// `hardn improve`.
-pub(crate) fn command(args: ImproveArgs, quiet: bool) -> Outcome {
+pub(crate) fn command(args: RunArgs, quiet: bool) -> Outcome {
     let mut config = RunConfig::read(&args.config, &args.set)?;
-    let name = args.config.file_stem().unwrap_or_default();
-    let out =
-        args.out.or_else(|| config.out.clone()).unwrap_or_else(|| PathBuf::from("runs").join(name));
     let Some(improve) = &config.improve else {
         return Err(Failure::new(format!("{} has no [improve]", args.config.display()))
             .help("put [improve] there, which may be empty, or use `hardn harden`"));
@@ -50,12 +45,8 @@ pub(crate) fn command(args: ImproveArgs, quiet: bool) -> Outcome {
         // There are no two sides to swap.
         config.controls.shuffled_labels = false;
     }
-    if args.stop_at_eof {
-        stop::at_end_of_input();
-    }
     stop::flag();
-    let (fresh, reuse, json) = (args.fresh, args.reuse, args.json);
-    let options = Options { out, fresh, reuse, json, quiet };
+    let options = harden::options(args, &config, quiet);
     let mut job = harden::prepare(&config, &options)?;
     let rounds = round::run(&mut job)?;
     job.folder.write_json("improve.json", &rounds)?;

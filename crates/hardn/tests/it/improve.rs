@@ -10,7 +10,7 @@ use crate::{fails, lines, scenario, succeeds, workplace};
 
 const RUN: &str = "model = \"lab-1m\"\n[train]\nrecipe = \"lab/simpo\"\nutility = [\"utility.jsonl\"]\n\
     set = { \"training.max_steps\" = 3, \"training.batch_size\" = 4 }\n\
-    [improve]\nsuites = [\"train.jsonl\"]\nsamples = 6\n\
+    [improve]\nsuites = [\"train.jsonl\"]\nsamples = 12\nset = { temperature = 1.2 }\n\
     [eval]\nsuites = [\"test.jsonl\"]\nsamples = 2\nset = { max_new_tokens = 120 }\n\
     [controls]\nutility_only = true\nshuffled_labels = false\nconstant_idiom = false\nsecure_prompt = false\n";
 
@@ -35,12 +35,17 @@ fn rounds_learn_from_what_was_judged_and_a_cut_run_ends_with_the_same_bytes() {
     let found: Value = serde_json::from_str(&run("whole")).unwrap();
 
     let rounds = found["improve"]["rounds"].as_array().unwrap();
-    assert_eq!((rounds.len(), &found["improve"]["trained"]), (2, &json!(2)), "{found}");
+    assert_eq!(
+        (rounds.len(), &found["improve"]["trained"]),
+        (2, &json!(2)),
+        "{}",
+        found["improve"]
+    );
     let first = &rounds[0];
     let n = |name: &str| first[name].as_u64().unwrap();
-    assert_eq!((n("scenarios"), n("samples")), (12, 72));
+    assert_eq!((n("scenarios"), n("samples")), (12, 144));
     let sorted = ["invalid", "not_analysed", "vulnerable", "other_weakness", "secure_but_wrong"];
-    assert_eq!(sorted.map(n).iter().sum::<u64>() + n("secure_and_correct"), 72, "{first}");
+    assert_eq!(sorted.map(n).iter().sum::<u64>() + n("secure_and_correct"), 144, "{first}");
     assert!(n("pairs") > 0 && n("pairs") <= 24, "{first}");
 
     // A pair is two samples of one prompt, and says where it comes from.
@@ -69,7 +74,7 @@ fn rounds_learn_from_what_was_judged_and_a_cut_run_ends_with_the_same_bytes() {
     assert!(read("whole", "report.txt").contains("secure-pass@1, by oracle *"));
     for arm in ["base", "improved", "utility_only"] {
         let rate = &found["metrics"]["arms"][arm]["secure_pass_at_1_attack"];
-        assert_eq!(rate["denominator"], 6.0, "{arm}: {found}");
+        assert_eq!(rate["denominator"], 6.0, "{arm}");
     }
     assert!(folder.join("whole/training/round-2/adapter").exists());
 
@@ -105,7 +110,7 @@ fn rounds_learn_from_what_was_judged_and_a_cut_run_ends_with_the_same_bytes() {
     let other = ["--set", "improve.keep=secure", "--set", "improve.from=previous"];
     let all = [&["improve", "improve.toml", "--out", "other", "--json"][..], &other].concat();
     let found: Value = serde_json::from_str(&succeeds(folder, &all)).unwrap();
-    assert_eq!(found["improve"]["model"], "model", "{found}");
+    assert_eq!(found["improve"]["model"], "model", "{}", found["improve"]);
     succeeds(folder, &["complete", "def f(a):", "--model", "./other/model", "-n", "1"]);
 }
 
@@ -140,7 +145,7 @@ fn what_cannot_be_learnt_from_is_named() {
     // A model of random weights writes nothing that parses.
     told(
         &[],
-        "round 1 did not give a new pair of a secure and correct sample and a vulnerable one: 6 samples of 1 scenarios: 6 invalid",
+        "round 1 did not give a new pair of a secure and correct sample and a vulnerable one: 12 samples of 1 scenarios: 12 invalid",
     );
     told(&["--set", "improve.rounds=0"], "`improve.rounds` is 0");
     told(&["--set", "improve.judge=guess"], "guess");
