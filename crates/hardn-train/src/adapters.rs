@@ -95,11 +95,12 @@ fn configuration(adapter: &AdapterRecipe) -> Option<AdapterConfig> {
 /// It is not attached.
 pub(crate) fn adapter_of(model: &Model, kind: ExampleKind) -> Result<AdapterId> {
     let name = if kind == ExampleKind::Vulnerable { VULNERABLE_ADAPTER } else { SECURE_ADAPTER };
-    model.adapter(name).ok_or_else(|| TrainError::Missing {
-        what: format!("the adapter `{name}`"),
-        help: "loss kind `sven` needs one for each side: give a folder that holds `secure` and `vulnerable`"
-            .to_owned(),
-    })
+    model.adapter(name).ok_or_else(|| missing(format!("the adapter `{name}`")))
+}
+
+fn missing(what: String) -> TrainError {
+    let help = "loss kind `sven` needs one for each side: give a folder that holds `secure` and `vulnerable`";
+    TrainError::Missing { what, help: help.to_owned() }
 }
 
 /// Writes what was trained to `dir` in PEFT's layout: an adapter's files, or, where each side has its own, the folders
@@ -133,12 +134,7 @@ pub fn load_adapters(model: &mut Model, recipe: &Recipe, dir: Option<&Path>) -> 
             for name in [VULNERABLE_ADAPTER, SECURE_ADAPTER] {
                 let folder = dir.join(name);
                 if !folder.join("adapter_config.json").exists() {
-                    return Err(TrainError::Missing {
-                        what: format!("the adapter {}", folder.display()),
-                        help: "loss kind `sven` needs one for each side: give a folder that holds `secure` and \
-                               `vulnerable`"
-                            .to_owned(),
-                    });
+                    return Err(missing(format!("the adapter {}", folder.display())));
                 }
                 model.load_adapter(name, &folder)?;
             }

@@ -195,7 +195,7 @@ mod tests {
         for (data, n) in [(data(), 0), (unlearnt, lead)] {
             let (examples, _) = build(Granularity::File, &data);
             let Example { ids, selected, .. } = &examples[0];
-            assert_eq!(selected.iter().position(|&bit| bit != 0), Some(n));
+            assert_eq!(*selected, [vec![0; n], vec![1; ids.len() - n]].concat());
             assert_eq!(ids.last().copied(), tokenizer().eos());
         }
         let whole = build(Granularity::File, &data()).0[0].ids.clone();
