@@ -62,42 +62,48 @@ pub fn write_report(folder: &Path, options: ReportOptions) -> Result<RunFolder, 
 
 /// The whole page.
 pub fn render_html(run: &RunFolder, options: ReportOptions) -> String {
+    let body = html! {
+        header {
+            p.brand { "hardn " span { (run.info.hardn) } }
+            h1 { (run.info.title) }
+            (lead(run))
+            nav {
+                a href="#results" { "Results" }
+                a href="#weaknesses" { "By weakness" }
+                a href="#training" { "Training" }
+                a href="#scenarios" { "Scenarios" }
+                a href="#samples" { "Samples" }
+                a href="#provenance" { "Provenance" }
+            }
+        }
+        main {
+            (results(run))
+            (weaknesses(run))
+            (training(run))
+            (scenarios(run))
+            (samples())
+            (provenance(run))
+        }
+        script type="application/json" id="data" {
+            (PreEscaped(browser_data(run, options.samples_per_scenario)))
+        }
+        script { (PreEscaped(SCRIPT)) }
+    };
+    document(&run.info.title, &body)
+}
+
+/// A whole HTML file around what a page shows.
+pub(crate) fn document(title: &str, body: &Markup) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
             head {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (run.info.title) " · hardn" }
+                title { (title) " · hardn" }
                 style { (PreEscaped(STYLE)) }
             }
-            body {
-                header {
-                    p.brand { "hardn " span { (run.info.hardn) } }
-                    h1 { (run.info.title) }
-                    (lead(run))
-                    nav {
-                        a href="#results" { "Results" }
-                        a href="#weaknesses" { "By weakness" }
-                        a href="#training" { "Training" }
-                        a href="#scenarios" { "Scenarios" }
-                        a href="#samples" { "Samples" }
-                        a href="#provenance" { "Provenance" }
-                    }
-                }
-                main {
-                    (results(run))
-                    (weaknesses(run))
-                    (training(run))
-                    (scenarios(run))
-                    (samples())
-                    (provenance(run))
-                }
-                script type="application/json" id="data" {
-                    (PreEscaped(browser_data(run, options.samples_per_scenario)))
-                }
-                script { (PreEscaped(SCRIPT)) }
-            }
+            body { (body) }
         }
     };
     page.into_string()

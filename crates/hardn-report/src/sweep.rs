@@ -1,10 +1,10 @@
 //! A sweep's page: one figure per metric, arms below one another, mean and deviation over seeds.
 
-use maud::{DOCTYPE, PreEscaped, html};
+use maud::{PreEscaped, html};
 
 use crate::{
     metric::HEADLINE,
-    page::STYLE,
+    page::document,
     plot::{Dot, DotRow, dot_plot},
 };
 
@@ -46,30 +46,19 @@ pub fn render_sweep(title: &str, rows: &[SweepRow]) -> String {
             rows.iter().filter(|row| row.metric == metric.key).map(dot).collect();
         (!dots.is_empty()).then_some((metric, dots))
     });
-    let page = html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                title { (title) " · hardn" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                header { h1 { (title) } p { "Dots are means over seeds, lines one standard deviation to either side." } }
-                main {
-                    @for (metric, dots) in figures {
-                        section {
-                            h2 { (metric.title) }
-                            p.fine { (metric.meaning) @if metric.lower_is_better { "; lower is better" } }
-                            (PreEscaped(dot_plot(&dots)))
-                        }
-                    }
+    let body = html! {
+        header { h1 { (title) } p { "Dots are means over seeds, lines one standard deviation to either side." } }
+        main {
+            @for (metric, dots) in figures {
+                section {
+                    h2 { (metric.title) }
+                    p.fine { (metric.meaning) @if metric.lower_is_better { "; lower is better" } }
+                    (PreEscaped(dot_plot(&dots)))
                 }
             }
         }
     };
-    page.into_string()
+    document(title, &body)
 }
 
 #[cfg(test)]
