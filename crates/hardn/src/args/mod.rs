@@ -15,7 +15,10 @@ pub(crate) use self::{
     data::{DataCommand, DataUtilityArgs},
     inspect::{InspectBatchArgs, InspectCommand},
     lab::{LabCommand, WorldArgs},
-    model::{CompleteArgs, ExportArgs, ExportFormat, FetchCommand, FetchModelArgs, TrainArgs},
+    model::{
+        CompleteArgs, DecodingModels, ExportArgs, ExportFormat, FetchCommand, FetchModelArgs,
+        TrainArgs,
+    },
     oracle::{FailOn, NewRuleKind, RulesCommand, ScanArgs, ScanFormat, ScanMode},
     run::{DemoArgs, EvalArgs, ReportArgs, RunArgs, SweepArgs},
 };

@@ -115,11 +115,32 @@ pub(crate) struct ExportArgs {
     pub(crate) force: bool,
 }
 
+/// The models of a decoder.
+#[derive(Args)]
+pub(crate) struct DecodingModels {
+    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
+    #[arg(long)]
+    pub(crate) model: String,
+    /// An adapter folder in PEFT layout, or its hub name
+    #[arg(long)]
+    pub(crate) adapter: Option<PathBuf>,
+    /// The security model of co-decoding: smaller, with the same tokenizer
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) security_model: Option<String>,
+    /// An adapter on the security model; without --security-model, on the model itself, whose weights then serve both
+    #[arg(long, value_name = "ADAPTER")]
+    pub(crate) security_adapter: Option<PathBuf>,
+    /// How weights are kept while decoding: f32, bf16, f16 or int8; sums are in f32 in any case
+    #[arg(long, default_value = "f32", value_parser = weight_format)]
+    pub(crate) dtype: WeightFormat,
+}
+
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  hardn complete --model lab-1m --prompt-file prompt.py -n 3\n  \
     echo 'def add(a, b):' | hardn complete --model lab-1m --json --seed 7\n  \
-    hardn complete --model DIR --adapter runs/demo/training/hardened/adapter --decoder plain --set temperature=0.2 --prompt-file p.py"
+    hardn complete --model DIR --adapter runs/demo/training/hardened/adapter --decoder plain --set temperature=0.2 --prompt-file p.py\n  \
+    hardn complete --model lab-4m --security-model lab-1m --security-adapter DIR --decoder co-decoding --set threshold=.3 --prompt-file p.py"
 )]
 pub(crate) struct CompleteArgs {
     /// The prompt; or use --prompt-file
@@ -128,15 +149,8 @@ pub(crate) struct CompleteArgs {
     /// A file with the prompt, or - for standard input
     #[arg(long)]
     pub(crate) prompt_file: Option<PathBuf>,
-    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
-    #[arg(long)]
-    pub(crate) model: String,
-    /// An adapter folder in PEFT layout, or its hub name
-    #[arg(long)]
-    pub(crate) adapter: Option<PathBuf>,
-    /// How weights are kept while decoding: f32, bf16, f16 or int8; sums are in f32 in any case
-    #[arg(long, default_value = "f32", value_parser = weight_format)]
-    pub(crate) dtype: WeightFormat,
+    #[command(flatten)]
+    pub(crate) models: DecodingModels,
     /// A shipped decoder's name or a TOML file
     #[arg(long, default_value = "plain")]
     pub(crate) decoder: String,
@@ -149,6 +163,12 @@ pub(crate) struct CompleteArgs {
     /// How many samples
     #[arg(short, default_value_t = 1)]
     pub(crate) n: u32,
+    /// With --json: a field "trace" with every token, who chose it and its log-probability
+    #[arg(long, requires = "json")]
+    pub(crate) trace: bool,
+    /// Whether tokens the security model chose are coloured
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: clap::ColorChoice,
     /// JSON Lines
     #[arg(long)]
     pub(crate) json: bool,

@@ -39,7 +39,7 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Rules { command } => rules::run(command, quiet),
         Command::Train(args) => train::run(args, quiet),
         Command::Data { command } => data::run(command, quiet),
-        Command::Complete(args) => complete::run(args),
+        Command::Complete(args) => complete::run(args, cli.quiet),
         Command::Eval(args) => eval::run(args, quiet),
         Command::Export(args) => export::run(&args),
         Command::Fetch { command } => fetch::run(command),
