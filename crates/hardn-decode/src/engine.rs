@@ -190,7 +190,7 @@ impl Engine<'_> {
     fn round(&self, active: &mut [Active], pace: &mut Pace) -> Result<()> {
         let vocab_size = self.base.vocab_size();
         let Some(watch) = &self.watch else {
-            let logits = self.base.read(&mut base_rows(active))?;
+            let logits = self.base.read(&mut base_rows(active, false))?;
             active.par_iter_mut().zip(&logits).for_each(|(text, logits)| {
                 text.sequence.step(logits, &self.rules);
             });
@@ -198,11 +198,12 @@ impl Engine<'_> {
         };
         let texts: Vec<Acceptance> = active.iter().map(|text| text.sequence.acceptance).collect();
         let length = pace.length(&texts);
-        let logits = if length == 1 && watch.model.weights() == self.base.weights() {
+        let together = length == 1 && watch.model.weights() == self.base.weights();
+        let logits = if together && !watch.law.is_speculative() {
             self.step_together(active, watch)?
         } else {
             self.draft(active, watch, length, pace)?;
-            let mut rows = base_rows(active);
+            let mut rows = base_rows(active, watch.law.is_speculative());
             let n_read = rows.iter().map(|row| row.ids.len()).sum();
             let start = Instant::now();
             let logits = self.base.read(&mut rows)?;
@@ -281,8 +282,8 @@ fn key(request: &Request) -> usize {
     Arc::as_ptr(&request.prompt) as usize
 }
 
-fn base_rows(active: &mut [Active]) -> Vec<Row<'_>> {
-    active.iter_mut().map(|text| text.sequence.base_row()).collect()
+fn base_rows(active: &mut [Active], bonus: bool) -> Vec<Row<'_>> {
+    active.iter_mut().map(|text| text.sequence.base_row(bonus)).collect()
 }
 
 fn judged(text: &Active) -> (u32, u32) {

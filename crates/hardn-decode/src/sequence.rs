@@ -61,11 +61,12 @@ pub(crate) struct Rules<'a> {
 }
 
 /// A token the security model proposed.
-#[derive(Clone, Copy)]
 struct Proposal {
     id: u32,
     /// Natural log-probability under the distribution it was drawn from.
     log_prob: f64,
+    /// That distribution, where the law asks for it.
+    kept: Vec<(u32, f64)>,
 }
 
 /// The random numbers of a text, by role.
@@ -152,11 +153,12 @@ impl Sequence {
         self.limit - self.ids().len()
     }
 
-    /// For the base model to read: what it has not read, without a draft's last token, after which nothing is judged.
-    pub(crate) fn base_row(&mut self) -> Row<'_> {
-        let end = self.context.len() - self.drafts.len().min(1);
+    /// For the base model to read: what it has not read, without a draft's last token: what follows it is judged when
+    /// there is a proposal. Where the base model goes on alone after a draft (`bonus`) that one too.
+    pub(crate) fn base_row(&mut self, bonus: bool) -> Row<'_> {
+        let end = self.context.len() - if bonus { 0 } else { self.drafts.len().min(1) };
         let ids = &self.context[self.base.len()..end];
-        Row { memory: &mut self.base, ids, all: self.drafts.len() > 1 }
+        Row { memory: &mut self.base, ids, all: ids.len() > 1 }
     }
 
     /// For the security model to read: what it has not read, the draft so far included.
@@ -194,7 +196,8 @@ impl Sequence {
         let index = self.context.len() - self.n_prompt;
         let id = draw(&kept, self.draws.proposal.uniform(index as u64));
         let log_prob = log_prob_in(&kept, logits, &law.security, id);
-        self.drafts.push(Proposal { id, log_prob });
+        let kept = if law.is_speculative() { kept } else { Vec::new() };
+        self.drafts.push(Proposal { id, log_prob, kept });
         self.context.push(id);
     }
 
@@ -205,34 +208,49 @@ impl Sequence {
     }
 
     /// Judges the draft in order, up to the first proposal that is not accepted and is replaced. `logits` are the base
-    /// model's, `[rows, vocab_size]`; the last rows stand before the proposals.
+    /// model's, `[rows, vocab_size]`; the last rows stand before the proposals, and where the base model has read the
+    /// whole draft, one after them.
     pub(crate) fn judge(&mut self, logits: &[f32], vocab_size: usize, law: &Law, rules: &Rules) {
         let drafts = std::mem::take(&mut self.drafts);
         self.context.truncate(self.context.len() - drafts.len());
-        let first = logits.len() / vocab_size - drafts.len();
-        for (proposal, logits) in drafts.iter().zip(logits.chunks_exact(vocab_size).skip(first)) {
-            if self.breaks(logits) {
-                break;
-            }
-            let kept = law.ratio.changes().then(|| distribution(logits, &self.context, &law.ratio));
-            let log_base =
-                log_prob_in(kept.as_deref().unwrap_or_default(), logits, &law.ratio, proposal.id);
-            let accepted = law.accepts(proposal.log_prob, log_base);
-            self.acceptance.add(accepted);
-            self.n_proposed += 1;
-            if accepted {
-                self.n_accepted += 1;
-                self.commit(proposal.id, Author::Security, logits, rules);
-            } else {
-                let kept = distribution(logits, &self.context, &law.redraw);
-                let id = draw(&kept, self.draws.text.uniform(self.ids().len() as u64));
-                self.commit(id, Author::Base, logits, rules);
-            }
-            if !accepted || self.finish.is_some() {
+        let bonus = law.is_speculative();
+        let first = logits.len() / vocab_size - drafts.len() - usize::from(bonus);
+        let mut rows = logits.chunks_exact(vocab_size).skip(first);
+        let mut all_accepted = true;
+        for (proposal, logits) in drafts.iter().zip(&mut rows) {
+            all_accepted = self.judge_one(proposal, logits, law, rules);
+            if !all_accepted || self.finish.is_some() {
                 break;
             }
         }
+        if let Some(logits) = rows.next().filter(|_| all_accepted && self.finish.is_none()) {
+            self.step(logits, rules);
+        }
         self.forget_beyond(self.context.len() - 1);
+    }
+
+    /// Says whether the proposal was accepted.
+    fn judge_one(&mut self, proposal: &Proposal, logits: &[f32], law: &Law, rules: &Rules) -> bool {
+        if self.breaks(logits) {
+            return false;
+        }
+        let u = self.draws.text.uniform(self.ids().len() as u64);
+        let kept = law.ratio.changes().then(|| distribution(logits, &self.context, &law.ratio));
+        let log_base =
+            log_prob_in(kept.as_deref().unwrap_or_default(), logits, &law.ratio, proposal.id);
+        let accepted = law.accepts(proposal.log_prob, log_base, u);
+        self.acceptance.add(accepted);
+        self.n_proposed += 1;
+        if accepted {
+            self.n_accepted += 1;
+            let author = if law.is_speculative() { Author::Base } else { Author::Security };
+            self.commit(proposal.id, author, logits, rules);
+        } else {
+            let own = distribution(logits, &self.context, &law.redraw);
+            let id = law.redraw(&proposal.kept, &own, log_base - proposal.log_prob, u);
+            self.commit(id, Author::Base, logits, rules);
+        }
+        accepted
     }
 
     #[cfg_attr(not(test), expect(dead_code, reason = "used by repair"))]

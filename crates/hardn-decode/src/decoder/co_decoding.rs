@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::Sampling;
+use crate::{Sampling, draw};
 
 /// Longest draft.
 pub(crate) const MAX_DRAFT: usize = 16;
@@ -134,7 +134,7 @@ impl CoDecoding {
             if wanted { sampling } else { Sampling::default() }
         };
         Law {
-            threshold: self.threshold,
+            rule: Rule::Threshold(self.threshold),
             security: warped(self.warp_security.unwrap_or(security), self.security(base)),
             ratio: warped(self.warp_ratio.unwrap_or(ratio), base.clone()),
             redraw: warped(self.warp_redraw.unwrap_or(redraw), base.clone()),
@@ -142,13 +142,21 @@ impl CoDecoding {
     }
 }
 
-/// Paper 004's rule for one token: t is drawn from S and kept where a < min(1, B(t) / S(t)); otherwise B draws.
+/// When a proposal is kept.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rule {
+    Threshold(f64),
+    Speculative,
+}
+
+/// How one token is chosen between a model S that proposes and a model B that judges.
 ///
-/// So P(x) = S(x) [x accepted] + B(x) Σ S(t) over rejected t. The bound of 1 is released code's: for a ≥ 1 nothing is
-/// accepted, and the text is plain base decoding.
+/// Co-decoding, paper 004: t is drawn from S and kept where a < min(1, B(t) / S(t)); otherwise B draws. So P(x) =
+/// S(x) [x accepted] + B(x) Σ S(t) over rejected t. The bound of 1 is released code's: for a ≥ 1 nothing is accepted,
+/// and the text is plain base decoding.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Law {
-    threshold: f64,
+    rule: Rule,
     /// For S, in draw and ratio.
     pub(crate) security: Sampling,
     /// For B in the ratio.
@@ -158,9 +166,59 @@ pub struct Law {
 }
 
 impl Law {
-    /// Whether a proposal is kept that has these natural log-probabilities under S and B.
-    pub fn accepts(&self, log_security: f64, log_base: f64) -> bool {
-        // At 0 all are accepted, also what the base model's own warping excludes.
-        self.threshold <= 0.0 || self.threshold.ln() < (log_base - log_security).min(0.0)
+    /// Speculative sampling (Leviathan et al. 2023, arXiv:2211.17192; Chen et al. 2023, arXiv:2302.01318): S only saves
+    /// time, and P(x) = B(x).
+    pub fn speculative(sampling: &Sampling) -> Self {
+        let same = || sampling.clone();
+        Self { rule: Rule::Speculative, security: same(), ratio: same(), redraw: same() }
+    }
+
+    /// The text is the base model's alone.
+    pub(crate) fn is_speculative(&self) -> bool {
+        self.rule == Rule::Speculative
+    }
+
+    /// Whether a proposal is kept that has these natural log-probabilities under S and B; `u` in `[0, 1)` is the
+    /// position's number, of which only speculative sampling makes use.
+    pub fn accepts(&self, log_security: f64, log_base: f64, u: f64) -> bool {
+        let log_ratio = (log_base - log_security).min(0.0);
+        match self.rule {
+            // At 0 all are accepted, also what the base model's own warping excludes.
+            Rule::Threshold(a) => a <= 0.0 || a.ln() < log_ratio,
+            Rule::Speculative => u < log_ratio.exp(),
+        }
+    }
+
+    /// The base model's token where a proposal was not kept. `security` and `base` are the distributions that S drew
+    /// from and that B draws from; `log_ratio` is that of the proposal.
+    pub(crate) fn redraw(
+        &self,
+        security: &[(u32, f64)],
+        base: &[(u32, f64)],
+        log_ratio: f64,
+        u: f64,
+    ) -> u32 {
+        if !self.is_speculative() {
+            return draw(base, u);
+        }
+        // What B gives beyond S. Given the rejection, the rest of `u` is uniform again.
+        let of_security = |id: u32| {
+            let found = security.binary_search_by_key(&id, |&(id, _)| id);
+            found.map_or(0.0, |index| security[index].1)
+        };
+        let mut rest: Vec<(u32, f64)> = base
+            .iter()
+            .map(|&(id, p)| (id, p - of_security(id)))
+            .filter(|&(_, p)| p > 0.0)
+            .collect();
+        let total: f64 = rest.iter().map(|(_, p)| p).sum();
+        if total <= 0.0 {
+            return draw(base, u);
+        }
+        for (_, p) in &mut rest {
+            *p /= total;
+        }
+        let kept = log_ratio.min(0.0).exp();
+        draw(&rest, ((u - kept) / (1.0 - kept)).clamp(0.0, 1.0))
     }
 }

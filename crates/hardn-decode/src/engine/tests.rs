@@ -204,16 +204,22 @@ impl Case {
         batch_size: usize,
         rewind: Option<&mut Chance>,
     ) -> Vec<Found> {
+        self.engine_by(self.co_decoding.law(&self.sampling), draft, batch_size, rewind)
+    }
+
+    fn engine_by(
+        &self,
+        law: Law,
+        draft: DraftLength,
+        batch_size: usize,
+        rewind: Option<&mut Chance>,
+    ) -> Vec<Found> {
         let (stop, n_tokens) = (AtomicBool::new(false), AtomicU64::new(0));
         let vocabulary = Bytes(TOKENS.to_vec());
         let rules = Rules { vocabulary: &vocabulary, sampling: &self.sampling, stops: &self.stops };
         let engine = Engine {
             base: &self.base,
-            watch: Some(Watch {
-                model: &self.security,
-                law: self.co_decoding.law(&self.sampling),
-                draft,
-            }),
+            watch: Some(Watch { model: &self.security, law, draft }),
             rules,
             seed: self.seed,
             batch_size,
@@ -428,40 +434,63 @@ fn frequencies_follow_the_law() {
     ];
     for (seed, (threshold, preset, n_samples)) in cases.into_iter().enumerate() {
         let case = law_case(threshold, preset, 40 + seed as u64, n_samples);
-        let n = f64::from(case.n_samples);
-        let mut counts = [[0_u32; 512], [0; 512]];
-        for found in case.engine(DraftLength::Fixed(3), 4096, None) {
-            let cell = found.ids.iter().fold(0, |cell, id| 8 * cell + *id as usize);
-            counts[0][found.ids[0] as usize] += 1;
-            counts[1][cell] += 1;
+        let found = case.engine(DraftLength::Fixed(3), 4096, None);
+        follows(&case, &found, |text| one_step(&case, text));
+    }
+}
+
+#[test]
+fn speculative_sampling_keeps_the_law_of_the_base_model() {
+    let case = law_case(0.0, Preset::CosecWarped, 50, 200_000);
+    let law = Law::speculative(&case.sampling);
+    let found = case.engine_by(law, DraftLength::Fixed(2), 4096, None);
+    assert!(found.iter().flat_map(|text| &text.authors).all(|author| *author == Author::Base));
+    follows(&case, &found, |text| {
+        let mut p = vec![0.0; 8];
+        for (id, probability) in distribution(&case.base.logits(text), text, &case.sampling) {
+            p[id as usize] = probability;
         }
-        let mut expected = [[0.0; 512], [0.0; 512]];
-        for (x, p) in one_step(&case, &[0]).into_iter().enumerate() {
-            expected[0][x] = p;
-            for (y, q) in one_step(&case, &[0, x as u32]).into_iter().enumerate() {
-                for (z, r) in one_step(&case, &[0, x as u32, y as u32]).into_iter().enumerate() {
-                    expected[1][64 * x + 8 * y + z] = p * q * r;
-                }
+        p
+    });
+}
+
+/// Holds first tokens and whole texts of three tokens against a law for one step, by chi-square.
+#[track_caller]
+fn follows(case: &Case, found: &[Found], law: impl Fn(&[u32]) -> Vec<f64>) {
+    let n = f64::from(case.n_samples);
+    let mut counts = [[0_u32; 512], [0; 512]];
+    for text in found {
+        let cell = text.ids.iter().fold(0, |cell, id| 8 * cell + *id as usize);
+        counts[0][text.ids[0] as usize] += 1;
+        counts[1][cell] += 1;
+    }
+    let mut expected = [[0.0; 512], [0.0; 512]];
+    for (x, p) in law(&[0]).into_iter().enumerate() {
+        expected[0][x] = p;
+        for (y, q) in law(&[0, x as u32]).into_iter().enumerate() {
+            for (z, r) in law(&[0, x as u32, y as u32]).into_iter().enumerate() {
+                expected[1][64 * x + 8 * y + z] = p * q * r;
             }
         }
-        for (counts, expected) in counts.iter().zip(&expected) {
-            let (mut chi, mut cells, mut rare) = (0.0, 0.0, (0.0, 0.0));
-            for (&count, p) in counts.iter().zip(expected) {
-                assert!(*p > 0.0 || count == 0, "an impossible text was drawn");
-                if p * n < 5.0 {
-                    rare = (rare.0 + f64::from(count), rare.1 + p * n);
-                    continue;
-                }
-                chi += (f64::from(count) - p * n).powi(2) / (p * n);
-                cells += 1.0;
+    }
+    for (counts, expected) in counts.iter().zip(&expected) {
+        let (mut chi, mut cells, mut rare) = (0.0, 0.0, (0.0, 0.0));
+        for (&count, p) in counts.iter().zip(expected) {
+            assert!(*p > 0.0 || count == 0, "an impossible text was drawn");
+            if p * n < 5.0 {
+                rare = (rare.0 + f64::from(count), rare.1 + p * n);
+                continue;
             }
-            if rare.1 >= 5.0 {
-                chi += (rare.0 - rare.1).powi(2) / rare.1;
-                cells += 1.0;
-            }
-            let limit = chi_limit(cells - 1.0);
-            assert!(chi < limit, "{preset:?} {threshold}: {chi:.1} of {limit:.1}, {cells} cells");
+            chi += (f64::from(count) - p * n).powi(2) / (p * n);
+            cells += 1.0;
         }
+        if rare.1 >= 5.0 {
+            chi += (rare.0 - rare.1).powi(2) / rare.1;
+            cells += 1.0;
+        }
+        let limit = chi_limit(cells - 1.0);
+        let setting = &case.co_decoding;
+        assert!(chi < limit, "{chi:.1} of {limit:.1} in {cells} cells: {setting:?}");
     }
 }
 
