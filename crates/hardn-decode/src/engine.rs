@@ -56,8 +56,16 @@ pub(crate) struct Engine<'a> {
     pub(crate) seed: u64,
     pub(crate) batch_size: usize,
     pub(crate) stop: &'a AtomicBool,
-    /// Counts tokens as they are drawn.
-    pub(crate) n_tokens: &'a AtomicU64,
+    pub(crate) counts: &'a Counts,
+}
+
+/// What was done so far, all texts together.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) tokens: AtomicU64,
+    /// Proposals judged, and accepted.
+    pub(crate) proposed: AtomicU64,
+    pub(crate) accepted: AtomicU64,
 }
 
 /// A prompt the models have read, but for its last token.
@@ -104,7 +112,7 @@ impl Engine<'_> {
             }
             let n_before = n_tokens(&active);
             self.round(&mut active, &mut pace)?;
-            self.n_tokens.fetch_add((n_tokens(&active) - n_before) as u64, Ordering::Relaxed);
+            self.counts.tokens.fetch_add((n_tokens(&active) - n_before) as u64, Ordering::Relaxed);
             if let Some(on_growth) = &mut on_growth {
                 active.iter_mut().try_for_each(&mut **on_growth)?;
             }
@@ -221,6 +229,8 @@ impl Engine<'_> {
         for (text, (proposed, accepted)) in active.iter().zip(before) {
             let (now_proposed, now_accepted) = judged(text);
             let n_accepted = now_accepted - accepted;
+            self.counts.proposed.fetch_add(u64::from(now_proposed - proposed), Ordering::Relaxed);
+            self.counts.accepted.fetch_add(u64::from(n_accepted), Ordering::Relaxed);
             for i in 0..now_proposed - proposed {
                 pace.judged(i < n_accepted);
             }

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::{
     DecodeError, DecoderConfig, DraftLength, LanguageModel, Law, LocalModel, LongPrompt, Result,
     Sampling, StopRule, Stops,
-    engine::{Active, Engine, PromptText, Request, Watch, Watcher},
+    engine::{Active, Counts, Engine, PromptText, Request, Watch, Watcher},
     prompt_hash,
     sequence::{Rules, Sequence},
 };
@@ -40,7 +40,7 @@ pub struct LocalGenerator {
     rule_of: RuleOf,
     stop: Arc<AtomicBool>,
     truncated: AtomicU64,
-    n_tokens: AtomicU64,
+    counts: Counts,
 }
 
 impl LocalGenerator {
@@ -83,7 +83,7 @@ impl LocalGenerator {
             rule_of: Box::new(|_| StopRule::None),
             stop: Arc::default(),
             truncated: AtomicU64::new(0),
-            n_tokens: AtomicU64::new(0),
+            counts: Counts::default(),
         })
     }
 
@@ -174,7 +174,14 @@ impl LocalGenerator {
 
     /// Tokens drawn so far.
     pub fn n_tokens(&self) -> u64 {
-        self.n_tokens.load(Ordering::Relaxed)
+        self.counts.tokens.load(Ordering::Relaxed)
+    }
+
+    /// The share of proposals that was accepted so far; none where nothing was proposed.
+    pub fn acceptance(&self) -> Option<f64> {
+        let proposed = self.counts.proposed.load(Ordering::Relaxed);
+        let accepted = self.counts.accepted.load(Ordering::Relaxed);
+        (proposed > 0).then(|| accepted as f64 / proposed as f64)
     }
 
     /// The key of a sample: what a resumed run looks for among the samples it has.
@@ -262,7 +269,7 @@ impl LocalGenerator {
             seed: self.seed,
             batch_size: self.batch_size,
             stop: &self.stop,
-            n_tokens: &self.n_tokens,
+            counts: &self.counts,
         })
     }
 
@@ -364,7 +371,10 @@ fn hex<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hardn_models::{DecodeModel, DecodeRow, LAB_SPECIALS, Model, ModelConfig, train_bpe};
+    use hardn_models::{
+        AdapterWeights, DecodeModel, DecodeRow, LAB_SPECIALS, Model, ModelConfig, ModuleTerm,
+        train_bpe,
+    };
     use hardn_types::FinishReason;
 
     use super::*;
@@ -547,6 +557,69 @@ mod tests {
         let generator = lab.generator(&["max_new_tokens=8"]);
         let error = generator.generate("base", &prompts(), &mut |_| Err("disk full".into()));
         assert_eq!(error.unwrap_err().to_string(), "disk full");
+    }
+
+    #[test]
+    fn drafts_change_nothing_with_real_models() {
+        let base = lab(128, 48);
+        let security = |hidden| {
+            let of = lab(128, hidden).model;
+            Arc::new(LocalModel::new(of)) as Arc<dyn LanguageModel>
+        };
+        for settings in
+            [["threshold=0.97", "preset=cosec-released"], ["threshold=0.9", "preset=cosec-warped"]]
+        {
+            let settings =
+                [&settings[..], &["max_new_tokens=24", "repetition_penalty=1.1"]].concat();
+            let draw = |draft: &str, batch_size: usize| {
+                let mut overrides: Vec<String> =
+                    settings.iter().map(|&item| item.to_owned()).collect();
+                overrides.push(format!("draft={draft}"));
+                let config = DecoderConfig::load("co-decoding", &overrides).unwrap();
+                let (model, tokenizer) = (base.model.clone(), base.tokenizer.clone());
+                let generator =
+                    LocalGenerator::new(model, tokenizer, "fp".to_owned(), config, 11).unwrap();
+                let generator = generator.with_security(security(32), "s").unwrap();
+                let found = samples(&generator.with_batch_size(batch_size), &prompts());
+                assert!(found.iter().all(|sample| sample.authors.len() == sample.ids.len()));
+                found
+            };
+            let stepwise = draw("1", 1);
+            let authors: String = stepwise.iter().map(|sample| sample.authors.as_str()).collect();
+            assert!(authors.contains('s') && authors.contains('b'), "{authors}");
+            for (draft, batch_size) in [("1", 7), ("3", 1), ("8", 32), ("adaptive", 2)] {
+                assert_eq!(draw(draft, batch_size), stepwise, "{draft}, batches of {batch_size}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_adapter_on_the_base_is_read_in_one_pass_with_it() {
+        let lab = lab(128, 32);
+        let modules = AdapterWeights::modules_of(lab.model.config());
+        let factors = |(name, out, _): (String, usize, usize)| {
+            let numbers = (0..out).map(|i| 0.5 + (i % 7) as f32 / 4.0).collect();
+            (name, ModuleTerm::OutputFactors(numbers))
+        };
+        let weights =
+            AdapterWeights { modules: modules.into_iter().map(factors).collect(), prefix: None };
+        let draw = |own_copy: bool, draft: &str| {
+            let overrides = [format!("draft={draft}"), "max_new_tokens=24".to_owned()];
+            let config = DecoderConfig::load("co-decoding-warped", &overrides).unwrap();
+            let (model, tokenizer) = (lab.model.clone(), lab.tokenizer.clone());
+            let generator =
+                LocalGenerator::new(model, tokenizer, "fp".to_owned(), config, 11).unwrap();
+            // A second packing of the same weights is another model to the engine.
+            let of = if own_copy { self::lab(128, 32).model } else { lab.model.clone() };
+            let adapter = of.adapter(&weights).unwrap();
+            let security = Arc::new(LocalModel::with_adapter(of, adapter));
+            samples(&generator.with_security(security, "s").unwrap(), &prompts())
+        };
+        let together = draw(false, "1");
+        let authors: String = together.iter().map(|sample| sample.authors.as_str()).collect();
+        assert!(authors.contains('s') && authors.contains('b'), "{authors}");
+        assert_eq!(draw(true, "1"), together);
+        assert_eq!(draw(false, "4"), together);
     }
 
     /// CPU time of this process so far, in seconds.

@@ -1,9 +1,6 @@
 //! Algorithm 1 on models given as tables: a plain loop, the engine step by step and the engine with drafts agree.
 
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, AtomicU64},
-};
+use std::sync::{Mutex, atomic::AtomicBool};
 
 use hardn_types::FinishReason;
 
@@ -214,7 +211,7 @@ impl Case {
         batch_size: usize,
         rewind: Option<&mut Chance>,
     ) -> Vec<Found> {
-        let (stop, n_tokens) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (stop, counts) = (AtomicBool::new(false), Counts::default());
         let vocabulary = Bytes(TOKENS.to_vec());
         let rules = Rules { vocabulary: &vocabulary, sampling: &self.sampling, stops: &self.stops };
         let engine = Engine {
@@ -224,7 +221,7 @@ impl Case {
             seed: self.seed,
             batch_size,
             stop: &stop,
-            n_tokens: &n_tokens,
+            counts: &counts,
         };
         let mut requests = Vec::new();
         for (number, prompt) in self.prompts.iter().enumerate() {
@@ -517,7 +514,7 @@ fn texts(found: Vec<Found>) -> Vec<(Vec<u32>, String)> {
 impl Case {
     /// One model's samples, drawn with the numbers of a role.
     fn alone(&self, model: &Table, role: Role) -> Vec<(Vec<u32>, String)> {
-        let (stop, n_tokens) = (AtomicBool::new(false), AtomicU64::new(0));
+        let (stop, counts) = (AtomicBool::new(false), Counts::default());
         let vocabulary = Bytes(TOKENS.to_vec());
         let rules = Rules { vocabulary: &vocabulary, sampling: &self.sampling, stops: &self.stops };
         let mut all = Vec::new();
@@ -528,7 +525,7 @@ impl Case {
             seed: self.seed,
             batch_size: 3,
             stop: &stop,
-            n_tokens: &n_tokens,
+            counts: &counts,
         };
         let mut requests = Vec::new();
         for (number, prompt) in self.prompts.iter().enumerate() {
