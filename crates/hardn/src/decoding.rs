@@ -1,10 +1,11 @@
 //! Models made ready to generate: one, or a base model and the security model that watches over it.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use hardn_decode::{DecoderConfig, LocalGenerator, LocalModel};
 use hardn_models::{
     AdapterWeights, DEFAULT_ADAPTER, DecodeModel, GenerationConfig, Model, Tokenizer, UseAdapter,
+    WeightFormat,
 };
 
 use crate::{
@@ -15,6 +16,7 @@ use crate::{
 };
 
 /// What generates.
+#[derive(Clone)]
 pub(crate) struct Models {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) base: Ready,
@@ -36,11 +38,7 @@ impl Models {
         let tokenizer = load_tokenizer(&args.model)?;
         let end_tokens =
             GenerationConfig::load(&model_folder(&args.model)?)?.end_tokens(None, &tokenizer);
-        let alone = |name: &str, adapter| {
-            let model = load_model(name, adapter)?;
-            let packed = Arc::new(DecodeModel::with_weights(&model, args.dtype)?);
-            Outcome::Ok(Ready { model: packed.into(), fingerprint: model.fingerprint()? })
-        };
+        let alone = |name: &str, adapter| Ready::load(name, adapter, args.dtype);
         let (base, security) = match (&args.security_model, &args.security_adapter) {
             (None, None) => (alone(&args.model, args.adapter.as_deref())?, None),
             (Some(name), adapter) => {
@@ -65,6 +63,11 @@ impl Models {
         Ok(Self { tokenizer: Arc::new(tokenizer), base, security, end_tokens })
     }
 
+    /// The base model with nobody to watch over it.
+    pub(crate) fn without_security(&self) -> Self {
+        Self { security: None, ..self.clone() }
+    }
+
     /// A generator with a decoder.
     pub(crate) fn generator(&self, decoder: DecoderConfig, seed: u64) -> Outcome<LocalGenerator> {
         let Ready { model, fingerprint } = self.base.clone();
@@ -81,12 +84,16 @@ impl Models {
     }
 }
 
+impl Ready {
+    pub(crate) fn load(name: &str, adapter: Option<&Path>, format: WeightFormat) -> Outcome<Self> {
+        let model = load_model(name, adapter)?;
+        let packed = Arc::new(DecodeModel::with_weights(&model, format)?);
+        Ok(Self { model: packed.into(), fingerprint: model.fingerprint()? })
+    }
+}
+
 /// The packed weights under an adapter of a folder.
-fn under_adapter(
-    model: &mut Model,
-    packed: &Arc<DecodeModel>,
-    adapter: &std::path::Path,
-) -> Outcome<Ready> {
+fn under_adapter(model: &mut Model, packed: &Arc<DecodeModel>, adapter: &Path) -> Outcome<Ready> {
     let id = model.load_adapter(DEFAULT_ADAPTER, &hub::adapter_folder(adapter)?)?;
     let terms = packed.adapter(&AdapterWeights::of(model, UseAdapter::Id(id))?)?;
     let fingerprint = model.fingerprint()?;

@@ -212,3 +212,53 @@ pub(super) fn weight_format(name: &str) -> Result<WeightFormat, String> {
         _ => return Err("expected f32, bf16, f16 or int8".to_owned()),
     })
 }
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  hardn decode-bench --model BASE --security-model lab-4m --security-adapter DIR\n  \
+    hardn decode-bench --model BASE --security-model lab-4m --security-adapter DIR --peer-python .venv/bin/python\n  \
+    hardn decode-bench --model lab-4m --security-adapter DIR --verify --prompts 100 --drafts 2,4,8,16,adaptive"
+)]
+pub(crate) struct DecodeBenchArgs {
+    #[command(flatten)]
+    pub(crate) models: DecodingModels,
+    /// A decoder with a section [co_decoding]: a shipped one's name or a TOML file
+    #[arg(long, default_value = "co-decoding")]
+    pub(crate) decoder: String,
+    /// Override a key of the decoder, as KEY=VALUE; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Draft lengths beside step by step: numbers from 1 to 16, or adaptive
+    #[arg(long, value_delimiter = ',', default_value = "2,4,8,adaptive")]
+    pub(crate) drafts: Vec<String>,
+    /// How many of the lab's scenarios are completed
+    #[arg(long, default_value_t = 16)]
+    pub(crate) prompts: usize,
+    /// A file to complete instead; may be repeated
+    #[arg(long)]
+    pub(crate) prompt_file: Vec<PathBuf>,
+    /// Samples of each
+    #[arg(short = 'n', long, default_value_t = 1)]
+    pub(crate) samples: u32,
+    /// Texts drawn side by side
+    #[arg(long, default_value_t = 1)]
+    pub(crate) streams: usize,
+    /// Runs of each way
+    #[arg(long, default_value_t = 3)]
+    pub(crate) turns: usize,
+    /// A Python with torch, transformers and peft: the released loop runs in turns with us
+    #[arg(long)]
+    pub(crate) peer_python: Option<PathBuf>,
+    /// Only hold all draft lengths against step by step; exit status 1 where a sample differs
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Seed
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Write the tables to this file
+    #[arg(long)]
+    pub(crate) write: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
