@@ -112,7 +112,9 @@ impl Shown {
         let text = sequence.stream.text();
         let whole = sequence.finish.is_some();
         let pending = if whole { 0 } else { generator.stops().pending(text) };
-        let safe = text.len() - pending;
+        let judged =
+            if whole || !generator.is_repaired() { text.len() } else { sequence.repair.judged };
+        let safe = (text.len() - pending).min(judged);
         for (chars, author) in
             sequence.stream.token_chars().iter().zip(&sequence.authors).skip(self.n_tokens)
         {

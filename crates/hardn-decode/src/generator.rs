@@ -14,6 +14,7 @@ use crate::{
     Sampling, StopRule, Stops,
     engine::{Active, Counts, Engine, PromptText, Request, Watch, Watcher},
     prompt_hash,
+    repair::{Inspector, Repair},
     sequence::{Rules, Sequence},
 };
 
@@ -28,6 +29,7 @@ pub struct LocalGenerator {
     model: Arc<dyn LanguageModel>,
     security: Option<Arc<dyn LanguageModel>>,
     drafter: Option<(Arc<dyn LanguageModel>, DraftLength)>,
+    inspector: Option<Arc<dyn Inspector>>,
     tokenizer: Arc<Tokenizer>,
     /// Of all models.
     fingerprint: String,
@@ -75,6 +77,7 @@ impl LocalGenerator {
             model: Arc::new(model),
             security: None,
             drafter: None,
+            inspector: None,
             tokenizer,
             fingerprint: model_fingerprint,
             config,
@@ -118,6 +121,16 @@ impl LocalGenerator {
         self
     }
 
+    /// Who reads along for `[repair]`. Its `name` is part of a sample's key.
+    #[must_use]
+    pub fn with_inspector(mut self, inspector: Arc<dyn Inspector>, name: &str) -> Self {
+        if self.config.repair.is_some() {
+            self.fingerprint = hex([self.fingerprint.as_bytes(), name.as_bytes()]);
+            self.inspector = Some(inspector);
+        }
+        self
+    }
+
     /// Tokens that end a text besides those the tokenizer and the model's configuration name, such as those of
     /// `generation_config.json`.
     #[must_use]
@@ -155,6 +168,11 @@ impl LocalGenerator {
     /// The seed samples are drawn with.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// An oracle reads along.
+    pub(crate) fn is_repaired(&self) -> bool {
+        self.config.repair.is_some()
     }
 
     /// What ends a text.
@@ -258,7 +276,18 @@ impl LocalGenerator {
                 });
             }
         };
+        let repair = match (&self.config.repair, &self.inspector) {
+            (None, _) => None,
+            (Some(config), Some(inspector)) => Some(Repair { config, inspector: &**inspector }),
+            (Some(_), None) => {
+                return Err(DecodeError::Decoder {
+                    name: "repair".to_owned(),
+                    message: "nobody is there to judge what is written".to_owned(),
+                });
+            }
+        };
         Ok(Engine {
+            repair,
             base: &*self.model,
             watch,
             rules: Rules {
@@ -316,7 +345,7 @@ impl LocalGenerator {
     fn sample(&self, arm: &str, prompt: &Prompt, done: Active) -> Sample {
         let Active { request, sequence } = done;
         let mut ids = sequence.ids().to_vec();
-        let Sequence { mut log_probs, mut authors, stream, finish, .. } = sequence;
+        let Sequence { mut log_probs, mut authors, stream, finish, repair, .. } = sequence;
         let (text, token_chars) = stream.finish();
         ids.truncate(token_chars.len());
         log_probs.truncate(token_chars.len());
@@ -332,6 +361,7 @@ impl LocalGenerator {
             token_chars,
             log_probs,
             authors: authors.iter().filter(|_| watched).map(|author| author.letter()).collect(),
+            repairs: repair.n_repairs,
             finish: finish.unwrap_or(hardn_types::FinishReason::Length),
         }
     }

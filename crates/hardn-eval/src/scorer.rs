@@ -408,6 +408,7 @@ mod tests {
             token_chars: Vec::new(),
             log_probs: Vec::new(),
             authors: String::new(),
+            repairs: 0,
             finish: FinishReason::Stop,
         }
     }

@@ -38,6 +38,14 @@ pub struct Sample {
     /// one model writes alone.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub authors: String,
+    /// How often an oracle that read along had the text written again from some place on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repairs: u32,
     /// Why generation ended.
     pub finish: FinishReason,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
