@@ -163,6 +163,9 @@ pub(crate) struct CompleteArgs {
     /// How many samples
     #[arg(short, default_value_t = 1)]
     pub(crate) n: u32,
+    /// What the prompt is written in, for decoders with [repair]; default: by the prompt file's extension
+    #[arg(long)]
+    pub(crate) language: Option<hardn_types::Language>,
     /// With --json: a field "trace" with every token, who chose it and its log-probability
     #[arg(long, requires = "json")]
     pub(crate) trace: bool,

@@ -1,9 +1,10 @@
 //! `hardn complete`: what a model writes after a prompt.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, sync::Arc};
 
 use clap::ColorChoice;
 use hardn_decode::{Author, DecoderConfig, complete, stream};
+use hardn_types::Language;
 use serde_json::json;
 
 use super::read_text;
@@ -11,6 +12,7 @@ use crate::{
     args::CompleteArgs,
     decoding::Models,
     failure::{Failure, Outcome},
+    inspector::OracleInspector,
     output::{put, put_json, say},
     stop,
 };
@@ -33,7 +35,13 @@ pub(crate) fn run(args: CompleteArgs, quiet: bool) -> Outcome {
     if models.tokenizer.encode(&prompt)?.ids.is_empty() {
         return Err(Failure::new("the prompt is empty: it has no token"));
     }
-    let generator = models.generator(decoder, args.seed)?;
+    let repaired = decoder.repair.is_some();
+    let mut generator = models.generator(decoder, args.seed)?;
+    if repaired {
+        let inspector = OracleInspector::new(language(&args)?);
+        let name = inspector.name();
+        generator = generator.with_inspector(Arc::new(inspector), &name);
+    }
     let result = if args.json {
         complete(&generator, std::slice::from_ref(&prompt), args.n, &mut |completion| {
             let mut line = json!({
@@ -78,4 +86,13 @@ pub(crate) fn run(args: CompleteArgs, quiet: bool) -> Outcome {
         ));
     }
     Ok(result?)
+}
+
+/// The language the oracle reads: what was said, or what the prompt's file is.
+fn language(args: &CompleteArgs) -> Outcome<Language> {
+    let of_file = || Language::of_path(args.prompt_file.as_ref()?);
+    args.language.or_else(of_file).ok_or_else(|| {
+        Failure::new("the oracle does not know what language the prompt is in")
+            .help("give --language, such as --language python")
+    })
 }
