@@ -116,19 +116,16 @@ pub(super) fn next_line(code: &str, at: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// The block stands between `[` and `]` of the marked code; where there is none, `^` is the place for one.
+    /// The block stands between `⟦` and `⟧` of the marked code; where there is none, `^` is the place for one.
     #[track_caller]
     fn check(language: Language, marked: &str) {
         let code = marked.replace(['⟦', '⟧', '^'], "");
         let block = import_block(&code, language).unwrap();
-        let shown = match block {
-            Some(block) => {
-                format!("{}⟦{}⟧{}", &code[..block.start], &code[block.clone()], &code[block.end..])
-            }
-            None => {
-                let place = import_place(&code, language).unwrap();
-                format!("{}^{}", &code[..place], &code[place..])
-            }
+        let shown = if let Some(block) = block {
+            format!("{}⟦{}⟧{}", &code[..block.start], &code[block.clone()], &code[block.end..])
+        } else {
+            let place = import_place(&code, language).unwrap();
+            format!("{}^{}", &code[..place], &code[place..])
         };
         assert_eq!(shown, marked);
     }

@@ -8,7 +8,7 @@ pub(super) fn statement(node: Node, code: &str) -> Option<Vec<Import>> {
     if node.kind() != "preproc_include" {
         return None;
     }
-    let path = node.child_by_field_name("path")?;
+    let path = node.child_by_field_name("path").filter(|path| !path.has_error())?;
     let text = &code[path.byte_range()];
     let is_local = path.kind() == "string_literal";
     let module = match path.kind() {

@@ -22,7 +22,7 @@ pub(super) fn statement(node: Node, code: &str) -> Option<Vec<Import>> {
         Some((class, member)) if has("static") => (class.to_owned(), Some(member.to_owned())),
         _ => (path, None),
     };
-    Some(vec![Import { name, member, ..Import::whole(node, &module, ImportKind::Name) }])
+    Some(vec![Import { member, name, ..Import::whole(node, &module, ImportKind::Name) }])
 }
 
 /// The package a full name stands in: what comes before the first part with a capital.

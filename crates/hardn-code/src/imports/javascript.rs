@@ -69,7 +69,7 @@ fn import(node: Node, code: &str) -> Option<Vec<Import>> {
         match part.kind() {
             "identifier" => found.push(named(part, part, Some("default"))),
             "namespace_import" => {
-                found.extend(part.named_child(0).map(|name| named(part, name, None)))
+                found.extend(part.named_child(0).map(|name| named(part, name, None)));
             }
             "named_imports" => {
                 let mut cursor = part.walk();

@@ -61,7 +61,7 @@ fn name(import: &Import, language: Language) -> String {
     }
     match language {
         Language::Python => first(1, '.'),
-        Language::C | Language::Cpp => module.to_owned(),
+        Language::C | Language::Cpp | Language::Ruby => module.to_owned(),
         Language::JavaScript | Language::TypeScript => {
             let module = module.strip_prefix("node:").unwrap_or(module);
             let parts = if module.starts_with('@') { 2 } else { 1 };
@@ -80,7 +80,6 @@ fn name(import: &Import, language: Language) -> String {
             _ => module.to_owned(),
         },
         Language::Java => package_of(module).to_owned(),
-        Language::Ruby => module.to_owned(),
     }
 }
 

@@ -102,7 +102,12 @@ pub(super) fn find<'t>(
 
 /// What a node imports, if it is an import statement and nothing else.
 pub(super) fn statement(node: Node, code: &str, language: Language) -> Option<Vec<Import>> {
-    if !node.is_named() || node.has_error() {
+    // For the grammars of C, a space at the end of an include line is an error behind it.
+    let has_error = match language {
+        Language::C | Language::Cpp => false,
+        _ => node.has_error(),
+    };
+    if !node.is_named() || has_error {
         return None;
     }
     match language {

@@ -78,47 +78,49 @@ fn part(node: Node, code: &str, language: Language, first_code: bool) -> Found {
     if let Some(imports) = statement(node, code, language) {
         return Found::Part(PartKind::Imports(imports));
     }
-    let text = code[node.byte_range()].trim();
     let kind = match (language, node.kind()) {
         (_, "comment" | "line_comment" | "block_comment" | "html_comment" | "hash_bang_line") => {
             PartKind::Comment
         }
         (_, "\n" | ";" | "empty_statement") => return Found::Nothing,
-        (Language::Python, "expression_statement") if is_python_header(node, code, first_code) => {
-            PartKind::Prelude
-        }
         (Language::Python, "try_statement" | "if_statement") if guards(node, code, language) => {
             PartKind::Guarded
-        }
-        (Language::C | Language::Cpp, "preproc_def" | "preproc_function_def" | "preproc_call") => {
-            PartKind::Prelude
         }
         (Language::C | Language::Cpp, "preproc_ifdef" | "preproc_if")
             if is_preprocessor_only(node) =>
         {
             PartKind::Guarded
         }
-        // What an unclosed `#ifndef NAME` leaves.
-        (Language::C | Language::Cpp, "#ifndef" | "#ifdef") => PartKind::Prelude,
-        (Language::C | Language::Cpp, "identifier" | "#endif")
-            if node.prev_sibling().is_some_and(|before| before.kind().starts_with("#if"))
-                || node.kind() == "#endif" =>
-        {
-            PartKind::Prelude
-        }
-        (Language::JavaScript | Language::TypeScript, "expression_statement")
-            if text.starts_with(['"', '\''])
-                && node.named_child(0).is_some_and(|n| n.kind() == "string") =>
-        {
-            PartKind::Prelude
-        }
-        (Language::Go, "package_clause") | (Language::Java, "package_declaration") => {
-            PartKind::Prelude
-        }
-        _ if text.is_empty() => return Found::Nothing,
+        _ if is_prelude(node, code, language, first_code) => PartKind::Prelude,
+        _ if code[node.byte_range()].trim().is_empty() => return Found::Nothing,
         _ => return Found::Code,
     };
     Found::Part(kind)
+}
+
+fn is_prelude(node: Node, code: &str, language: Language, first_code: bool) -> bool {
+    match (language, node.kind()) {
+        (Language::Python, "expression_statement") => is_python_header(node, code, first_code),
+        (Language::JavaScript | Language::TypeScript, "expression_statement") => {
+            node.named_child(0).is_some_and(|inner| inner.kind() == "string")
+        }
+        // The last three are what an unclosed `#ifndef NAME` leaves.
+        (
+            Language::C | Language::Cpp,
+            "preproc_def"
+            | "preproc_function_def"
+            | "preproc_call"
+            | "#ifndef"
+            | "#ifdef"
+            | "#endif",
+        )
+        | (Language::Go, "package_clause")
+        | (Language::Java, "package_declaration") => true,
+        (Language::C | Language::Cpp, "identifier") => {
+            node.prev_sibling().is_some_and(|before| before.kind().starts_with("#if"))
+        }
+        _ => false,
+    }
 }
 
 /// A docstring, or `__version__ = "1"`.

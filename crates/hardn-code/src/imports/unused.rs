@@ -41,7 +41,8 @@ pub fn unused_imports(code: &str, language: Language) -> Result<Vec<Import>, Cod
     };
     let is_unused = |import: &Import| match import.kind {
         ImportKind::Name => import.name.as_deref().is_some_and(|name| {
-            !used.contains(name) && !(language == Language::Python && is_given_on(import, code))
+            let is_given_on = language == Language::Python && is_given_on(import, code);
+            !is_given_on && !used.contains(name)
         }),
         ImportKind::Include if !import.is_local => declared_by(&import.module)
             .is_some_and(|names| !names.iter().any(|name| used.contains(name))),
