@@ -5,19 +5,24 @@
 
 mod complete;
 mod decoder;
+mod engine;
 mod error;
 mod function_end;
 mod generator;
+mod model;
+mod pace;
 mod rng;
 mod sampler;
 mod sequence;
 mod stop;
 
-pub use complete::{Completion, complete};
-pub use decoder::{DecoderConfig, LongPrompt, PlainDecoder};
+pub use complete::{Completion, Piece, Token, complete, stream};
+pub use decoder::{CoDecoding, DecoderConfig, DraftLength, Law, LongPrompt, Preset};
 pub use error::{DecodeError, Result};
 pub use function_end::{FunctionEnd, StopRule};
 pub use generator::LocalGenerator;
+pub use model::{LanguageModel, LocalModel, Memory, Row};
 pub use rng::{Draws, Phase, Role, arm_seed, prompt_hash};
 pub use sampler::{Sampling, distribution, draw, log_prob};
+pub use sequence::{Author, Vocabulary};
 pub use stop::{Stops, TextStream};

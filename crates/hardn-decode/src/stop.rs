@@ -46,6 +46,11 @@ impl TextStream {
         &self.text
     }
 
+    /// How many characters of the text each token completed.
+    pub fn token_chars(&self) -> &[u32] {
+        &self.token_chars
+    }
+
     /// Ends the text at a byte offset. Tokens that gave nothing to what is left are dropped from the end.
     pub fn cut(&mut self, end: usize) {
         self.waiting.clear();
@@ -97,6 +102,16 @@ impl Stops {
                 text[from..].find(stop.as_str()).map(|offset| from + offset)
             })
             .min()
+    }
+
+    /// How much of the text's end may yet turn out to be the beginning of a stop string, in bytes.
+    pub fn pending(&self, text: &str) -> usize {
+        let longest = |stop: &String| {
+            (1..stop.len()).rev().find(|&n| {
+                stop.is_char_boundary(n) && text.as_bytes().ends_with(&stop.as_bytes()[..n])
+            })
+        };
+        self.strings.iter().filter_map(longest).max().unwrap_or(0)
     }
 }
 
@@ -152,5 +167,9 @@ mod tests {
         assert_eq!(stops.find("x\nde", 4), None);
         assert_eq!(stops.find("a€€\ndef", 4), Some(1));
         assert_eq!(stops.find("a€b€", 6), None);
+        for (text, pending) in [("x", 0), ("x\n", 1), ("x\nde", 3), ("€", 3), ("€x", 0), ("", 0)]
+        {
+            assert_eq!(stops.pending(text), pending, "{text:?}");
+        }
     }
 }

@@ -113,6 +113,7 @@ fn read_row(
         ids: Vec::new(),
         token_chars: Vec::new(),
         log_probs: Vec::new(),
+        authors: String::new(),
         finish: FinishReason::Stop,
     };
     Ok((sample, is_whole))

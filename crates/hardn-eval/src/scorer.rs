@@ -407,6 +407,7 @@ mod tests {
             ids: Vec::new(),
             token_chars: Vec::new(),
             log_probs: Vec::new(),
+            authors: String::new(),
             finish: FinishReason::Stop,
         }
     }

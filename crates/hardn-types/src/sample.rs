@@ -34,6 +34,10 @@ pub struct Sample {
     /// Natural log-probability of each token under the sampled distribution before warping.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_probs: Vec<f32>,
+    /// Who chose each token, one letter a token: `s` the security model of co-decoding, `b` the base model. Empty where
+    /// one model writes alone.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authors: String,
     /// Why generation ended.
     pub finish: FinishReason,
 }

@@ -3,6 +3,7 @@
 mod args;
 mod assets;
 mod commands;
+mod decoding;
 mod device;
 mod failure;
 mod harden;

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hardn_types::Split;
+use hardn_types::{Split, toml_number};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -330,7 +330,7 @@ pub(crate) fn put_key(table: &mut toml::Table, key: &str, value: toml::Value) ->
 
 /// Reads a TOML value; what is not one is a string.
 pub(crate) fn parse_value(text: &str) -> toml::Value {
-    format!("v = {text}")
+    format!("v = {}", toml_number(text))
         .parse::<toml::Table>()
         .ok()
         .and_then(|mut table| table.remove("v"))

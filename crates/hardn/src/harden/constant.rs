@@ -61,6 +61,7 @@ impl ConstantPolicy {
             ids: Vec::new(),
             token_chars: Vec::new(),
             log_probs: Vec::new(),
+            authors: String::new(),
             finish: FinishReason::Stop,
         })
     }

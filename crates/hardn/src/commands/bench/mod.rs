@@ -2,7 +2,7 @@
 
 mod decode;
 mod lora;
-mod peer;
+pub(super) mod peer;
 mod sampling;
 mod scan;
 mod train;
