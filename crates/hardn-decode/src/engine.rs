@@ -40,6 +40,10 @@ pub(crate) struct Request {
     pub(crate) phase: Phase,
     /// Tokens at most.
     pub(crate) limit: usize,
+    /// A token that ends this text, beside those that end all.
+    pub(crate) end: Option<u32>,
+    /// Whether an oracle reads along, where there is one.
+    pub(crate) is_judged: bool,
 }
 
 impl Request {
@@ -124,7 +128,9 @@ impl Engine<'_> {
             self.round(&mut active, &mut pace)?;
             self.counts.tokens.fetch_add(n_drawn(&active) - n_before, Ordering::Relaxed);
             if let Some(repair) = self.repair {
-                let going = active.par_iter_mut().filter(|text| !text.sequence.broken);
+                let going = active
+                    .par_iter_mut()
+                    .filter(|text| text.request.is_judged && !text.sequence.broken);
                 going.for_each(|text| repair.look(text, self.seed, &self.rules));
             }
             if let Some(on_growth) = &mut on_growth {
@@ -196,6 +202,7 @@ impl Engine<'_> {
             draws: request.draws(self.seed, 0),
             function: FunctionEnd::new(request.prompt.rule, &request.prompt.text),
             limit: request.limit,
+            end: request.end,
             base: prefix.base.clone(),
             security: prefix.security.clone(),
         });

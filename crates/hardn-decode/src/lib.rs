@@ -16,6 +16,7 @@ mod rng;
 mod sampler;
 mod sequence;
 mod stop;
+mod two_step;
 
 pub use complete::{Completion, Piece, Token, complete, stream};
 pub use decoder::{CoDecoding, DecoderConfig, DraftLength, Law, LongPrompt, Preset};
@@ -28,3 +29,4 @@ pub use rng::{Draws, Phase, Role, arm_seed, prompt_hash};
 pub use sampler::{Sampling, distribution, draw, log_prob};
 pub use sequence::{Author, Vocabulary};
 pub use stop::{Stops, TextStream};
+pub use two_step::{Form, Per, TwoStep, Unused};

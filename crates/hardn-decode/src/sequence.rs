@@ -85,6 +85,8 @@ pub(crate) struct Start<'a> {
     pub(crate) function: FunctionEnd,
     /// Tokens at most.
     pub(crate) limit: usize,
+    /// A token that ends this text, beside those that end all.
+    pub(crate) end: Option<u32>,
     /// Holds the prompt but for its last token.
     pub(crate) base: Memory,
     /// The same, of the security model.
@@ -132,6 +134,7 @@ pub(crate) struct Sequence {
     function: FunctionEnd,
     draws: TextDraws,
     limit: usize,
+    end: Option<u32>,
 }
 
 impl Sequence {
@@ -158,6 +161,7 @@ impl Sequence {
             function: start.function,
             draws: start.draws,
             limit: start.limit,
+            end: start.end,
         }
     }
 
@@ -228,8 +232,12 @@ impl Sequence {
 
     /// A further proposal makes sense: the draft is shorter than `length`, may still grow and has not ended the text.
     pub(crate) fn may_propose(&self, length: usize, stops: &Stops) -> bool {
-        let ended = self.drafts.last().is_some_and(|draft| stops.tokens.contains(&draft.id));
+        let ended = self.drafts.last().is_some_and(|draft| self.ends(draft.id, stops));
         self.finish.is_none() && self.drafts.len() < length.min(self.room()) && !ended
+    }
+
+    fn ends(&self, id: u32, stops: &Stops) -> bool {
+        stops.tokens.contains(&id) || self.end == Some(id)
     }
 
     /// Judges the draft in order, up to the first proposal that is not accepted and is replaced. `logits` are the base
@@ -323,7 +331,7 @@ impl Sequence {
 
     /// Adds a token and finds out whether the text ends with it. `logits` are the base model's.
     fn commit(&mut self, id: u32, author: Author, logits: &[f32], rules: &Rules) {
-        if rules.stops.tokens.contains(&id) {
+        if self.ends(id, rules.stops) {
             self.finish = Some(FinishReason::Stop);
             return;
         }

@@ -28,6 +28,9 @@ pub struct Sample {
     /// Generated token ids, without the end-of-text token. Empty where unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<u32>,
+    /// What the text continues where that is not the task's prompt: two-step generation adds imports to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// Code-point length of each token's text in `text`; same length as `ids`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_chars: Vec<u32>,

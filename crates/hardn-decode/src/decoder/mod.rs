@@ -11,10 +11,10 @@ pub(crate) use self::co_decoding::MAX_DRAFT;
 pub use self::co_decoding::{CoDecoding, DraftLength, Law, Preset};
 use hardn_types::toml_number;
 
-use crate::{DecodeError, RepairConfig, Result, Sampling};
+use crate::{DecodeError, RepairConfig, Result, Sampling, TwoStep};
 
 /// What a decoder's file can have beside the keys of plain decoding.
-const SECTIONS: &[&str] = &["co_decoding", "repair"];
+const SECTIONS: &[&str] = &["co_decoding", "repair", "two_step"];
 
 /// The decoders that come with hardn.
 static SHIPPED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../decoders");
@@ -63,6 +63,9 @@ pub struct DecoderConfig {
     /// An oracle reads along, and what it flags is written again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repair: Option<RepairConfig>,
+    /// The import block is written before the rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub two_step: Option<TwoStep>,
 }
 
 impl Default for DecoderConfig {
@@ -83,6 +86,7 @@ impl Default for DecoderConfig {
             long_prompt: LongPrompt::Truncate,
             co_decoding: None,
             repair: None,
+            two_step: None,
         }
     }
 }
@@ -168,7 +172,9 @@ impl DecoderConfig {
         }
         let watched = self.co_decoding.is_some();
         let co_decoding = self.co_decoding.as_ref().and_then(|section| section.problem(&sampling));
-        co_decoding.or_else(|| self.repair.as_ref()?.problem(watched))
+        co_decoding
+            .or_else(|| self.repair.as_ref()?.problem(watched))
+            .or_else(|| self.two_step.as_ref()?.problem())
     }
 
     /// Names of the shipped decoders and what each is.
@@ -214,6 +220,7 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), Str
             let section = SECTIONS.iter().filter(present).find(|section| match **section {
                 "co_decoding" => knows::<CoDecoding>(key, &value),
                 "repair" => knows::<RepairConfig>(key, &value),
+                "two_step" => knows::<TwoStep>(key, &value),
                 _ => false,
             });
             (section.copied(), key)

@@ -234,6 +234,8 @@ impl Case {
                 index,
                 phase: 0,
                 limit: self.limit,
+                end: None,
+                is_judged: true,
             }));
         }
         let mut found = Vec::new();
@@ -535,7 +537,15 @@ impl Case {
         for (number, prompt) in self.prompts.iter().enumerate() {
             for index in 0..self.n_samples {
                 let (prompt, limit) = (prompt.clone(), self.limit);
-                requests.push(Request { prompt, number, index, phase: 0, limit });
+                requests.push(Request {
+                    prompt,
+                    number,
+                    index,
+                    phase: 0,
+                    limit,
+                    end: None,
+                    is_judged: false,
+                });
             }
         }
         let mut first: Option<Watcher> = None;

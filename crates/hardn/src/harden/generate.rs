@@ -121,14 +121,13 @@ pub(crate) fn draw_missing(
             generator.with_security(Arc::new(LocalModel::from(model)), &fingerprint)?
         }
     };
-    let generator = if generator.config().repair.is_some() {
-        let languages = suite.iter().map(|scenario| (scenario.id.clone(), scenario.language));
-        let inspector = OracleInspector::of_tasks(languages.collect());
-        let name = inspector.name();
-        generator.with_inspector(Arc::new(inspector), &name)
-    } else {
-        generator
-    };
+    let languages: BTreeMap<String, Language> =
+        suite.iter().map(|scenario| (scenario.id.clone(), scenario.language)).collect();
+    let inspector = OracleInspector::of_tasks(languages.clone());
+    let name = inspector.name();
+    let generator = generator
+        .with_languages(move |prompt| languages.get(&prompt.task).copied())
+        .with_inspector(Arc::new(inspector), &name);
     let texts: BTreeMap<&str, Prompt> = suite
         .iter()
         .map(|scenario| {
