@@ -15,6 +15,7 @@ use crate::{
     DecodeError, DraftLength, Draws, FunctionEnd, LanguageModel, Law, Memory, Phase, Result, Role,
     Row, StopRule,
     pace::{Acceptance, Pace},
+    remote::RemoteBase,
     repair::Repair,
     sequence::{Rules, Sequence, Start, TextDraws},
 };
@@ -64,6 +65,8 @@ pub(crate) struct Watch<'a> {
 /// Draws texts from one model, or from two.
 pub(crate) struct Engine<'a> {
     pub(crate) base: &'a dyn LanguageModel,
+    /// The base model is elsewhere; `base` then only stands for it.
+    pub(crate) remote: Option<&'a RemoteBase>,
     pub(crate) watch: Option<Watch<'a>>,
     pub(crate) rules: Rules<'a>,
     pub(crate) seed: u64,
@@ -214,7 +217,6 @@ impl Engine<'_> {
 
     /// Adds at least one token to every text.
     fn round(&self, active: &mut [Active], pace: &mut Pace) -> Result<()> {
-        let vocab_size = self.base.vocab_size();
         let Some(watch) = &self.watch else {
             let logits = self.base.read(&mut base_rows(active, false))?;
             active.par_iter_mut().zip(&logits).for_each(|(text, logits)| {
@@ -223,7 +225,36 @@ impl Engine<'_> {
             return Ok(());
         };
         let texts: Vec<Acceptance> = active.iter().map(|text| text.sequence.acceptance).collect();
-        let length = pace.length(&texts);
+        let before: Vec<(u32, u32)> = active.iter().map(judged).collect();
+        if let Some(remote) = self.remote {
+            let length = if remote.goes_ahead() { pace.length(&texts) } else { 1 };
+            self.draft(active, watch, length, pace)?;
+            remote.judge(active, &watch.law, &self.rules, pace)?;
+        } else {
+            let length = pace.length(&texts);
+            self.judge(active, watch, length, pace)?;
+        }
+        for (text, (proposed, accepted)) in active.iter().zip(before) {
+            let (now_proposed, now_accepted) = judged(text);
+            let n_accepted = now_accepted - accepted;
+            self.counts.proposed.fetch_add(u64::from(now_proposed - proposed), Ordering::Relaxed);
+            self.counts.accepted.fetch_add(u64::from(n_accepted), Ordering::Relaxed);
+            for i in 0..now_proposed - proposed {
+                pace.judged(i < n_accepted);
+            }
+        }
+        Ok(())
+    }
+
+    /// Drafts up to `length` tokens for every text, and lets the base model judge them.
+    fn judge(
+        &self,
+        active: &mut [Active],
+        watch: &Watch,
+        length: usize,
+        pace: &mut Pace,
+    ) -> Result<()> {
+        let vocab_size = self.base.vocab_size();
         let together = length == 1 && watch.model.weights() == self.base.weights();
         let logits = if together && !watch.law.is_speculative() {
             self.step_together(active, watch)?
@@ -236,7 +267,6 @@ impl Engine<'_> {
             pace.base_pass(n_read, start.elapsed());
             logits
         };
-        let before: Vec<(u32, u32)> = active.iter().map(judged).collect();
         active
             .par_iter_mut()
             .zip(&logits)
@@ -244,15 +274,6 @@ impl Engine<'_> {
             .for_each(|(text, logits)| {
                 text.sequence.judge(logits, vocab_size, &watch.law, &self.rules);
             });
-        for (text, (proposed, accepted)) in active.iter().zip(before) {
-            let (now_proposed, now_accepted) = judged(text);
-            let n_accepted = now_accepted - accepted;
-            self.counts.proposed.fetch_add(u64::from(now_proposed - proposed), Ordering::Relaxed);
-            self.counts.accepted.fetch_add(u64::from(n_accepted), Ordering::Relaxed);
-            for i in 0..now_proposed - proposed {
-                pace.judged(i < n_accepted);
-            }
-        }
         Ok(())
     }
 

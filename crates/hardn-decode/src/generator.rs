@@ -10,10 +10,11 @@ use hardn_types::{BoxError, FinishReason, Generator, Language, Prompt, Sample};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    DecodeError, DecoderConfig, DraftLength, LanguageModel, Law, LocalModel, LongPrompt, Per,
-    Phase, Result, Sampling, StopRule, Stops,
+    By, CoDecoding, DecodeError, DecoderConfig, DraftLength, LanguageModel, Law, LocalModel,
+    LongPrompt, Per, Phase, Result, Sampling, StopRule, Stops,
     engine::{Active, Counts, Engine, PromptText, Request, Watch, Watcher},
     prompt_hash,
+    remote::{Fidelity, RemoteBase},
     repair::{Inspector, Repair},
     sequence::{Rules, Sequence},
     two_step::{Split, TwoStep, Unused},
@@ -21,6 +22,8 @@ use crate::{
 
 /// Samples drawn side by side unless told otherwise.
 const BATCH_SIZE: usize = 32;
+/// Requests a server gets at once at most.
+const REMOTE_BATCH_SIZE: usize = 8;
 
 /// Chooses the stop rule of a prompt.
 type RuleOf = Box<dyn Fn(&Prompt) -> StopRule + Send + Sync>;
@@ -34,6 +37,8 @@ const REST: Phase = 1;
 /// Completes prompts with one model, or with two.
 pub struct LocalGenerator {
     model: Arc<dyn LanguageModel>,
+    /// The base model is elsewhere.
+    remote: Option<Arc<RemoteBase>>,
     security: Option<Arc<dyn LanguageModel>>,
     drafter: Option<(Arc<dyn LanguageModel>, DraftLength)>,
     inspector: Option<Arc<dyn Inspector>>,
@@ -83,6 +88,7 @@ impl LocalGenerator {
             stops: Stops { tokens, strings: config.stop.clone() },
             start_token: settings.bos_token_id.or(tokenizer.eos()),
             model: Arc::new(model),
+            remote: None,
             security: None,
             drafter: None,
             inspector: None,
@@ -109,17 +115,48 @@ impl LocalGenerator {
         model: Arc<dyn LanguageModel>,
         fingerprint: &str,
     ) -> Result<Self> {
-        if self.config.co_decoding.is_none() {
-            return Err(DecodeError::Decoder {
-                name: "co_decoding".to_owned(),
-                message: "the decoder has no such section, so no security model can take part; help: use \
-                          --decoder co-decoding"
-                    .to_owned(),
-            });
-        }
+        self.co_decoding()?;
         self.fingerprint = hex([self.fingerprint.as_bytes(), fingerprint.as_bytes()]);
         self.security = Some(model);
         Ok(self)
+    }
+
+    fn co_decoding(&self) -> Result<&CoDecoding> {
+        self.config.co_decoding.as_ref().ok_or_else(|| DecodeError::Decoder {
+            name: "co_decoding".to_owned(),
+            message:
+                "the decoder has no such section, so no security model can take part; help: use \
+                      --decoder co-decoding"
+                    .to_owned(),
+        })
+    }
+
+    /// Puts a base model that is elsewhere in the place of the model the generator was made with, which is to be the
+    /// security model, whose tokenizer and end tokens count. A sample then depends on what the server answers too.
+    ///
+    /// # Errors
+    /// A decoder without the section `[co_decoding]`, or one that asks of the server what it cannot do.
+    pub fn with_remote_base(mut self, mut base: RemoteBase) -> Result<Self> {
+        base.prepare(&self.co_decoding()?.law(&self.sampling))?;
+        if self.config.repair.as_ref().is_some_and(|repair| repair.by == By::Exclude) {
+            return Err(DecodeError::Decoder {
+                name: "repair".to_owned(),
+                message: "`by = \"exclude\"` cannot be asked of a server; help: use \"resample\" or \"security\""
+                    .to_owned(),
+            });
+        }
+        let parts = [self.fingerprint.as_bytes(), base.url().as_bytes(), base.model().as_bytes()];
+        self.fingerprint = hex(parts);
+        self.batch_size = self.batch_size.min(REMOTE_BATCH_SIZE);
+        let base = Arc::new(base);
+        self.model = base.clone();
+        self.remote = Some(base);
+        Ok(self)
+    }
+
+    /// How samples relate to Algorithm 1's law, where the base model is elsewhere.
+    pub fn fidelity(&self) -> Option<&Fidelity> {
+        self.remote.as_deref().map(RemoteBase::fidelity)
     }
 
     /// A smaller model with the same tokenizer that only saves time: it drafts, and texts keep the law of plain decoding
@@ -390,6 +427,7 @@ impl LocalGenerator {
         Ok(Engine {
             repair,
             base: &*self.model,
+            remote: self.remote.as_deref(),
             watch,
             rules: Rules {
                 vocabulary: &*self.tokenizer,

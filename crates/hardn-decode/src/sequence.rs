@@ -121,6 +121,8 @@ pub(crate) struct Sequence {
     /// Tokens drawn, those that were taken back included.
     pub(crate) n_drawn: u64,
     pub(crate) repair: crate::repair::Progress,
+    /// What a base model elsewhere drew for a place to come.
+    pub(crate) ahead: Option<crate::remote::Ahead>,
     /// What a place must not have: index of the generated token, and ids.
     excluded: (usize, Vec<u32>),
     /// The security model writes alone up to the next line's end.
@@ -152,6 +154,7 @@ impl Sequence {
             n_accepted: 0,
             n_drawn: 0,
             repair: crate::repair::Progress::default(),
+            ahead: None,
             excluded: (0, Vec::new()),
             unwatched: false,
             context: start.prompt.to_vec(),
@@ -170,8 +173,17 @@ impl Sequence {
         &self.context[self.n_prompt..self.context.len() - self.drafts.len()]
     }
 
+    /// Prompt and text, the draft included.
+    pub(crate) fn context(&self) -> &[u32] {
+        &self.context
+    }
+
+    /// Tokens of the draft.
+    pub(crate) fn n_drafted(&self) -> usize {
+        self.drafts.len()
+    }
+
     /// The random numbers it is drawn with.
-    #[cfg(test)]
     pub(crate) fn draws(&self) -> TextDraws {
         self.draws
     }
@@ -262,6 +274,41 @@ impl Sequence {
         self.forget_beyond(self.context.len() - 1);
     }
 
+    /// Judges the draft in order by what a base model elsewhere says of it: for each proposal the natural
+    /// log-probabilities under the law's ratio and before warping. Says whether one was not accepted; then
+    /// [`Self::replace`] is to follow.
+    pub(crate) fn judge_scored(&mut self, scored: &[(f64, f64)], law: &Law, rules: &Rules) -> bool {
+        let drafts = std::mem::take(&mut self.drafts);
+        self.context.truncate(self.context.len() - drafts.len());
+        for (proposal, &(log_base, raw)) in drafts.iter().zip(scored) {
+            let u = self.draws.text.uniform(self.ids().len() as u64);
+            if !self.weigh(proposal, log_base, law, u) {
+                return true;
+            }
+            self.add(proposal.id, Author::Security, raw, rules);
+            if self.finish.is_some() {
+                break;
+            }
+        }
+        self.forget_beyond(self.context.len() - 1);
+        false
+    }
+
+    /// Puts a base model's token, which is elsewhere, where a proposal was not accepted.
+    pub(crate) fn replace(&mut self, id: u32, log_prob: f64, rules: &Rules) {
+        self.add(id, Author::Base, log_prob, rules);
+        self.forget_beyond(self.context.len() - 1);
+    }
+
+    /// Whether a proposal is accepted, counted.
+    fn weigh(&mut self, proposal: &Proposal, log_base: f64, law: &Law, u: f64) -> bool {
+        let accepted = self.unwatched || law.accepts(proposal.log_prob, log_base, u);
+        self.acceptance.add(accepted);
+        self.n_proposed += 1;
+        self.n_accepted += u32::from(accepted);
+        accepted
+    }
+
     /// Says whether the proposal was accepted.
     fn judge_one(&mut self, proposal: &Proposal, logits: &[f32], law: &Law, rules: &Rules) -> bool {
         if self.breaks(logits) {
@@ -271,11 +318,8 @@ impl Sequence {
         let kept = law.ratio.changes().then(|| distribution(logits, &self.context, &law.ratio));
         let log_base =
             log_prob_in(kept.as_deref().unwrap_or_default(), logits, &law.ratio, proposal.id);
-        let accepted = self.unwatched || law.accepts(proposal.log_prob, log_base, u);
-        self.acceptance.add(accepted);
-        self.n_proposed += 1;
+        let accepted = self.weigh(proposal, log_base, law, u);
         if accepted {
-            self.n_accepted += 1;
             let author = if law.is_speculative() { Author::Base } else { Author::Security };
             self.commit(proposal.id, author, logits, rules);
         } else {
@@ -329,15 +373,20 @@ impl Sequence {
         }
     }
 
-    /// Adds a token and finds out whether the text ends with it. `logits` are the base model's.
+    /// Adds a token. `logits` are the base model's.
     fn commit(&mut self, id: u32, author: Author, logits: &[f32], rules: &Rules) {
+        self.add(id, author, log_prob(logits, id), rules);
+    }
+
+    /// Adds a token and finds out whether the text ends with it.
+    fn add(&mut self, id: u32, author: Author, log_prob: f64, rules: &Rules) {
         if self.ends(id, rules.stops) {
             self.finish = Some(FinishReason::Stop);
             return;
         }
         self.context.push(id);
         self.n_drawn += 1;
-        self.log_probs.push(log_prob(logits, id) as f32);
+        self.log_probs.push(log_prob as f32);
         self.authors.push(author);
         let seen = self.stream.text().len();
         self.unwatched &= !rules.vocabulary.token_bytes(id).contains(&b'\n');

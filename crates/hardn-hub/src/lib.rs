@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod agent;
 mod cache;
 mod client;
 mod digest;
@@ -23,6 +24,7 @@ mod select;
 mod source;
 mod transfer;
 
+pub use agent::{HttpAgent, Unreached};
 pub use error::{HubError, Result};
 pub use options::{HubOptions, Token};
 pub use progress::Progress;

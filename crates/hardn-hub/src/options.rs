@@ -23,7 +23,8 @@ impl Token {
         (!text.is_empty()).then(|| Self(text.to_owned()))
     }
 
-    pub(crate) fn as_str(&self) -> &str {
+    /// For the header it is sent in.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
