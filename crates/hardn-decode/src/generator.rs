@@ -37,6 +37,8 @@ pub struct LocalGenerator {
     security: Option<Arc<dyn LanguageModel>>,
     drafter: Option<(Arc<dyn LanguageModel>, DraftLength)>,
     inspector: Option<Arc<dyn Inspector>>,
+    /// What comes after the gap that is filled.
+    suffix: Option<String>,
     tokenizer: Arc<Tokenizer>,
     /// Of all models.
     fingerprint: String,
@@ -86,6 +88,7 @@ impl LocalGenerator {
             security: None,
             drafter: None,
             inspector: None,
+            suffix: None,
             tokenizer,
             fingerprint: model_fingerprint,
             config,
@@ -165,6 +168,15 @@ impl LocalGenerator {
     ) -> Self {
         self.rule_of = Box::new(rule_of);
         self
+    }
+
+    /// Fills the gap between each prompt and this text, in the tokenizer's fill-in-the-middle form.
+    #[must_use]
+    pub fn with_suffix(mut self, suffix: &str) -> Self {
+        self.fingerprint = hex([self.fingerprint.as_bytes(), b"suffix", suffix.as_bytes()]);
+        self.suffix = Some(suffix.to_owned());
+        let end = self.tokenizer.fim_end();
+        self.with_end_tokens(end)
     }
 
     /// What prompts are written in, for decoders that read code.
@@ -417,7 +429,10 @@ impl LocalGenerator {
 
     /// The prompt's tokens, with what the tokenizer puts before a text, cut to what the context holds.
     fn prompt_text(&self, prompt: &Prompt) -> Result<PromptText> {
-        let mut ids = self.tokenizer.encode_prompt(&prompt.text)?.ids;
+        let mut ids = match &self.suffix {
+            None => self.tokenizer.encode_prompt(&prompt.text)?.ids,
+            Some(suffix) => self.tokenizer.fim_prompt(&prompt.text, suffix)?,
+        };
         if ids.is_empty() {
             let task = prompt.task.clone();
             ids.push(self.start_token.ok_or(DecodeError::EmptyPrompt { task })?);
@@ -427,7 +442,8 @@ impl LocalGenerator {
         // Half of the context belongs to the prompt however much may be generated.
         let room = context.saturating_sub(max_new_tokens).max(context / 2).max(1);
         if ids.len() > room {
-            if self.config.long_prompt == LongPrompt::Error {
+            // The marks of a gap stand at the beginning.
+            if self.config.long_prompt == LongPrompt::Error || self.suffix.is_some() {
                 let (task, n_tokens) = (prompt.task.clone(), ids.len());
                 return Err(DecodeError::LongPrompt { task, n_tokens, room, max_new_tokens });
             }
