@@ -4,6 +4,7 @@
 //! shares its batch, the order of the work, the number of threads or an interruption.
 
 mod complete;
+mod constraint;
 mod decoder;
 mod engine;
 mod error;
@@ -17,6 +18,7 @@ mod sequence;
 mod stop;
 
 pub use complete::{Completion, Piece, Token, complete, stream};
+pub use constraint::{AllowedTokens, Constraint, ConstraintConfig, ConstraintState};
 pub use decoder::{CoDecoding, DecoderConfig, DraftLength, Law, LongPrompt, Preset};
 pub use error::{DecodeError, Result};
 pub use function_end::{FunctionEnd, StopRule};
