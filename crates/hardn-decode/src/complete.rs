@@ -12,6 +12,9 @@ pub struct Completion {
     pub prompt: usize,
     /// The number of the sample, from 0.
     pub sample: u32,
+    /// What the text continues where that is not the prompt: two-step generation adds imports to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completed_prompt: Option<String>,
     /// The generated text.
     pub text: String,
     /// Generated token ids, without the end-of-text token.
@@ -112,7 +115,9 @@ impl Shown {
         let text = sequence.stream.text();
         let whole = sequence.finish.is_some();
         let pending = if whole { 0 } else { generator.stops().pending(text) };
-        let safe = text.len() - pending;
+        let judged =
+            if whole || !generator.is_repaired() { text.len() } else { sequence.repair.judged };
+        let safe = (text.len() - pending).min(judged);
         for (chars, author) in
             sequence.stream.token_chars().iter().zip(&sequence.authors).skip(self.n_tokens)
         {
@@ -155,6 +160,7 @@ fn completion(prompt: usize, sample: Sample) -> Completion {
         sample: sample.index,
         chosen_by,
         log_prob: sample.log_probs.iter().map(|&log_prob| f64::from(log_prob)).sum(),
+        completed_prompt: sample.prompt,
         text: sample.text,
         ids: sample.ids,
         finish: sample.finish,

@@ -15,6 +15,7 @@ use crate::{
     DecodeError, DraftLength, Draws, FunctionEnd, LanguageModel, Law, Memory, Phase, Result, Role,
     Row, StopRule,
     pace::{Acceptance, Pace},
+    repair::Repair,
     sequence::{Rules, Sequence, Start, TextDraws},
 };
 
@@ -39,6 +40,18 @@ pub(crate) struct Request {
     pub(crate) phase: Phase,
     /// Tokens at most.
     pub(crate) limit: usize,
+    /// A token that ends this text, beside those that end all.
+    pub(crate) end: Option<u32>,
+    /// Whether an oracle reads along, where there is one.
+    pub(crate) is_judged: bool,
+}
+
+impl Request {
+    /// The random numbers of its text; `attempt` counts how often it went back.
+    pub(crate) fn draws(&self, seed: u64, attempt: u32) -> TextDraws {
+        let of = |role| Draws::new(seed, &self.prompt.hash, self.index, self.phase, attempt, role);
+        TextDraws { text: of(Role::Text), proposal: of(Role::Proposal) }
+    }
 }
 
 /// A security model, and how it and the base model choose.
@@ -57,6 +70,7 @@ pub(crate) struct Engine<'a> {
     pub(crate) batch_size: usize,
     pub(crate) stop: &'a AtomicBool,
     pub(crate) counts: &'a Counts,
+    pub(crate) repair: Option<Repair<'a>>,
 }
 
 /// What was done so far, all texts together.
@@ -110,9 +124,15 @@ impl Engine<'_> {
             if self.stop.load(Ordering::Relaxed) {
                 return Err(DecodeError::Stopped);
             }
-            let n_before = n_tokens(&active);
+            let n_before = n_drawn(&active);
             self.round(&mut active, &mut pace)?;
-            self.counts.tokens.fetch_add((n_tokens(&active) - n_before) as u64, Ordering::Relaxed);
+            self.counts.tokens.fetch_add(n_drawn(&active) - n_before, Ordering::Relaxed);
+            if let Some(repair) = self.repair {
+                let going = active
+                    .par_iter_mut()
+                    .filter(|text| text.request.is_judged && !text.sequence.broken);
+                going.for_each(|text| repair.look(text, self.seed, &self.rules));
+            }
             if let Some(on_growth) = &mut on_growth {
                 active.iter_mut().try_for_each(&mut **on_growth)?;
             }
@@ -177,14 +197,12 @@ impl Engine<'_> {
         let key = key(&request);
         let prefix = prefixes.get_mut(&key).expect("`read_prompts` came before");
         prefix.n_waiting -= 1;
-        let draws = |role| {
-            Draws::new(self.seed, &request.prompt.hash, request.index, request.phase, 0, role)
-        };
         let sequence = Sequence::new(Start {
             prompt: &request.prompt.ids,
-            draws: TextDraws { text: draws(Role::Text), proposal: draws(Role::Proposal) },
+            draws: request.draws(self.seed, 0),
             function: FunctionEnd::new(request.prompt.rule, &request.prompt.text),
             limit: request.limit,
+            end: request.end,
             base: prefix.base.clone(),
             security: prefix.security.clone(),
         });
@@ -300,8 +318,8 @@ fn judged(text: &Active) -> (u32, u32) {
     (text.sequence.n_proposed, text.sequence.n_accepted)
 }
 
-fn n_tokens(active: &[Active]) -> usize {
-    active.iter().map(|text| text.sequence.ids().len()).sum()
+fn n_drawn(active: &[Active]) -> u64 {
+    active.iter().map(|text| text.sequence.n_drawn).sum()
 }
 
 #[cfg(test)]

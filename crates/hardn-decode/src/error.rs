@@ -62,6 +62,9 @@ pub enum DecodeError {
     /// The model or tokenizer failed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A prompt's imports could not be read.
+    #[error(transparent)]
+    Code(#[from] hardn_code::CodeError),
     /// Whoever takes the samples failed.
     #[error(transparent)]
     Taker(BoxError),

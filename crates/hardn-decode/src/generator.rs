@@ -6,15 +6,17 @@ use std::sync::{
 };
 
 use hardn_models::{TokenIds, Tokenizer};
-use hardn_types::{BoxError, Generator, Prompt, Sample};
+use hardn_types::{BoxError, FinishReason, Generator, Language, Prompt, Sample};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    DecodeError, DecoderConfig, DraftLength, LanguageModel, Law, LocalModel, LongPrompt, Result,
-    Sampling, StopRule, Stops,
+    DecodeError, DecoderConfig, DraftLength, LanguageModel, Law, LocalModel, LongPrompt, Per,
+    Phase, Result, Sampling, StopRule, Stops,
     engine::{Active, Counts, Engine, PromptText, Request, Watch, Watcher},
     prompt_hash,
+    repair::{Inspector, Repair},
     sequence::{Rules, Sequence},
+    two_step::{Split, TwoStep, Unused},
 };
 
 /// Samples drawn side by side unless told otherwise.
@@ -22,12 +24,19 @@ const BATCH_SIZE: usize = 32;
 
 /// Chooses the stop rule of a prompt.
 type RuleOf = Box<dyn Fn(&Prompt) -> StopRule + Send + Sync>;
+/// Says what a prompt is written in.
+type LanguageOf = Box<dyn Fn(&Prompt) -> Option<Language> + Send + Sync>;
+
+/// The import block's part of a text, and the rest's.
+const IMPORTS: Phase = 0;
+const REST: Phase = 1;
 
 /// Completes prompts with one model, or with two.
 pub struct LocalGenerator {
     model: Arc<dyn LanguageModel>,
     security: Option<Arc<dyn LanguageModel>>,
     drafter: Option<(Arc<dyn LanguageModel>, DraftLength)>,
+    inspector: Option<Arc<dyn Inspector>>,
     tokenizer: Arc<Tokenizer>,
     /// Of all models.
     fingerprint: String,
@@ -38,6 +47,7 @@ pub struct LocalGenerator {
     seed: u64,
     batch_size: usize,
     rule_of: RuleOf,
+    language_of: LanguageOf,
     stop: Arc<AtomicBool>,
     truncated: AtomicU64,
     counts: Counts,
@@ -75,12 +85,14 @@ impl LocalGenerator {
             model: Arc::new(model),
             security: None,
             drafter: None,
+            inspector: None,
             tokenizer,
             fingerprint: model_fingerprint,
             config,
             seed,
             batch_size: BATCH_SIZE,
             rule_of: Box::new(|_| StopRule::None),
+            language_of: Box::new(|_| None),
             stop: Arc::default(),
             truncated: AtomicU64::new(0),
             counts: Counts::default(),
@@ -118,6 +130,16 @@ impl LocalGenerator {
         self
     }
 
+    /// Who reads along for `[repair]`. Its `name` is part of a sample's key.
+    #[must_use]
+    pub fn with_inspector(mut self, inspector: Arc<dyn Inspector>, name: &str) -> Self {
+        if self.config.repair.is_some() {
+            self.fingerprint = hex([self.fingerprint.as_bytes(), name.as_bytes()]);
+            self.inspector = Some(inspector);
+        }
+        self
+    }
+
     /// Tokens that end a text besides those the tokenizer and the model's configuration name, such as those of
     /// `generation_config.json`.
     #[must_use]
@@ -145,6 +167,16 @@ impl LocalGenerator {
         self
     }
 
+    /// What prompts are written in, for decoders that read code.
+    #[must_use]
+    pub fn with_languages(
+        mut self,
+        language_of: impl Fn(&Prompt) -> Option<Language> + Send + Sync + 'static,
+    ) -> Self {
+        self.language_of = Box::new(language_of);
+        self
+    }
+
     /// Ends generation with [`DecodeError::Stopped`] soon after the flag is set.
     #[must_use]
     pub fn with_stop(mut self, stop: Arc<AtomicBool>) -> Self {
@@ -155,6 +187,11 @@ impl LocalGenerator {
     /// The seed samples are drawn with.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// An oracle reads along.
+    pub(crate) fn is_repaired(&self) -> bool {
+        self.config.repair.is_some()
     }
 
     /// What ends a text.
@@ -219,22 +256,104 @@ impl LocalGenerator {
         on_sample: &mut dyn FnMut(Sample) -> Result<(), BoxError>,
     ) -> Result<()> {
         let mut requests = Vec::new();
+        let mut splits = Vec::with_capacity(prompts.len());
         for (number, prompt) in prompts.iter().enumerate() {
-            let text = Arc::new(self.prompt_text(prompt)?);
-            let limit = self.limit(text.ids.len());
-            requests.extend(prompt.indices.iter().map(|&index| Request {
-                prompt: text.clone(),
-                number,
-                index,
-                phase: 0,
-                limit,
-            }));
+            let split = self.split(prompt)?;
+            if let (Some(split), Some(two_step)) = (&split, &self.config.two_step) {
+                requests.extend(self.import_requests(prompt, number, split, two_step)?);
+            } else {
+                let text = self.prompt_text(prompt)?;
+                requests.extend(self.requests(text, number, &prompt.indices));
+            }
+            splits.push(split);
         }
         self.engine()?.run(requests, watcher, &mut |done| {
-            let sample = self.sample(arm, &prompts[done.request.number], done);
-            on_sample(sample).map_err(DecodeError::Taker)?;
-            Ok(Vec::new())
+            let number = done.request.number;
+            let prompt = &prompts[number];
+            match &splits[number] {
+                Some(split) if done.request.phase == IMPORTS => {
+                    self.rest_requests(prompt, split, done)
+                }
+                split => {
+                    let sample = self.sample(arm, prompt, split.as_ref(), done)?;
+                    on_sample(sample).map_err(DecodeError::Taker)?;
+                    Ok(Vec::new())
+                }
+            }
         })
+    }
+
+    /// The prompt around its imports, where they are written first.
+    fn split(&self, prompt: &Prompt) -> Result<Option<Split>> {
+        let Some(two_step) = &self.config.two_step else { return Ok(None) };
+        let language = (self.language_of)(prompt).ok_or_else(|| DecodeError::Decoder {
+            name: "two_step".to_owned(),
+            message: format!("nobody said what language the prompt of `{}` is in", prompt.task),
+        })?;
+        Split::new(&prompt.text, language, two_step.form)
+    }
+
+    /// Requests for the whole of a text, or for what comes after its imports.
+    fn requests(&self, text: PromptText, number: usize, indices: &[u32]) -> Vec<Request> {
+        let limit = self.limit(text.ids.len());
+        let text = Arc::new(text);
+        let phase = if self.config.two_step.is_some() { REST } else { 0 };
+        let request = |&index: &u32| Request {
+            prompt: text.clone(),
+            number,
+            index,
+            phase,
+            limit,
+            end: None,
+            is_judged: true,
+        };
+        indices.iter().map(request).collect()
+    }
+
+    /// Requests for the import block of a prompt: one, or one a sample.
+    fn import_requests(
+        &self,
+        prompt: &Prompt,
+        number: usize,
+        split: &Split,
+        two_step: &TwoStep,
+    ) -> Result<Vec<Request>> {
+        let first = split.first_step(two_step.form, &self.tokenizer)?;
+        let hash = self.prompt_text(prompt)?.hash;
+        let task = prompt.task.clone();
+        let mut ids = first.ids;
+        let room = self.context().saturating_sub(two_step.import_tokens).max(1);
+        ids.drain(..ids.len().saturating_sub(room));
+        let text = Arc::new(PromptText { task, ids, hash, text: first.text, rule: StopRule::None });
+        // Imports that all samples share are those of the sample 0, whichever are asked for.
+        let shared = [0];
+        let indices = match two_step.per {
+            Per::Prompt => &shared[..prompt.indices.len().min(1)],
+            Per::Sample => &prompt.indices[..],
+        };
+        let request = |&index: &u32| Request {
+            prompt: text.clone(),
+            number,
+            index,
+            phase: IMPORTS,
+            limit: two_step.import_tokens.min(self.context().saturating_sub(text.ids.len())).max(1),
+            end: first.end,
+            is_judged: false,
+        };
+        Ok(indices.iter().map(request).collect())
+    }
+
+    /// Requests for what comes after imports that were written.
+    fn rest_requests(&self, prompt: &Prompt, split: &Split, done: Active) -> Result<Vec<Request>> {
+        let Active { request, sequence } = done;
+        let ended = sequence.finish == Some(FinishReason::Stop);
+        let joined = split.joined(sequence.stream.text(), ended)?;
+        let mut text = self.prompt_text(&Prompt { text: joined, ..prompt.clone() })?;
+        text.hash = request.prompt.hash;
+        let per_sample = self.config.two_step.as_ref().is_some_and(|two| two.per == Per::Sample);
+        let own = [request.index];
+        let indices = if per_sample { &own[..] } else { &prompt.indices };
+        Ok(self.requests(text, request.number, indices))
     }
 
     fn engine(&self) -> Result<Engine<'_>> {
@@ -258,7 +377,18 @@ impl LocalGenerator {
                 });
             }
         };
+        let repair = match (&self.config.repair, &self.inspector) {
+            (None, _) => None,
+            (Some(config), Some(inspector)) => Some(Repair { config, inspector: &**inspector }),
+            (Some(_), None) => {
+                return Err(DecodeError::Decoder {
+                    name: "repair".to_owned(),
+                    message: "nobody is there to judge what is written".to_owned(),
+                });
+            }
+        };
         Ok(Engine {
+            repair,
             base: &*self.model,
             watch,
             rules: Rules {
@@ -313,16 +443,27 @@ impl LocalGenerator {
         })
     }
 
-    fn sample(&self, arm: &str, prompt: &Prompt, done: Active) -> Sample {
+    fn sample(
+        &self,
+        arm: &str,
+        prompt: &Prompt,
+        split: Option<&Split>,
+        done: Active,
+    ) -> Result<Sample> {
         let Active { request, sequence } = done;
         let mut ids = sequence.ids().to_vec();
-        let Sequence { mut log_probs, mut authors, stream, finish, .. } = sequence;
+        let Sequence { mut log_probs, mut authors, stream, finish, repair, .. } = sequence;
         let (text, token_chars) = stream.finish();
         ids.truncate(token_chars.len());
         log_probs.truncate(token_chars.len());
         authors.truncate(token_chars.len());
         let watched = self.security.is_some();
-        Sample {
+        let drops = self.config.two_step.as_ref().is_some_and(|two| two.unused == Unused::Drop);
+        let read = match split {
+            Some(split) if drops => split.without_unused(&request.prompt.text, &text)?,
+            _ => request.prompt.text.clone(),
+        };
+        Ok(Sample {
             arm: arm.to_owned(),
             task: prompt.task.clone(),
             index: request.index,
@@ -332,8 +473,10 @@ impl LocalGenerator {
             token_chars,
             log_probs,
             authors: authors.iter().filter(|_| watched).map(|author| author.letter()).collect(),
-            finish: finish.unwrap_or(hardn_types::FinishReason::Length),
-        }
+            repairs: repair.n_repairs,
+            prompt: (read != prompt.text).then_some(read),
+            finish: finish.unwrap_or(FinishReason::Length),
+        })
     }
 }
 
@@ -375,7 +518,6 @@ mod tests {
         AdapterWeights, DecodeModel, DecodeRow, LAB_SPECIALS, Model, ModelConfig, ModuleTerm,
         train_bpe,
     };
-    use hardn_types::FinishReason;
 
     use super::*;
 
@@ -620,6 +762,54 @@ mod tests {
         assert!(authors.contains('s') && authors.contains('b'), "{authors}");
         assert_eq!(draw(true, "1"), together);
         assert_eq!(draw(false, "4"), together);
+    }
+
+    #[test]
+    fn imports_come_before_the_rest() {
+        let lab = lab(128, 32);
+        let text = "import os\n\n\ndef load(path):\n";
+        let prompt =
+            Prompt { task: "t".to_owned(), text: text.to_owned(), indices: (0..6).collect() };
+        let draw = |settings: &[&str], prompt: &Prompt| {
+            let overrides: Vec<String> = settings.iter().map(|&item| item.to_owned()).collect();
+            let config = DecoderConfig::load("two-step", &overrides).unwrap();
+            let (model, tokenizer) = (lab.model.clone(), lab.tokenizer.clone());
+            let generator =
+                LocalGenerator::new(model, tokenizer, "fp".to_owned(), config, 11).unwrap();
+            let generator = generator.with_languages(|_| Some(Language::Python));
+            samples(&generator, std::slice::from_ref(prompt))
+        };
+        // Every import is likelier than anything else, so that some are written.
+        let biased = |word: &str| {
+            let bias: Vec<String> = lab
+                .tokenizer
+                .encode(word)
+                .unwrap()
+                .ids
+                .iter()
+                .map(|id| format!("[{id}, 9.0]"))
+                .collect();
+            format!("bias=[{}]", bias.join(", "))
+        };
+        let bias = biased("\nimport re\n");
+        let settings = ["max_new_tokens=12", "temperature=1.0", &bias];
+        let shared = draw(&settings, &prompt);
+        assert_eq!(shared.len(), 6);
+        assert!(shared.iter().all(|sample| sample.prompt == shared[0].prompt));
+        // Those that are missing are drawn as they would have been.
+        let rest = Prompt { indices: vec![3, 5], ..prompt.clone() };
+        assert_eq!(draw(&settings, &rest), [shared[3].clone(), shared[5].clone()]);
+        let own = draw(&[&settings[..], &["per=sample"]].concat(), &prompt);
+        assert_ne!(own, shared);
+        let one_step = Prompt { text: "def load(path):\n".to_owned(), ..prompt.clone() };
+        assert!(draw(&settings, &one_step).iter().all(|sample| sample.prompt.is_none()));
+        for sample in shared.iter().chain(&own) {
+            if let Some(changed) = &sample.prompt {
+                assert!(
+                    changed.starts_with("import os\n") && changed.ends_with("def load(path):\n")
+                );
+            }
+        }
     }
 
     /// CPU time of this process so far, in seconds.

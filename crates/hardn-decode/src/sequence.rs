@@ -1,5 +1,7 @@
 //! One text while it is being drawn.
 
+use std::borrow::Cow;
+
 use hardn_models::Tokenizer;
 use hardn_types::FinishReason;
 
@@ -83,10 +85,23 @@ pub(crate) struct Start<'a> {
     pub(crate) function: FunctionEnd,
     /// Tokens at most.
     pub(crate) limit: usize,
+    /// A token that ends this text, beside those that end all.
+    pub(crate) end: Option<u32>,
     /// Holds the prompt but for its last token.
     pub(crate) base: Memory,
     /// The same, of the security model.
     pub(crate) security: Option<Memory>,
+}
+
+/// How a text goes on that was sent back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Redo {
+    /// By its draws alone.
+    Freely,
+    /// Not with the token that stood there.
+    OtherToken,
+    /// As the security model writes, to the end of the line.
+    BySecurity,
 }
 
 pub(crate) struct Sequence {
@@ -103,6 +118,13 @@ pub(crate) struct Sequence {
     /// Proposals judged, and accepted.
     pub(crate) n_proposed: u32,
     pub(crate) n_accepted: u32,
+    /// Tokens drawn, those that were taken back included.
+    pub(crate) n_drawn: u64,
+    pub(crate) repair: crate::repair::Progress,
+    /// What a place must not have: index of the generated token, and ids.
+    excluded: (usize, Vec<u32>),
+    /// The security model writes alone up to the next line's end.
+    unwatched: bool,
     /// Prompt and text, then drafted tokens while a draft is made.
     context: Vec<u32>,
     n_prompt: usize,
@@ -112,6 +134,7 @@ pub(crate) struct Sequence {
     function: FunctionEnd,
     draws: TextDraws,
     limit: usize,
+    end: Option<u32>,
 }
 
 impl Sequence {
@@ -127,6 +150,10 @@ impl Sequence {
             acceptance: Acceptance::default(),
             n_proposed: 0,
             n_accepted: 0,
+            n_drawn: 0,
+            repair: crate::repair::Progress::default(),
+            excluded: (0, Vec::new()),
+            unwatched: false,
             context: start.prompt.to_vec(),
             n_prompt: start.prompt.len(),
             drafts: Vec::new(),
@@ -134,6 +161,7 @@ impl Sequence {
             function: start.function,
             draws: start.draws,
             limit: start.limit,
+            end: start.end,
         }
     }
 
@@ -182,7 +210,7 @@ impl Sequence {
         if self.breaks(logits) {
             return;
         }
-        let kept = distribution(logits, &self.context, rules.sampling);
+        let kept = distribution(&self.allowed(logits), &self.context, rules.sampling);
         let id = draw(&kept, self.draws.text.uniform(self.ids().len() as u64));
         self.commit(id, Author::Base, logits, rules);
     }
@@ -192,6 +220,7 @@ impl Sequence {
         if self.breaks(logits) {
             return;
         }
+        let logits = &*self.allowed(logits);
         let kept = distribution(logits, &self.context, &law.security);
         let index = self.context.len() - self.n_prompt;
         let id = draw(&kept, self.draws.proposal.uniform(index as u64));
@@ -203,8 +232,12 @@ impl Sequence {
 
     /// A further proposal makes sense: the draft is shorter than `length`, may still grow and has not ended the text.
     pub(crate) fn may_propose(&self, length: usize, stops: &Stops) -> bool {
-        let ended = self.drafts.last().is_some_and(|draft| stops.tokens.contains(&draft.id));
+        let ended = self.drafts.last().is_some_and(|draft| self.ends(draft.id, stops));
         self.finish.is_none() && self.drafts.len() < length.min(self.room()) && !ended
+    }
+
+    fn ends(&self, id: u32, stops: &Stops) -> bool {
+        stops.tokens.contains(&id) || self.end == Some(id)
     }
 
     /// Judges the draft in order, up to the first proposal that is not accepted and is replaced. `logits` are the base
@@ -238,7 +271,7 @@ impl Sequence {
         let kept = law.ratio.changes().then(|| distribution(logits, &self.context, &law.ratio));
         let log_base =
             log_prob_in(kept.as_deref().unwrap_or_default(), logits, &law.ratio, proposal.id);
-        let accepted = law.accepts(proposal.log_prob, log_base, u);
+        let accepted = self.unwatched || law.accepts(proposal.log_prob, log_base, u);
         self.acceptance.add(accepted);
         self.n_proposed += 1;
         if accepted {
@@ -246,28 +279,47 @@ impl Sequence {
             let author = if law.is_speculative() { Author::Base } else { Author::Security };
             self.commit(proposal.id, author, logits, rules);
         } else {
-            let own = distribution(logits, &self.context, &law.redraw);
+            let own = distribution(&self.allowed(logits), &self.context, &law.redraw);
             let id = law.redraw(&proposal.kept, &own, log_base - proposal.log_prob, u);
             self.commit(id, Author::Base, logits, rules);
         }
         accepted
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "used by repair"))]
     /// Goes back to the first `n` generated tokens. With other draws than before the text goes on differently.
-    pub(crate) fn rewind(&mut self, n: usize, draws: TextDraws, rules: &Rules) {
+    pub(crate) fn rewind(&mut self, n: usize, draws: TextDraws, redo: Redo, rules: &Rules) {
         self.drafts.clear();
+        let old = self.context[self.n_prompt..].get(n).copied();
         self.context.truncate(self.n_prompt + n);
         self.log_probs.truncate(n);
         self.authors.truncate(n);
         self.draws = draws;
         self.finish = None;
+        self.unwatched = redo == Redo::BySecurity;
+        if self.excluded.0 != n || redo != Redo::OtherToken {
+            self.excluded = (n, Vec::new());
+        }
+        self.excluded.1.extend(old.filter(|_| redo == Redo::OtherToken));
         self.stream = TextStream::default();
         self.function = self.opening.clone();
         for id in &self.context[self.n_prompt..] {
             self.function.feed(self.stream.push(rules.vocabulary.token_bytes(*id)));
         }
+        self.repair.judged = self.repair.judged.min(self.stream.text().len());
         self.forget_beyond(self.context.len() - 1);
+    }
+
+    /// The logits for a place, without what it must not have.
+    fn allowed<'l>(&self, logits: &'l [f32]) -> Cow<'l, [f32]> {
+        let place = self.context.len() - self.n_prompt;
+        if self.excluded.1.is_empty() || self.excluded.0 != place {
+            return Cow::Borrowed(logits);
+        }
+        let mut logits = logits.to_vec();
+        for id in &self.excluded.1 {
+            logits[*id as usize] = f32::NEG_INFINITY;
+        }
+        Cow::Owned(logits)
     }
 
     fn forget_beyond(&mut self, n: usize) {
@@ -279,14 +331,16 @@ impl Sequence {
 
     /// Adds a token and finds out whether the text ends with it. `logits` are the base model's.
     fn commit(&mut self, id: u32, author: Author, logits: &[f32], rules: &Rules) {
-        if rules.stops.tokens.contains(&id) {
+        if self.ends(id, rules.stops) {
             self.finish = Some(FinishReason::Stop);
             return;
         }
         self.context.push(id);
+        self.n_drawn += 1;
         self.log_probs.push(log_prob(logits, id) as f32);
         self.authors.push(author);
         let seen = self.stream.text().len();
+        self.unwatched &= !rules.vocabulary.token_bytes(id).contains(&b'\n');
         let ended = self.function.feed(self.stream.push(rules.vocabulary.token_bytes(id)));
         let stopped = rules.stops.find(self.stream.text(), seen);
         if let Some(end) = ended.into_iter().chain(stopped).min() {

@@ -114,6 +114,8 @@ fn read_row(
         token_chars: Vec::new(),
         log_probs: Vec::new(),
         authors: String::new(),
+        prompt: None,
+        repairs: 0,
         finish: FinishReason::Stop,
     };
     Ok((sample, is_whole))

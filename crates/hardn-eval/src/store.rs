@@ -208,6 +208,8 @@ mod tests {
             token_chars: vec![2],
             log_probs: vec![-0.1],
             authors: String::new(),
+            prompt: None,
+            repairs: 0,
             finish: FinishReason::Stop,
         }
     }

@@ -9,6 +9,7 @@ mod failure;
 mod harden;
 mod hub;
 mod improve;
+mod inspector;
 mod limits;
 mod oracles;
 mod output;

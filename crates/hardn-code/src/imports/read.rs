@@ -56,7 +56,7 @@ impl Import {
     }
 
     /// Whether two imports do the same.
-    pub(super) fn is_same(&self, other: &Self) -> bool {
+    pub fn is_same(&self, other: &Self) -> bool {
         (&self.module, &self.member, &self.name, self.kind, self.is_local)
             == (&other.module, &other.member, &other.name, other.kind, other.is_local)
     }

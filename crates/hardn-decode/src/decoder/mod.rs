@@ -11,10 +11,10 @@ pub(crate) use self::co_decoding::MAX_DRAFT;
 pub use self::co_decoding::{CoDecoding, DraftLength, Law, Preset};
 use hardn_types::toml_number;
 
-use crate::{DecodeError, Result, Sampling};
+use crate::{DecodeError, RepairConfig, Result, Sampling, TwoStep};
 
 /// What a decoder's file can have beside the keys of plain decoding.
-const SECTIONS: &[&str] = &["co_decoding"];
+const SECTIONS: &[&str] = &["co_decoding", "repair", "two_step"];
 
 /// The decoders that come with hardn.
 static SHIPPED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../decoders");
@@ -60,6 +60,12 @@ pub struct DecoderConfig {
     /// A security model watches over the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub co_decoding: Option<CoDecoding>,
+    /// An oracle reads along, and what it flags is written again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repair: Option<RepairConfig>,
+    /// The import block is written before the rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub two_step: Option<TwoStep>,
 }
 
 impl Default for DecoderConfig {
@@ -79,6 +85,8 @@ impl Default for DecoderConfig {
             stop_tokens: Vec::new(),
             long_prompt: LongPrompt::Truncate,
             co_decoding: None,
+            repair: None,
+            two_step: None,
         }
     }
 }
@@ -162,7 +170,11 @@ impl DecoderConfig {
         if self.max_new_tokens == 0 {
             return Some("`max_new_tokens` must be at least 1".to_owned());
         }
-        self.co_decoding.as_ref().and_then(|co_decoding| co_decoding.problem(&sampling))
+        let watched = self.co_decoding.is_some();
+        let co_decoding = self.co_decoding.as_ref().and_then(|section| section.problem(&sampling));
+        co_decoding
+            .or_else(|| self.repair.as_ref()?.problem(watched))
+            .or_else(|| self.two_step.as_ref()?.problem())
     }
 
     /// Names of the shipped decoders and what each is.
@@ -207,6 +219,8 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), Str
             let present = |section: &&&str| table.contains_key(**section);
             let section = SECTIONS.iter().filter(present).find(|section| match **section {
                 "co_decoding" => knows::<CoDecoding>(key, &value),
+                "repair" => knows::<RepairConfig>(key, &value),
+                "two_step" => knows::<TwoStep>(key, &value),
                 _ => false,
             });
             (section.copied(), key)

@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use hardn_decode::DecoderConfig;
 use hardn_types::{Split, toml_number};
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +41,9 @@ pub(crate) struct RunConfig {
     /// How to evaluate.
     #[serde(default)]
     pub(crate) eval: EvalConfig,
+    /// The run's models under further decoders, an arm each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) decoding: Vec<DecodingConfig>,
     /// What the method has to beat.
     #[serde(default)]
     pub(crate) controls: Controls,
@@ -92,6 +96,40 @@ fn default_validation_scenarios() -> usize {
 
 fn default_validation_samples() -> u32 {
     1
+}
+
+/// A model of the run under another decoder (`[[decoding]]`).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DecodingConfig {
+    /// The arm's name in tables and files.
+    pub(crate) name: String,
+    /// A shipped decoder's name or a TOML file. With `[co_decoding]` the hardened model is the security model.
+    pub(crate) decoder: String,
+    /// Overrides of the decoder's keys.
+    #[serde(default)]
+    pub(crate) set: BTreeMap<String, toml::Value>,
+    /// Whose text it is.
+    #[serde(default)]
+    pub(crate) model: DecodedModel,
+}
+
+impl DecodingConfig {
+    /// The decoder it names.
+    pub(crate) fn decoder(&self) -> Outcome<DecoderConfig> {
+        let sets: Vec<String> =
+            self.set.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect();
+        Ok(DecoderConfig::load(&self.decoder, &sets)?)
+    }
+}
+
+/// Whose text an arm of `[[decoding]]` is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DecodedModel {
+    #[default]
+    Base,
+    Hardened,
 }
 
 /// How to evaluate.

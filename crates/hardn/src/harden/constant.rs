@@ -62,6 +62,8 @@ impl ConstantPolicy {
             token_chars: Vec::new(),
             log_probs: Vec::new(),
             authors: String::new(),
+            prompt: None,
+            repairs: 0,
             finish: FinishReason::Stop,
         })
     }
