@@ -36,7 +36,9 @@ mod testing;
 mod trainer;
 mod wording;
 
-pub use adapters::{SECURE_ADAPTER, TRAINING_ONLY, VULNERABLE_ADAPTER, load_adapters};
+pub use adapters::{
+    SECURE_ADAPTER, TRAINING_ONLY, VULNERABLE_ADAPTER, attach_adapters, load_adapters,
+};
 pub use batch::{Example, ExampleKind};
 pub use batches::{BatchSample, Mark, StepBatches, step_batches};
 pub use controls::shuffle_labels;
