@@ -10,8 +10,8 @@ use hardn_types::{BoxError, FinishReason, Generator, Language, Prompt, Sample};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    DecodeError, DecoderConfig, DraftLength, LanguageModel, Law, LocalModel, LongPrompt, Per,
-    Phase, Result, Sampling, StopRule, Stops,
+    Constraint, DecodeError, DecoderConfig, DraftLength, LanguageModel, Law, LocalModel,
+    LongPrompt, Per, Phase, Result, Sampling, StopRule, Stops,
     engine::{Active, Counts, Engine, PromptText, Request, Watch, Watcher},
     prompt_hash,
     repair::{Inspector, Repair},
@@ -68,6 +68,10 @@ impl LocalGenerator {
         config: DecoderConfig,
         seed: u64,
     ) -> Result<Self> {
+        let mut config = config;
+        if let Some(constraint) = &mut config.constraint {
+            *constraint = constraint.resolved()?;
+        }
         let model = model.into();
         let settings = model.inner().config();
         let mut tokens: Vec<u32> = tokenizer.eos().into_iter().collect();
@@ -317,7 +321,7 @@ impl LocalGenerator {
             phase,
             limit,
             end: None,
-            is_judged: true,
+            is_rest: true,
         };
         indices.iter().map(request).collect()
     }
@@ -350,7 +354,7 @@ impl LocalGenerator {
             phase: IMPORTS,
             limit: two_step.import_tokens.min(self.context().saturating_sub(text.ids.len())).max(1),
             end: first.end,
-            is_judged: false,
+            is_rest: false,
         };
         Ok(indices.iter().map(request).collect())
     }
@@ -399,7 +403,13 @@ impl LocalGenerator {
                 });
             }
         };
+        let vocab_size = self.model.vocab_size();
+        let form =
+            self.config.constraint.as_ref().map(|config| {
+                Constraint::new(config, &self.tokenizer, vocab_size, &self.stops.tokens)
+            });
         Ok(Engine {
+            form: form.transpose()?,
             repair,
             base: &*self.model,
             watch,
@@ -748,6 +758,35 @@ mod tests {
             for (draft, batch_size) in [("1", 7), ("3", 1), ("8", 32), ("adaptive", 2)] {
                 assert_eq!(draw(draft, batch_size), stepwise, "{draft}, batches of {batch_size}");
             }
+        }
+    }
+
+    #[test]
+    fn texts_have_the_wanted_form_with_drafts_and_without() {
+        let base = lab(128, 48);
+        let draw = |draft: &str, regex: &str| {
+            let overrides = [
+                format!("draft={draft}"),
+                format!("constraint.regex='{regex}'"),
+                "threshold=0.97".to_owned(),
+                "max_new_tokens=40".to_owned(),
+            ];
+            let config = DecoderConfig::load("co-decoding", &overrides).unwrap();
+            let (model, tokenizer) = (base.model.clone(), base.tokenizer.clone());
+            let generator =
+                LocalGenerator::new(model, tokenizer, "fp".to_owned(), config, 11).unwrap();
+            let security = Arc::new(LocalModel::new(lab(128, 32).model));
+            samples(&generator.with_security(security, "s").unwrap(), &prompts())
+        };
+        let regex = "[a-z]{2,8}(, [a-z]{1,3}){0,2}\\)";
+        let stepwise = draw("1", regex);
+        assert_eq!(draw("6", regex), stepwise);
+        for sample in &stepwise {
+            let words: Vec<&str> = sample.text.trim_end_matches(')').split(", ").collect();
+            let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+            assert!(sample.text.ends_with(')') && words.iter().all(is_word), "{:?}", sample.text);
+            assert!(words.len() <= 3 && (2..=8).contains(&words[0].len()), "{:?}", sample.text);
+            assert_eq!(sample.finish, FinishReason::Stop);
         }
     }
 

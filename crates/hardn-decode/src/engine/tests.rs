@@ -225,6 +225,7 @@ impl Case {
             stop: &stop,
             counts: &counts,
             repair,
+            form: None,
         };
         let mut requests = Vec::new();
         for (number, prompt) in self.prompts.iter().enumerate() {
@@ -235,7 +236,7 @@ impl Case {
                 phase: 0,
                 limit: self.limit,
                 end: None,
-                is_judged: true,
+                is_rest: true,
             }));
         }
         let mut found = Vec::new();
@@ -532,6 +533,7 @@ impl Case {
             stop: &stop,
             counts: &counts,
             repair: None,
+            form: None,
         };
         let mut requests = Vec::new();
         for (number, prompt) in self.prompts.iter().enumerate() {
@@ -544,7 +546,7 @@ impl Case {
                     phase: 0,
                     limit,
                     end: None,
-                    is_judged: false,
+                    is_rest: false,
                 });
             }
         }
