@@ -175,6 +175,15 @@ fn a_run_has_an_arm_for_each_decoder() {
     let samples = fs::read(folder.join("arms/samples.jsonl")).unwrap();
     succeeds(folder, &["harden", "arms.toml", "--out", "arms"]);
     assert_eq!(fs::read(folder.join("arms/samples.jsonl")).unwrap(), samples);
+    // Without training, with a security model that is there.
+    let alone = "model = \"model\"\n[eval]\nsuites = [\"scenarios.jsonl\"]\nsamples = 3\nset = { max_new_tokens = 20 }\n\
+        [controls]\nsecure_prompt = false\n[[decoding]]\nname = \"watched\"\ndecoder = \"co-decoding\"\n";
+    fs::write(folder.join("alone.toml"), alone).unwrap();
+    fails(folder, &["eval", "alone.toml"], 2, "security_model");
+    fs::write(folder.join("alone.toml"), format!("{alone}security_model = \"small\"\n")).unwrap();
+    let said = succeeds(folder, &["eval", "alone.toml", "--out", "alone", "--json"]);
+    let metrics: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(metrics["arms"]["watched"]["valid_all"]["denominator"], 9.0);
     let twice = format!("{run}[[decoding]]\nname = \"base\"\ndecoder = \"greedy\"\n");
     fs::write(folder.join("twice.toml"), twice).unwrap();
     fails(folder, &["harden", "twice.toml"], 2, "two arms are called `base`");
