@@ -179,7 +179,7 @@ fn a_run_has_an_arm_for_each_decoder() {
     let alone = "model = \"model\"\n[eval]\nsuites = [\"scenarios.jsonl\"]\nsamples = 3\nset = { max_new_tokens = 20 }\n\
         [controls]\nsecure_prompt = false\n[[decoding]]\nname = \"watched\"\ndecoder = \"co-decoding\"\n";
     fs::write(folder.join("alone.toml"), alone).unwrap();
-    fails(folder, &["eval", "alone.toml"], 2, "security_model");
+    fails(folder, &["eval", "alone.toml", "--out", "alone"], 2, "security_model");
     fs::write(folder.join("alone.toml"), format!("{alone}security_model = \"small\"\n")).unwrap();
     let said = succeeds(folder, &["eval", "alone.toml", "--out", "alone", "--json"]);
     let metrics: Value = serde_json::from_str(&said).unwrap();
