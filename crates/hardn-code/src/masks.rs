@@ -108,6 +108,14 @@ impl PairMasks {
         }
     }
 
+    /// How many leading tokens of a mask's text are trained on.
+    pub(crate) fn trimmed(mask: &[u8], kind: MaskKind) -> usize {
+        match mask.iter().rposition(|&bit| bit != 0) {
+            Some(last) if kind == MaskKind::Ndiff => last + 1,
+            _ => mask.len(),
+        }
+    }
+
     /// How many leading tokens of one side are trained on.
     pub fn trim(&self, side: Side) -> usize {
         match side {
@@ -182,11 +190,8 @@ pub fn mask_pair(
         MaskKind::Difflib => opcode_masks(before.ids, after.ids),
         MaskKind::Whole => (vec![1; after.ids.len()], vec![1; before.ids.len()]),
     };
-    let trim = |mask: &[u8]| match mask.iter().rposition(|&bit| bit != 0) {
-        Some(last) if kind == MaskKind::Ndiff => last + 1,
-        _ => mask.len(),
-    };
-    let (trim_secure, trim_vulnerable) = (trim(&secure), trim(&vulnerable));
+    let trim_secure = PairMasks::trimmed(&secure, kind);
+    let trim_vulnerable = PairMasks::trimmed(&vulnerable, kind);
     Ok(PairMasks { secure, vulnerable, trim_secure, trim_vulnerable })
 }
 

@@ -12,12 +12,12 @@ use std::{
 use rayon::prelude::*;
 
 use crate::{
-    DecodeError, DraftLength, Draws, FunctionEnd, LanguageModel, Law, Memory, Phase, Result, Role,
-    Row, StopRule,
+    Constraint, DecodeError, DraftLength, Draws, FunctionEnd, LanguageModel, Law, Memory, Phase,
+    Result, Role, Row, StopRule,
     pace::{Acceptance, Pace},
     remote::RemoteBase,
     repair::Repair,
-    sequence::{Rules, Sequence, Start, TextDraws},
+    sequence::{Failure, Rules, Sequence, Start, TextDraws},
 };
 
 /// What a text begins with.
@@ -43,8 +43,8 @@ pub(crate) struct Request {
     pub(crate) limit: usize,
     /// A token that ends this text, beside those that end all.
     pub(crate) end: Option<u32>,
-    /// Whether an oracle reads along, where there is one.
-    pub(crate) is_judged: bool,
+    /// It is not an import block: an oracle reads along and a form is asked for, where there is one.
+    pub(crate) is_rest: bool,
 }
 
 impl Request {
@@ -74,6 +74,8 @@ pub(crate) struct Engine<'a> {
     pub(crate) stop: &'a AtomicBool,
     pub(crate) counts: &'a Counts,
     pub(crate) repair: Option<Repair<'a>>,
+    /// What texts are to look like.
+    pub(crate) form: Option<Constraint>,
 }
 
 /// What was done so far, all texts together.
@@ -133,7 +135,7 @@ impl Engine<'_> {
             if let Some(repair) = self.repair {
                 let going = active
                     .par_iter_mut()
-                    .filter(|text| text.request.is_judged && !text.sequence.broken);
+                    .filter(|text| text.request.is_rest && text.sequence.failure.is_none());
                 going.for_each(|text| repair.look(text, self.seed, &self.rules));
             }
             if let Some(on_growth) = &mut on_growth {
@@ -143,10 +145,14 @@ impl Engine<'_> {
                 active.into_iter().partition(|text| text.sequence.finish.is_some());
             active = going;
             for text in done {
-                if text.sequence.broken {
-                    let (task, index) = (text.request.prompt.task.clone(), text.request.index);
-                    let position = text.sequence.ids().len();
-                    return Err(DecodeError::NotFinite { task, index, position });
+                match text.sequence.failure {
+                    None => {}
+                    Some(Failure::Form(error)) => return Err(error),
+                    Some(Failure::NotFinite) => {
+                        let (task, index) = (text.request.prompt.task.clone(), text.request.index);
+                        let position = text.sequence.ids().len();
+                        return Err(DecodeError::NotFinite { task, index, position });
+                    }
                 }
                 for request in on_done(text)?.into_iter().rev() {
                     waiting.push_front(request);
@@ -206,6 +212,7 @@ impl Engine<'_> {
             function: FunctionEnd::new(request.prompt.rule, &request.prompt.text),
             limit: request.limit,
             end: request.end,
+            form: self.form.as_ref().filter(|_| request.is_rest).map(Constraint::start),
             base: prefix.base.clone(),
             security: prefix.security.clone(),
         });

@@ -10,8 +10,8 @@ use hardn_types::{BoxError, FinishReason, Generator, Language, Prompt, Sample};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    By, CoDecoding, DecodeError, DecoderConfig, DraftLength, LanguageModel, Law, LocalModel,
-    LongPrompt, Per, Phase, Result, Sampling, StopRule, Stops,
+    By, CoDecoding, Constraint, DecodeError, DecoderConfig, DraftLength, LanguageModel, Law,
+    LocalModel, LongPrompt, Per, Phase, Result, Sampling, StopRule, Stops,
     engine::{Active, Counts, Engine, PromptText, Request, Watch, Watcher},
     prompt_hash,
     remote::{Fidelity, RemoteBase},
@@ -42,6 +42,8 @@ pub struct LocalGenerator {
     security: Option<Arc<dyn LanguageModel>>,
     drafter: Option<(Arc<dyn LanguageModel>, DraftLength)>,
     inspector: Option<Arc<dyn Inspector>>,
+    /// What comes after the gap that is filled.
+    suffix: Option<String>,
     tokenizer: Arc<Tokenizer>,
     /// Of all models.
     fingerprint: String,
@@ -71,6 +73,10 @@ impl LocalGenerator {
         config: DecoderConfig,
         seed: u64,
     ) -> Result<Self> {
+        let mut config = config;
+        if let Some(constraint) = &mut config.constraint {
+            *constraint = constraint.resolved()?;
+        }
         let model = model.into();
         let settings = model.inner().config();
         let mut tokens: Vec<u32> = tokenizer.eos().into_iter().collect();
@@ -92,6 +98,7 @@ impl LocalGenerator {
             security: None,
             drafter: None,
             inspector: None,
+            suffix: None,
             tokenizer,
             fingerprint: model_fingerprint,
             config,
@@ -137,14 +144,21 @@ impl LocalGenerator {
     /// # Errors
     /// A decoder without the section `[co_decoding]`, or one that asks of the server what it cannot do.
     pub fn with_remote_base(mut self, mut base: RemoteBase) -> Result<Self> {
-        base.prepare(&self.co_decoding()?.law(&self.sampling))?;
-        if self.config.repair.as_ref().is_some_and(|repair| repair.by == By::Exclude) {
-            return Err(DecodeError::Decoder {
-                name: "repair".to_owned(),
-                message: "`by = \"exclude\"` cannot be asked of a server; help: use \"resample\" or \"security\""
-                    .to_owned(),
-            });
+        self.co_decoding()?;
+        let excludes = self.config.repair.as_ref().is_some_and(|repair| repair.by == By::Exclude);
+        let problem = if self.config.constraint.is_some() {
+            Some(("constraint", "a form cannot be asked of a model behind a server"))
+        } else if excludes {
+            let message = "`by = \"exclude\"` cannot be asked of a model behind a server; help: use \"resample\"";
+            Some(("repair", message))
+        } else {
+            None
+        };
+        if let Some((name, message)) = problem {
+            let (name, message) = (name.to_owned(), message.to_owned());
+            return Err(DecodeError::Decoder { name, message });
         }
+        base.prepare(&self.co_decoding()?.law(&self.sampling))?;
         let parts = [self.fingerprint.as_bytes(), base.url().as_bytes(), base.model().as_bytes()];
         self.fingerprint = hex(parts);
         self.batch_size = self.batch_size.min(REMOTE_BATCH_SIZE);
@@ -202,6 +216,15 @@ impl LocalGenerator {
     ) -> Self {
         self.rule_of = Box::new(rule_of);
         self
+    }
+
+    /// Fills the gap between each prompt and this text, in the tokenizer's fill-in-the-middle form.
+    #[must_use]
+    pub fn with_suffix(mut self, suffix: &str) -> Self {
+        self.fingerprint = hex([self.fingerprint.as_bytes(), b"suffix", suffix.as_bytes()]);
+        self.suffix = Some(suffix.to_owned());
+        let end = self.tokenizer.fim_end();
+        self.with_end_tokens(end)
     }
 
     /// What prompts are written in, for decoders that read code.
@@ -342,7 +365,7 @@ impl LocalGenerator {
             phase,
             limit,
             end: None,
-            is_judged: true,
+            is_rest: true,
         };
         indices.iter().map(request).collect()
     }
@@ -375,7 +398,7 @@ impl LocalGenerator {
             phase: IMPORTS,
             limit: two_step.import_tokens.min(self.context().saturating_sub(text.ids.len())).max(1),
             end: first.end,
-            is_judged: false,
+            is_rest: false,
         };
         Ok(indices.iter().map(request).collect())
     }
@@ -424,7 +447,13 @@ impl LocalGenerator {
                 });
             }
         };
+        let vocab_size = self.model.vocab_size();
+        let form =
+            self.config.constraint.as_ref().map(|config| {
+                Constraint::new(config, &self.tokenizer, vocab_size, &self.stops.tokens)
+            });
         Ok(Engine {
+            form: form.transpose()?,
             repair,
             base: &*self.model,
             remote: self.remote.as_deref(),
@@ -455,7 +484,10 @@ impl LocalGenerator {
 
     /// The prompt's tokens, with what the tokenizer puts before a text, cut to what the context holds.
     fn prompt_text(&self, prompt: &Prompt) -> Result<PromptText> {
-        let mut ids = self.tokenizer.encode_prompt(&prompt.text)?.ids;
+        let mut ids = match &self.suffix {
+            None => self.tokenizer.encode_prompt(&prompt.text)?.ids,
+            Some(suffix) => self.tokenizer.fim_prompt(&prompt.text, suffix)?,
+        };
         if ids.is_empty() {
             let task = prompt.task.clone();
             ids.push(self.start_token.ok_or(DecodeError::EmptyPrompt { task })?);
@@ -465,7 +497,8 @@ impl LocalGenerator {
         // Half of the context belongs to the prompt however much may be generated.
         let room = context.saturating_sub(max_new_tokens).max(context / 2).max(1);
         if ids.len() > room {
-            if self.config.long_prompt == LongPrompt::Error {
+            // The marks of a gap stand at the beginning.
+            if self.config.long_prompt == LongPrompt::Error || self.suffix.is_some() {
                 let (task, n_tokens) = (prompt.task.clone(), ids.len());
                 return Err(DecodeError::LongPrompt { task, n_tokens, room, max_new_tokens });
             }
@@ -770,6 +803,35 @@ mod tests {
             for (draft, batch_size) in [("1", 7), ("3", 1), ("8", 32), ("adaptive", 2)] {
                 assert_eq!(draw(draft, batch_size), stepwise, "{draft}, batches of {batch_size}");
             }
+        }
+    }
+
+    #[test]
+    fn texts_have_the_wanted_form_with_drafts_and_without() {
+        let base = lab(128, 48);
+        let draw = |draft: &str, regex: &str| {
+            let overrides = [
+                format!("draft={draft}"),
+                format!("constraint.regex='{regex}'"),
+                "threshold=0.97".to_owned(),
+                "max_new_tokens=40".to_owned(),
+            ];
+            let config = DecoderConfig::load("co-decoding", &overrides).unwrap();
+            let (model, tokenizer) = (base.model.clone(), base.tokenizer.clone());
+            let generator =
+                LocalGenerator::new(model, tokenizer, "fp".to_owned(), config, 11).unwrap();
+            let security = Arc::new(LocalModel::new(lab(128, 32).model));
+            samples(&generator.with_security(security, "s").unwrap(), &prompts())
+        };
+        let regex = "[a-z]{2,8}(, [a-z]{1,3}){0,2}\\)";
+        let stepwise = draw("1", regex);
+        assert_eq!(draw("6", regex), stepwise);
+        for sample in &stepwise {
+            let words: Vec<&str> = sample.text.trim_end_matches(')').split(", ").collect();
+            let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+            assert!(sample.text.ends_with(')') && words.iter().all(is_word), "{:?}", sample.text);
+            assert!(words.len() <= 3 && (2..=8).contains(&words[0].len()), "{:?}", sample.text);
+            assert_eq!(sample.finish, FinishReason::Stop);
         }
     }
 

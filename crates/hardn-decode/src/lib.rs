@@ -4,6 +4,7 @@
 //! shares its batch, the order of the work, the number of threads or an interruption.
 
 mod complete;
+mod constraint;
 mod decoder;
 mod engine;
 mod error;
@@ -20,6 +21,7 @@ mod stop;
 mod two_step;
 
 pub use complete::{Completion, Piece, Token, complete, stream};
+pub use constraint::{AllowedTokens, Constraint, ConstraintConfig, ConstraintState};
 pub use decoder::{CoDecoding, DecoderConfig, DraftLength, Law, LongPrompt, Preset};
 pub use error::{DecodeError, Result};
 pub use function_end::{FunctionEnd, StopRule};

@@ -6,8 +6,8 @@ use hardn_models::Tokenizer;
 use hardn_types::FinishReason;
 
 use crate::{
-    Draws, FunctionEnd, Law, Memory, Row, Sampling, Stops, TextStream, distribution, draw,
-    log_prob, pace::Acceptance,
+    AllowedTokens, ConstraintState, DecodeError, Draws, FunctionEnd, Law, Memory, Row, Sampling,
+    Stops, TextStream, distribution, draw, log_prob, pace::Acceptance,
 };
 
 /// What a token's bytes are.
@@ -87,10 +87,21 @@ pub(crate) struct Start<'a> {
     pub(crate) limit: usize,
     /// A token that ends this text, beside those that end all.
     pub(crate) end: Option<u32>,
+    /// What the text is to look like.
+    pub(crate) form: Option<ConstraintState>,
     /// Holds the prompt but for its last token.
     pub(crate) base: Memory,
     /// The same, of the security model.
     pub(crate) security: Option<Memory>,
+}
+
+/// Why a text cannot go on.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// A model's logits were not finite.
+    NotFinite,
+    /// Its form allows no token.
+    Form(DecodeError),
 }
 
 /// How a text goes on that was sent back.
@@ -109,8 +120,8 @@ pub(crate) struct Sequence {
     pub(crate) base: Memory,
     pub(crate) security: Option<Memory>,
     pub(crate) finish: Option<FinishReason>,
-    /// A model's logits were not finite.
-    pub(crate) broken: bool,
+    /// Why it cannot go on.
+    pub(crate) failure: Option<Failure>,
     pub(crate) log_probs: Vec<f32>,
     pub(crate) authors: Vec<Author>,
     pub(crate) stream: TextStream,
@@ -125,6 +136,8 @@ pub(crate) struct Sequence {
     pub(crate) ahead: Option<crate::remote::Ahead>,
     /// What a place must not have: index of the generated token, and ids.
     excluded: (usize, Vec<u32>),
+    /// The wanted form, with all tokens of `context` after the prompt.
+    form: Option<ConstraintState>,
     /// The security model writes alone up to the next line's end.
     unwatched: bool,
     /// Prompt and text, then drafted tokens while a draft is made.
@@ -145,7 +158,7 @@ impl Sequence {
             base: start.base,
             security: start.security,
             finish: None,
-            broken: false,
+            failure: None,
             log_probs: Vec::new(),
             authors: Vec::new(),
             stream: TextStream::default(),
@@ -156,6 +169,7 @@ impl Sequence {
             repair: crate::repair::Progress::default(),
             ahead: None,
             excluded: (0, Vec::new()),
+            form: start.form,
             unwatched: false,
             context: start.prompt.to_vec(),
             n_prompt: start.prompt.len(),
@@ -222,7 +236,8 @@ impl Sequence {
         if self.breaks(logits) {
             return;
         }
-        let kept = distribution(&self.allowed(logits), &self.context, rules.sampling);
+        let Some(allowed) = self.allowed(logits) else { return };
+        let kept = distribution(&allowed, &self.context, rules.sampling);
         let id = draw(&kept, self.draws.text.uniform(self.ids().len() as u64));
         self.commit(id, Author::Base, logits, rules);
     }
@@ -232,7 +247,8 @@ impl Sequence {
         if self.breaks(logits) {
             return;
         }
-        let logits = &*self.allowed(logits);
+        let Some(logits) = self.allowed(logits) else { return };
+        let logits = &*logits;
         let kept = distribution(logits, &self.context, &law.security);
         let index = self.context.len() - self.n_prompt;
         let id = draw(&kept, self.draws.proposal.uniform(index as u64));
@@ -240,6 +256,7 @@ impl Sequence {
         let kept = if law.is_speculative() { kept } else { Vec::new() };
         self.drafts.push(Proposal { id, log_prob, kept });
         self.context.push(id);
+        self.follow_form(id);
     }
 
     /// A further proposal makes sense: the draft is shorter than `length`, may still grow and has not ended the text.
@@ -258,6 +275,7 @@ impl Sequence {
     pub(crate) fn judge(&mut self, logits: &[f32], vocab_size: usize, law: &Law, rules: &Rules) {
         let drafts = std::mem::take(&mut self.drafts);
         self.context.truncate(self.context.len() - drafts.len());
+        self.take_back(drafts.len());
         let bonus = law.is_speculative();
         let first = logits.len() / vocab_size - drafts.len() - usize::from(bonus);
         let mut rows = logits.chunks_exact(vocab_size).skip(first);
@@ -314,16 +332,17 @@ impl Sequence {
         if self.breaks(logits) {
             return false;
         }
+        let Some(allowed) = self.allowed(logits) else { return false };
         let u = self.draws.text.uniform(self.ids().len() as u64);
-        let kept = law.ratio.changes().then(|| distribution(logits, &self.context, &law.ratio));
+        let kept = law.ratio.changes().then(|| distribution(&allowed, &self.context, &law.ratio));
         let log_base =
-            log_prob_in(kept.as_deref().unwrap_or_default(), logits, &law.ratio, proposal.id);
+            log_prob_in(kept.as_deref().unwrap_or_default(), &allowed, &law.ratio, proposal.id);
         let accepted = self.weigh(proposal, log_base, law, u);
         if accepted {
             let author = if law.is_speculative() { Author::Base } else { Author::Security };
             self.commit(proposal.id, author, logits, rules);
         } else {
-            let own = distribution(&self.allowed(logits), &self.context, &law.redraw);
+            let own = distribution(&allowed, &self.context, &law.redraw);
             let id = law.redraw(&proposal.kept, &own, log_base - proposal.log_prob, u);
             self.commit(id, Author::Base, logits, rules);
         }
@@ -332,6 +351,7 @@ impl Sequence {
 
     /// Goes back to the first `n` generated tokens. With other draws than before the text goes on differently.
     pub(crate) fn rewind(&mut self, n: usize, draws: TextDraws, redo: Redo, rules: &Rules) {
+        self.take_back(self.context.len() - self.n_prompt - n);
         self.drafts.clear();
         let old = self.context[self.n_prompt..].get(n).copied();
         self.context.truncate(self.n_prompt + n);
@@ -353,17 +373,74 @@ impl Sequence {
         self.forget_beyond(self.context.len() - 1);
     }
 
-    /// The logits for a place, without what it must not have.
-    fn allowed<'l>(&self, logits: &'l [f32]) -> Cow<'l, [f32]> {
+    /// The logits for a place, without what it must not have; none where nothing is left.
+    fn allowed<'l>(&mut self, logits: &'l [f32]) -> Option<Cow<'l, [f32]>> {
         let place = self.context.len() - self.n_prompt;
-        if self.excluded.1.is_empty() || self.excluded.0 != place {
-            return Cow::Borrowed(logits);
+        let excludes = self.excluded.0 == place && !self.excluded.1.is_empty();
+        if self.form.is_none() && !excludes {
+            return Some(Cow::Borrowed(logits));
         }
         let mut logits = logits.to_vec();
-        for id in &self.excluded.1 {
-            logits[*id as usize] = f32::NEG_INFINITY;
+        if let Some(form) = &mut self.form {
+            let mut allowed = AllowedTokens::default();
+            if let Err(error) = form.allow(&mut allowed) {
+                self.fail(Failure::Form(error));
+                return None;
+            }
+            for (id, logit) in logits.iter_mut().enumerate() {
+                if !allowed.contains(id as u32) {
+                    *logit = f32::NEG_INFINITY;
+                }
+            }
         }
-        Cow::Owned(logits)
+        let is_possible = |logits: &[f32]| logits.iter().any(|logit| *logit > f32::NEG_INFINITY);
+        if excludes {
+            let mut fewer = logits.clone();
+            for id in &self.excluded.1 {
+                fewer[*id as usize] = f32::NEG_INFINITY;
+            }
+            // Where the form leaves no other token, the same one comes again.
+            if is_possible(&fewer) {
+                logits = fewer;
+            }
+        }
+        Some(Cow::Owned(logits))
+    }
+
+    /// Adds a token to the wanted form's state.
+    fn follow_form(&mut self, id: u32) {
+        if let Some(form) = &mut self.form
+            && let Err(error) = form.push(id)
+        {
+            self.fail(Failure::Form(error));
+        }
+    }
+
+    /// Takes tokens back from the wanted form's state.
+    fn take_back(&mut self, n: usize) {
+        if let Some(form) = &mut self.form
+            && let Err(error) = form.rollback(n)
+        {
+            self.fail(Failure::Form(error));
+        }
+    }
+
+    /// Nothing can follow in the wanted form.
+    fn is_complete(&mut self) -> bool {
+        let is_over = self.form.as_mut().map(ConstraintState::is_over);
+        match is_over {
+            None => false,
+            Some(Ok(is_over)) => is_over,
+            Some(Err(error)) => {
+                self.fail(Failure::Form(error));
+                false
+            }
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.failure = Some(failure);
+        self.finish = Some(FinishReason::Stop);
     }
 
     fn forget_beyond(&mut self, n: usize) {
@@ -385,6 +462,7 @@ impl Sequence {
             return;
         }
         self.context.push(id);
+        self.follow_form(id);
         self.n_drawn += 1;
         self.log_probs.push(log_prob as f32);
         self.authors.push(author);
@@ -395,6 +473,8 @@ impl Sequence {
         if let Some(end) = ended.into_iter().chain(stopped).min() {
             self.stream.cut(end);
             self.finish = Some(FinishReason::Stop);
+        } else if self.is_complete() {
+            self.finish = Some(FinishReason::Stop);
         } else if self.room() == 0 {
             self.finish = Some(FinishReason::Length);
         }
@@ -404,8 +484,7 @@ impl Sequence {
     fn breaks(&mut self, logits: &[f32]) -> bool {
         let broken = !logits.iter().all(|logit| logit.is_finite());
         if broken {
-            self.broken = true;
-            self.finish = Some(FinishReason::Stop);
+            self.fail(Failure::NotFinite);
         }
         broken
     }

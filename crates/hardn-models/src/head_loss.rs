@@ -1,12 +1,12 @@
 //! Losses straight from hidden states, without the logits of all rows in memory.
 
-use std::sync::Arc;
+use std::{array, sync::Arc};
 
 use candle_core::{Tensor, Var};
 
 use crate::{
     ForwardOptions, Model, ModelError, Result, Segments,
-    ops::{Charges, Gradients, Head, Segment, backward_in_segments, vocabulary_loss},
+    ops::{Charges, Gradients, Head, Segment, backward_in_segments, vocabulary_losses},
 };
 
 impl Model {
@@ -27,11 +27,27 @@ impl Model {
         charges: &Charges,
         reference: Option<(&Model, &Tensor, &ForwardOptions)>,
     ) -> Result<(Tensor, Vec<f32>)> {
+        let [loss] = self.head_losses([(hidden, options, charges)], reference)?;
+        Ok(loss)
+    }
+
+    /// As [`Self::head_loss`] for several passes over the same positions, as under several adapters: the reference's
+    /// logits are computed once for all.
+    ///
+    /// # Errors
+    /// As [`Self::head_loss`].
+    pub fn head_losses<const N: usize>(
+        &self,
+        passes: [(&Tensor, &ForwardOptions, &Charges); N],
+        reference: Option<(&Model, &Tensor, &ForwardOptions)>,
+    ) -> Result<[(Tensor, Vec<f32>); N]> {
         let reference = reference
             .map(|(model, hidden, options)| model.head_parts(hidden, options))
             .transpose()?;
-        let head = self.head_parts(hidden, options)?;
-        Ok(vocabulary_loss(&head, charges, reference.as_ref())?)
+        let heads = passes.iter().map(|(hidden, options, _)| self.head_parts(hidden, options));
+        let heads = heads.collect::<Result<Vec<Head>>>()?;
+        let charges = passes.map(|(_, _, charges)| charges);
+        Ok(vocabulary_losses(array::from_fn(|i| &heads[i]), charges, reference.as_ref())?)
     }
 
     /// Computes `loss` of the last hidden states and the gradients of `variables`, keeping only the states between

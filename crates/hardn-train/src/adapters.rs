@@ -25,7 +25,7 @@ pub const TRAINING_ONLY: &str = "training_only";
 ///
 /// # Errors
 /// A configuration that does not go with the model.
-pub(crate) fn attach(model: &mut Model, recipe: &Recipe) -> Result<()> {
+pub fn attach_adapters(model: &mut Model, recipe: &Recipe) -> Result<()> {
     let Some(config) = configuration(&recipe.adapter) else {
         if model.is_quantised() {
             let message = "a quantised base cannot be trained itself; choose an adapter, or load the base as f32";
@@ -128,7 +128,7 @@ pub(crate) fn save_adapters(model: &Model, kind: LossKind, dir: &Path) -> Result
 pub fn load_adapters(model: &mut Model, recipe: &Recipe, dir: Option<&Path>) -> Result<()> {
     let is_double = recipe.loss.kind.has_two_adapters();
     match dir {
-        None if is_double => attach(model, recipe)?,
+        None if is_double => attach_adapters(model, recipe)?,
         None => {}
         Some(dir) if is_double => {
             for name in [VULNERABLE_ADAPTER, SECURE_ADAPTER] {

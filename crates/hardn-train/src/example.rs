@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use hardn_code::{PairMasks, TokenText, mask_pair};
+use hardn_code::{TokenText, mask_pair};
 use hardn_models::{Encoding, Tokenizer};
 use hardn_types::{FixPair, Language, Side};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Columns, DataRecipe, Example, ExampleKind, Overlong, Result, TrainError, UtilityLoss,
-    wording::Wording,
+    Columns, DataRecipe, Example, ExampleKind, LossRecipe, OneSided, Overlong, Result, TrainError,
+    UtilityLoss, wording::Wording,
 };
 
 /// Something a model must stay good at: a prompt and what should follow it.
@@ -114,23 +114,26 @@ pub struct ExampleBuilder<'a> {
     pub(crate) max_tokens: usize,
     /// An example without selected tokens still has a loss: a divergence.
     keeps_unselected: bool,
+    /// A side without selected tokens has those at which it parts from the other.
+    completes: bool,
 }
 
 impl<'a> ExampleBuilder<'a> {
-    /// `context` is the model's, in tokens; the smaller of it and the recipe's `max_tokens` counts.
+    /// `loss` must be resolved. `context` is the model's, in tokens; the smaller of it and the recipe's `max_tokens` counts.
     ///
     /// # Errors
     /// A template file that cannot be used.
     pub fn new(
         tokenizer: &'a Tokenizer,
         data: &'a DataRecipe,
+        loss: &LossRecipe,
         context: usize,
-        with_kl: bool,
     ) -> Result<Self> {
         let wording = Wording::load(tokenizer, data)?;
         let max_tokens = data.max_tokens.min(context);
-        let keeps_unselected = with_kl && !data.drop_none_set;
-        Ok(Self { tokenizer, data, wording, max_tokens, keeps_unselected })
+        let keeps_unselected = loss.keeps_unselected() && !data.drop_none_set;
+        let completes = loss.one_sided == OneSided::NextToken;
+        Ok(Self { tokenizer, data, wording, max_tokens, keeps_unselected, completes })
     }
 
     /// Both sides of a pair, each an example or the reason why it was dropped.
@@ -143,7 +146,8 @@ impl<'a> ExampleBuilder<'a> {
     pub fn pair(&self, pair: &FixPair) -> Result<[(Side, Result<Example, String>); 2]> {
         let before = self.tokenizer.encode(&pair.before)?;
         let after = self.tokenizer.encode(&pair.after)?;
-        let masks = mask_pair(pair, token_text(&before), token_text(&after), self.data.mask)?;
+        let kind = self.data.mask;
+        let mut masks = mask_pair(pair, token_text(&before), token_text(&after), kind)?;
         let description = pair.description.as_deref().unwrap_or_default();
         if self.wording.asks() && description.is_empty() {
             let why = "no description".to_owned();
@@ -152,41 +156,52 @@ impl<'a> ExampleBuilder<'a> {
         // By itself, as the released trainer has it: no token reaches from the instruction into the code.
         let prefix = self.wording.before(pair.language, description, "")?;
         let prefix = self.tokenizer.encode(&prefix)?.ids;
-        let end = if self.data.end_of_text { self.wording.end(&pair.after)? } else { Vec::new() };
-        let make = |side: Side, code: &Encoding| {
-            (side, self.side(pair, side, code, &masks, &prefix, &end))
+        if self.data.mask_prompt {
+            let n_chars = pair.prompt.chars().count();
+            unselect_prompt(&mut masks.secure, &after, n_chars);
+            unselect_prompt(&mut masks.vulnerable, &before, n_chars);
+        }
+        if self.completes {
+            masks.complete(&before.ids, &after.ids, kind, usize::from(prefix.is_empty()));
+        }
+        let make = |side: Side, code: Encoding| -> Result<_> {
+            let selected = masks.side(side).to_vec();
+            Ok((side, self.side(pair, side, code.ids, selected, &prefix)?))
         };
-        Ok([make(Side::Secure, &after), make(Side::Vulnerable, &before)])
+        Ok([make(Side::Secure, after)?, make(Side::Vulnerable, before)?])
     }
 
+    /// A side, its selection being of its tokens, or of these and what ends them.
     fn side(
         &self,
         pair: &FixPair,
         side: Side,
-        code: &Encoding,
-        masks: &PairMasks,
+        mut ids: Vec<u32>,
+        mut selected: Vec<u8>,
         prefix: &[u32],
-        end: &[u32],
-    ) -> Result<Example, String> {
-        if pair.text(side).is_empty() {
-            return Err("not given".to_owned());
+    ) -> Result<Result<Example, String>> {
+        let text = pair.text(side);
+        if text.is_empty() {
+            return Ok(Err("not given".to_owned()));
         }
-        let mut selected = masks.side(side).to_vec();
-        if self.data.mask_prompt && !pair.prompt.is_empty() {
-            let prompt_chars = pair.prompt.chars().count();
-            for (bit, &(_, end)) in selected.iter_mut().zip(&code.offsets) {
-                *bit &= u8::from(end > prompt_chars);
-            }
-        }
-        let mut ids = code.ids.clone();
-        if self.data.trim {
-            if let Some(last) = selected.iter().rposition(|&bit| bit != 0) {
-                ids.truncate(last + 1);
-                selected.truncate(last + 1);
-            }
-        } else if side == Side::Secure && prefix.len() + ids.len() + end.len() <= self.max_tokens {
-            ids.extend_from_slice(end);
+        let end = if self.data.end_of_text || selected.len() > ids.len() {
+            self.wording.end(text)?
+        } else {
+            Vec::new()
+        };
+        let fits = prefix.len() + ids.len() + end.len() <= self.max_tokens;
+        if self.data.end_of_text && !self.data.trim && side == Side::Secure && fits {
+            ids.extend(end);
             selected.resize(ids.len(), 1);
+        } else if selected.len() > ids.len() {
+            ids.extend(end.first());
+            selected.truncate(ids.len());
+        }
+        if self.data.trim
+            && let Some(last) = selected.iter().rposition(|&bit| bit != 0)
+        {
+            ids.truncate(last + 1);
+            selected.truncate(last + 1);
         }
         let kind = match side {
             Side::Secure => ExampleKind::Secure,
@@ -198,7 +213,7 @@ impl<'a> ExampleBuilder<'a> {
             ids: [prefix, &ids].concat(),
             selected: [vec![0; prefix.len()], selected].concat(),
         };
-        self.check(example, self.data.drop_all_set)
+        Ok(self.check(example, self.data.drop_all_set))
     }
 
     /// A utility item as an example, or the reason why it was dropped.
@@ -315,6 +330,13 @@ impl<'a> ExampleBuilder<'a> {
     }
 }
 
+/// Takes tokens that end within the first characters out of a selection.
+fn unselect_prompt(selected: &mut [u8], code: &Encoding, n_chars: usize) {
+    for (bit, &(_, end)) in selected.iter_mut().zip(&code.offsets) {
+        *bit &= u8::from(end > n_chars);
+    }
+}
+
 pub(crate) fn token_text(encoding: &Encoding) -> TokenText<'_> {
     TokenText { ids: &encoding.ids, offsets: &encoding.offsets }
 }
@@ -345,7 +367,7 @@ mod tests {
 
     fn build(data: &DataRecipe, pair: &FixPair) -> [Result<Example, String>; 2] {
         let tokenizer = tokenizer();
-        let builder = ExampleBuilder::new(&tokenizer, data, 1024, false).unwrap();
+        let builder = ExampleBuilder::new(&tokenizer, data, &LossRecipe::default(), 1024).unwrap();
         builder.pair(pair).unwrap().map(|(_, result)| result)
     }
 
@@ -424,7 +446,7 @@ mod tests {
     fn a_utility_item_is_learnt_behind_its_prompt() {
         let tokenizer = tokenizer();
         let data = data();
-        let builder = ExampleBuilder::new(&tokenizer, &data, 1024, false).unwrap();
+        let builder = ExampleBuilder::new(&tokenizer, &data, &LossRecipe::default(), 1024).unwrap();
         let item = UtilityItem {
             prompt: PROMPT.to_owned(),
             completion: AFTER.to_owned(),

@@ -53,8 +53,7 @@ pub fn pair_losses(
     };
     let is_pairwise = loss.kind.is_pairwise();
     let context = model.config().max_position_embeddings;
-    let with_kl = loss.kl_weight != 0.0 && !is_pairwise;
-    let builder = ExampleBuilder::new(tokenizer, &recipe.data, context, with_kl)?;
+    let builder = ExampleBuilder::new(tokenizer, &recipe.data, &loss, context)?;
     let sides = builder.pair(pair)?;
     let weighing = Weighing::PerSample { reduction: loss.reduction, n_samples: 1 };
     let together = match &sides {
@@ -64,13 +63,13 @@ pub fn pair_losses(
         }
         _ => None,
     };
+    let is_single = sides.iter().filter(|(_, example)| example.is_ok()).count() == 1;
     let of_side = |side, example: Result<Example, String>| -> Result<_> {
         if !loss.uses(kind_of(side)) {
             return Ok((side, Err("the recipe does not train on this side".to_owned())));
         }
-        let is_useless_alone = side == Side::Vulnerable || loss.weights.secure == 0.0;
         let found = match example {
-            Ok(_) if is_pairwise && together.is_none() && is_useless_alone => {
+            Ok(_) if is_single && loss.wastes_alone(kind_of(side)) => {
                 Err("the other side was dropped".to_owned())
             }
             Ok(example) => Ok(side_loss(&objective, &example, weighing, together.as_ref())?),
@@ -189,30 +188,18 @@ pub fn pair_examples(
     recipe: &Recipe,
     pair: &FixPair,
 ) -> Result<Vec<(ExampleKind, Result<Example, String>)>> {
-    let builder = ExampleBuilder::new(tokenizer, &recipe.data, usize::MAX, false)?;
+    let loss = recipe.loss.resolved();
+    let builder = ExampleBuilder::new(tokenizer, &recipe.data, &loss, usize::MAX)?;
     Ok(builder.pair(pair)?.into_iter().map(|(side, example)| (kind_of(side), example)).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{model, pair, tokenizer};
+    use crate::testing::{model, pair, token_log_probs, tokenizer};
 
     const BEFORE: &str = "    return system(\"ls \" + name)\n";
     const AFTER: &str = "    return call([\"ls\", name])\n";
-
-    /// log p of each token given those before it, from whole-sequence logits: index 0 has none.
-    fn token_log_probs(model: &Model, ids: &[u32]) -> Vec<f64> {
-        let input = Tensor::new(ids, model.device()).unwrap().unsqueeze(0).unwrap();
-        let logits = model.logits(&input, &ForwardOptions::evaluate()).unwrap();
-        let rows = logits.squeeze(0).unwrap().to_vec2::<f32>().unwrap();
-        let mut out = vec![f64::NAN];
-        for (row, &target) in rows.iter().zip(&ids[1..]) {
-            let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
-            out.push(f64::from(row[target as usize]) - sum.ln());
-        }
-        out
-    }
 
     fn pair_loss(
         model: &Model,

@@ -126,7 +126,7 @@ impl ExampleBuilder<'_> {
 mod tests {
     use super::*;
     use crate::{
-        DataRecipe, Overlong,
+        DataRecipe, LossRecipe, Overlong,
         testing::{pair, tokenizer},
     };
 
@@ -136,7 +136,7 @@ mod tests {
     fn build(granularity: Granularity, data: &DataRecipe) -> (Vec<Example>, Counts) {
         let pairs = [pair("p", "", BEFORE, AFTER), pair("q", "", "y = 1\n", "y = 2\n")];
         let tokenizer = tokenizer();
-        let builder = ExampleBuilder::new(&tokenizer, data, 64, false).unwrap();
+        let builder = ExampleBuilder::new(&tokenizer, data, &LossRecipe::default(), 64).unwrap();
         let mut counts = Counts::default();
         let class = |_: &FixPair| ["py".to_owned(), String::new()];
         let found = items(&pairs, granularity, class, &mut counts).unwrap();

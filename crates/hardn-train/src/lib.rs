@@ -16,6 +16,8 @@ mod items;
 mod loss;
 mod mix;
 mod objective;
+#[cfg(test)]
+mod one_sided;
 mod optimizer;
 #[cfg(test)]
 mod parity;
@@ -34,7 +36,9 @@ mod testing;
 mod trainer;
 mod wording;
 
-pub use adapters::{SECURE_ADAPTER, TRAINING_ONLY, VULNERABLE_ADAPTER, load_adapters};
+pub use adapters::{
+    SECURE_ADAPTER, TRAINING_ONLY, VULNERABLE_ADAPTER, attach_adapters, load_adapters,
+};
 pub use batch::{Example, ExampleKind};
 pub use batches::{BatchSample, Mark, StepBatches, step_batches};
 pub use controls::shuffle_labels;
@@ -50,9 +54,9 @@ pub use optimizer::{AdamWConfig, Decays, MuonConfig};
 pub use pretrain::{ModelShape, PretrainRecipe, TokenizedDocuments, pretrain, read_documents};
 pub use recipe::{
     AdapterRecipe, BestBy, ClipPer, Columns, DataRecipe, Format, Granularity, GroupByLength,
-    Leftover, LogProbs, LoopRecipe, LossKind, LossRecipe, LossWeights, OptimizerRecipe, Overlong,
-    OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit, Pairing, Precision,
-    Recipe, Reduction, UtilityLoss,
+    Leftover, LogProbs, LoopRecipe, LossKind, LossRecipe, LossWeights, OneSided, OptimizerRecipe,
+    Overlong, OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit, Pairing,
+    Precision, Recipe, Reduction, UtilityLoss,
 };
 pub use run_loop::{Ended, Outcome, Progress, StepUpdate};
 pub use schedule::{Schedule, ScheduleKind, WarmupStart};

@@ -31,8 +31,7 @@ pub(crate) fn class_of(pair: &FixPair, by: OversamplingBy) -> [String; 2] {
     [language, pair.cwe.map(|cwe| cwe.to_string()).unwrap_or_default()]
 }
 
-/// Drops the sides whose other side was dropped, as far as a pairwise loss has no use for them: a secure one has its
-/// likelihood to give, where that has a weight.
+/// Drops the sides whose other side was dropped, as far as a resolved loss has no use for them.
 pub(crate) fn drop_single_sides(
     pairs: &mut [PairExamples],
     loss: &LossRecipe,
@@ -40,11 +39,11 @@ pub(crate) fn drop_single_sides(
 ) {
     for pair in pairs {
         let single = match (&pair.secure, &pair.vulnerable) {
-            (Some(_), None) if loss.weights.secure == 0.0 => pair.secure.take(),
-            (None, Some(_)) => pair.vulnerable.take(),
-            _ => None,
+            (Some(_), None) => &mut pair.secure,
+            (None, Some(_)) => &mut pair.vulnerable,
+            _ => continue,
         };
-        if let Some(example) = single {
+        if let Some(example) = single.take_if(|example| loss.wastes_alone(example.kind)) {
             let name = example.kind.name();
             if let Some(n) = counts.kept.get_mut(name) {
                 *n -= 1;
@@ -675,10 +674,24 @@ mod tests {
         let weighted = LossRecipe { nll_weight: 1.0, ..loss }.resolved();
         drop_single_sides(&mut with_likelihood, &weighted, &mut counts.clone());
         assert!(with_likelihood[0].secure.is_some());
+        let all = pairs.clone();
         drop_single_sides(&mut pairs, &loss.resolved(), &mut counts);
         assert!(pairs[0].secure.is_none() && pairs[1].secure.is_some());
         assert_eq!(counts.kept["secure"], 2);
         assert_eq!(counts.dropped["secure: the other side was dropped"], 1);
+        // Of losses that take sides by themselves, only where that is asked for, and where they use both.
+        let n_secure = |assignments: &[&str]| {
+            let (mut pairs, loss) = (all.clone(), recipe(assignments).loss.resolved());
+            drop_single_sides(&mut pairs, &loss, &mut Counts::default());
+            pairs.iter().filter(|pair| pair.secure.is_some()).count()
+        };
+        for kind in ["safecoder", "sven", "nll"].map(|kind| format!("loss.kind={kind}")) {
+            assert_eq!(n_secure(&[&kind]), 3);
+            assert_eq!(n_secure(&[&kind, "loss.one_sided=next_token"]), 3);
+            let n = if kind.ends_with("nll") { 3 } else { 2 };
+            assert_eq!(n_secure(&[&kind, "loss.one_sided=drop"]), n);
+        }
+        assert_eq!(n_secure(&["loss.kind=simpo", "loss.nll_weight=1", "loss.one_sided=drop"]), 2);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! From a batch to a loss: forward passes, heads only where a loss is, losses, their weighted sum.
 
+use std::array;
+
 use candle_core::{Tensor, Var};
 use hardn_models::{
     ForwardOptions, Model, UseAdapter,
@@ -40,6 +42,15 @@ pub(crate) struct Objective<'a> {
 struct Base<'a> {
     model: &'a Model,
     hidden: Tensor,
+}
+
+/// The hidden states of charged rows in one pass, and what their token losses are multiplied by.
+struct Pass<'a> {
+    rows: &'a Tensor,
+    options: &'a ForwardOptions,
+    weights: &'a [f32],
+    /// Added to the weights.
+    extra: Option<&'a [f64]>,
 }
 
 /// A model without adapter and dropout, whose results are only looked at.
@@ -168,8 +179,8 @@ impl Objective<'_> {
             coupled = preference(&self.loss, batch, &nll, of_base.as_deref());
         }
         let extra = coupled.weights.first().map(Vec::as_slice);
-        let (total, losses) =
-            self.charge(batch, &charged, options, &batch.weights, extra, base.as_ref())?;
+        let pass = Pass { rows: &charged, options, weights: &batch.weights, extra };
+        let [(total, losses)] = self.charge(batch, [pass], base.as_ref())?;
         let mut terms = Terms::default();
         self.report(&mut terms, batch, &losses, &batch.weights, None);
         add(&mut terms, coupled);
@@ -187,27 +198,15 @@ impl Objective<'_> {
             self.options(options, ExampleKind::Secure)?,
             self.options(options, ExampleKind::Vulnerable)?,
         ];
-        let pass = |options: &ForwardOptions| -> Result<(Tensor, Vec<f32>)> {
-            let rows = charged_rows(batch, &hidden(self.model, batch, &ids, options)?)?;
-            let nll = nll(self.model, &rows, options, &batch.targets)?;
-            Ok((rows, nll))
+        let rows = |options: &ForwardOptions| {
+            charged_rows(batch, &hidden(self.model, batch, &ids, options)?)
         };
-        let (secure, vulnerable) = rayon::join(|| pass(&both[0]), || pass(&both[1]));
-        let ((secure, nll_secure), (vulnerable, nll_vulnerable)) = (secure?, vulnerable?);
-        let coupled = contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable], self.per_token);
+        let (secure, vulnerable) = rayon::join(|| rows(&both[0]), || rows(&both[1]));
         let base = self.base(batch, &ids)?;
-        let charge = |side: usize, rows: &Tensor| {
-            self.charge_side(batch, rows, &both[side], side, &coupled, base.as_ref())
-        };
-        let (secure, vulnerable) = rayon::join(|| charge(0, &secure), || charge(1, &vulnerable));
-        let ((secure, mut terms), (vulnerable, others)) = (secure?, vulnerable?);
-        terms.merge(&others);
-        add(&mut terms, coupled);
-        Ok(([secure, vulnerable], terms))
+        self.charge_sides(batch, [&secure?, &vulnerable?], &both, base.as_ref())
     }
 
-    /// What [`Self::contrasted`] gives, and gradients, with one adapter's states in memory at a time: the values under
-    /// the second adapter are computed once more ahead, for the gradient under the first depends on them.
+    /// What [`Self::contrasted`] gives, and gradients, with only the states between layers kept of either pass.
     fn contrasted_in_segments(
         &self,
         batch: &MicroBatch,
@@ -215,96 +214,94 @@ impl Objective<'_> {
         variables: &[Var],
     ) -> Result<(Terms, Gradients)> {
         let ids = self.ids(batch)?;
-        let secure = self.options(options, ExampleKind::Secure)?;
-        let vulnerable = self.options(options, ExampleKind::Vulnerable)?;
-        let nll_vulnerable = {
-            let options = ForwardOptions { grad: false, ..vulnerable };
-            let rows = charged_rows(batch, &hidden(self.model, batch, &ids, &options)?)?;
-            nll(self.model, &rows, &options, &batch.targets)?
-        };
+        let both = [
+            self.options(options, ExampleKind::Secure)?,
+            self.options(options, ExampleKind::Vulnerable)?,
+        ];
         let base = self.base(batch, &ids)?;
-        let base = base.as_ref();
-        let first = |hidden: &Tensor| -> Result<(Tensor, (Terms, Coupled))> {
-            let rows = charged_rows(batch, hidden)?;
-            let nll_secure = nll(self.model, &rows, &secure, &batch.targets)?;
-            let coupled =
-                contrast(&self.loss, batch, [&nll_secure, &nll_vulnerable], self.per_token);
-            let (total, terms) = self.charge_side(batch, &rows, &secure, 0, &coupled, base)?;
-            Ok((total, (terms, coupled)))
+        let segments = batch.segments.as_ref();
+        // The second pass and its way back lie within the first one's turning point, for the losses depend on both.
+        let turn = |secure: &Tensor| -> Result<(Tensor, (Terms, Gradients))> {
+            let secure = charged_rows(batch, secure)?;
+            let turn = |vulnerable: &Tensor| -> Result<(Tensor, (Tensor, Terms))> {
+                let rows = [&secure, &charged_rows(batch, vulnerable)?];
+                let ([first, second], terms) =
+                    self.charge_sides(batch, rows, &both, base.as_ref())?;
+                Ok((second, (first, terms)))
+            };
+            let ((first, terms), gradients) =
+                self.model.checkpointed(&ids, segments, &both[1], turn, variables)?;
+            Ok((first, (terms, gradients)))
         };
-        let ((mut terms, coupled), gradients) =
-            self.model.checkpointed(&ids, batch.segments.as_ref(), &secure, first, variables)?;
-        let second = |hidden: &Tensor| {
-            let rows = charged_rows(batch, hidden)?;
-            self.charge_side(batch, &rows, &vulnerable, 1, &coupled, base)
-        };
-        let (others, other_gradients) = self.model.checkpointed(
-            &ids,
-            batch.segments.as_ref(),
-            &vulnerable,
-            second,
-            variables,
-        )?;
-        terms.merge(&others);
-        add(&mut terms, coupled);
-        Ok((terms, gradients.merged(other_gradients)?))
+        let ((terms, of_second), of_first) =
+            self.model.checkpointed(&ids, segments, &both[0], turn, variables)?;
+        Ok((terms, of_first.merged(of_second)?))
     }
 
-    /// The scalar of one adapter's pass and its parts. A token is likelihood's concern under its own side's adapter alone;
-    /// utility samples are the secure one's.
-    fn charge_side(
+    /// The scalars of both adapters' passes, from the hidden states of charged rows, and the loss and its parts. A token is
+    /// likelihood's concern under its own side's adapter alone; utility samples are the secure one's.
+    fn charge_sides(
         &self,
         batch: &MicroBatch,
-        rows: &Tensor,
-        options: &ForwardOptions,
-        side: usize,
-        coupled: &Coupled,
+        rows: [&Tensor; 2],
+        both: &[ForwardOptions; 2],
         base: Option<&Base<'_>>,
-    ) -> Result<(Tensor, Terms)> {
-        let own = |(&owner, &weight): (&usize, &f32)| {
-            if batch.kinds[owner].adapter() == side { weight } else { 0.0 }
+    ) -> Result<([Tensor; 2], Terms)> {
+        let nll = |side: usize| nll(self.model, rows[side], &both[side], &batch.targets);
+        let (secure, vulnerable) = rayon::join(|| nll(0), || nll(1));
+        let coupled = contrast(&self.loss, batch, [&secure?, &vulnerable?], self.per_token);
+        let weights = [0, 1].map(|side| -> Vec<f32> {
+            let own = |(&owner, &weight): (&usize, &f32)| {
+                if batch.kinds[owner].adapter() == side { weight } else { 0.0 }
+            };
+            batch.owners.iter().zip(&batch.weights).map(own).collect()
+        });
+        let pass = |side: usize| Pass {
+            rows: rows[side],
+            options: &both[side],
+            weights: &weights[side],
+            extra: Some(&coupled.weights[side]),
         };
-        let weights: Vec<f32> = batch.owners.iter().zip(&batch.weights).map(own).collect();
-        let extra = Some(coupled.weights[side].as_slice());
-        let (total, losses) = self.charge(batch, rows, options, &weights, extra, base)?;
+        let [(secure, of_secure), (vulnerable, of_vulnerable)] =
+            self.charge(batch, [pass(0), pass(1)], base)?;
         let mut terms = Terms::default();
-        self.report(&mut terms, batch, &losses, &weights, Some(side));
-        Ok((total, terms))
+        for (side, losses) in [of_secure, of_vulnerable].iter().enumerate() {
+            self.report(&mut terms, batch, losses, &weights[side], Some(side));
+        }
+        add(&mut terms, coupled);
+        Ok(([secure, vulnerable], terms))
     }
 
-    /// The weighted sum of the rows' losses, a scalar that can be differentiated, and every row's loss in nats.
-    fn charge(
+    /// Of every pass over the same rows: the weighted sum of the rows' losses, a scalar that can be differentiated, and
+    /// every row's loss in nats.
+    fn charge<const N: usize>(
         &self,
         batch: &MicroBatch,
-        rows: &Tensor,
-        options: &ForwardOptions,
-        weights: &[f32],
-        extra: Option<&[f64]>,
+        passes: [Pass<'_>; N],
         base: Option<&Base<'_>>,
-    ) -> Result<(Tensor, Vec<f32>)> {
-        let summed: Vec<f32>;
-        let weights = match extra {
-            None => weights,
+    ) -> Result<[(Tensor, Vec<f32>); N]> {
+        let weights = passes.each_ref().map(|pass| match pass.extra {
+            None => pass.weights.to_vec(),
             Some(extra) => {
                 let sum = |(&weight, extra): (&f32, &f64)| (f64::from(weight) + extra) as f32;
-                summed = weights.iter().zip(extra).map(sum).collect();
-                &summed
+                pass.weights.iter().zip(extra).map(sum).collect::<Vec<f32>>()
             }
-        };
-        let charges = Charges {
+        });
+        let charges = weights.each_ref().map(|weights| Charges {
             targets: &batch.targets,
             terms: &batch.terms,
             weights,
             kl_weights: &batch.kl_weights,
             direction: self.loss.kl_direction,
-        };
+        });
         let base = match base {
             Some(base) if !batch.kl_rows.is_empty() => {
                 Some((base.model, rows_of(&base.hidden, batch.kl_rows.clone())?, &OFF))
             }
             _ => None,
         };
-        charged(self.model, rows, options, &charges, base.as_ref())
+        let passes = array::from_fn(|i| (passes[i].rows, passes[i].options, &charges[i]));
+        charged(self.model, passes, base.as_ref())
     }
 
     /// Adds the losses of rows, the first ones weighted as given, and divergences. Of a pass under one of two adapters,
@@ -410,34 +407,41 @@ pub(crate) fn nll(
         direction: KlDirection::default(),
     };
     let options = ForwardOptions { grad: false, ..*options };
-    Ok(charged(model, &rows.detach().narrow(0, 0, n)?, &options, &charges, None)?.1)
+    let rows = rows.detach().narrow(0, 0, n)?;
+    let [(_, losses)] = charged(model, [(&rows, &options, &charges)], None)?;
+    Ok(losses)
 }
 
-/// The weighted sum of the rows' losses, a scalar that can be differentiated, and every row's loss in nats. See
-/// [`Model::head_loss`]; models without fused operations compute all logits at once.
-fn charged(
+/// Of every pass over the same rows, the weighted sum of the rows' losses, a scalar that can be differentiated, and every
+/// row's loss in nats. See [`Model::head_losses`]; models without fused operations compute all logits at once.
+fn charged<const N: usize>(
     model: &Model,
-    hidden: &Tensor,
-    options: &ForwardOptions,
-    charges: &Charges,
+    passes: [(&Tensor, &ForwardOptions, &Charges); N],
     reference: Option<&(&Model, Tensor, &ForwardOptions)>,
-) -> Result<(Tensor, Vec<f32>)> {
+) -> Result<[(Tensor, Vec<f32>); N]> {
     if model.is_fused() {
         let reference = reference.map(|(model, hidden, options)| (*model, hidden, *options));
-        return Ok(model.head_loss(hidden, options, charges, reference)?);
+        return Ok(model.head_losses(passes, reference)?);
     }
-    let (n, n_kl) = (charges.targets.len(), charges.kl_weights.len());
-    let logits = model.head(hidden, options)?; // [n + n_kl, vocab]
-    let mut losses = Vec::new();
-    if n > 0 {
-        losses.push(token_loss(&logits.narrow(0, 0, n)?, charges.targets, charges.terms)?);
-    }
-    if let Some((model, hidden, options)) = reference {
-        let reference = model.head(hidden, options)?;
-        losses.push(kl_divergence(&logits.narrow(0, n, n_kl)?, &reference, charges.direction)?);
-    }
-    let losses = Tensor::cat(&losses, 0)?;
-    let weights = [charges.weights, charges.kl_weights].concat();
-    let weights = Tensor::from_vec(weights, n + n_kl, model.device())?;
-    Ok(((&losses * weights)?.sum_all()?, losses.to_vec1()?))
+    let reference = match reference {
+        Some((model, hidden, options)) => Some(model.head(hidden, options)?),
+        None => None,
+    };
+    let one = |(hidden, options, charges): (&Tensor, &ForwardOptions, &Charges)| {
+        let (n, n_kl) = (charges.targets.len(), charges.kl_weights.len());
+        let logits = model.head(hidden, options)?; // [n + n_kl, vocab]
+        let mut losses = Vec::new();
+        if n > 0 {
+            losses.push(token_loss(&logits.narrow(0, 0, n)?, charges.targets, charges.terms)?);
+        }
+        if let Some(reference) = &reference {
+            losses.push(kl_divergence(&logits.narrow(0, n, n_kl)?, reference, charges.direction)?);
+        }
+        let losses = Tensor::cat(&losses, 0)?;
+        let weights = [charges.weights, charges.kl_weights].concat();
+        let weights = Tensor::from_vec(weights, n + n_kl, model.device())?;
+        Ok(((&losses * weights)?.sum_all()?, losses.to_vec1()?))
+    };
+    let all = passes.into_iter().map(one).collect::<Result<Vec<_>>>()?;
+    all.try_into().map_err(|_| TrainError::EmptySelection)
 }

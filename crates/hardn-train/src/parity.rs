@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::{
     AdapterRecipe, Example, ExampleKind, PairExamples, Recipe,
-    adapters::attach,
+    adapters::attach_adapters,
     mix::MixPlan,
     objective::{Objective, Reference},
     prepare::{Prepared, UtilitySource},
@@ -99,7 +99,7 @@ impl Fixture {
     /// The model with what the case trains at its values.
     fn model(&self, case: &Case, recipe: &Recipe, tensors: &Tensors) -> Model {
         let mut model = base();
-        attach(&mut model, recipe).unwrap();
+        attach_adapters(&mut model, recipe).unwrap();
         for (name, var) in model.trainable() {
             let value = if case.trained == "full" {
                 (var.as_detached_tensor() * self.moved).unwrap()

@@ -42,9 +42,7 @@ pub(crate) fn prepare(
     given: &TrainingData<'_>,
 ) -> Result<Prepared> {
     let (data, loss) = (&recipe.data, recipe.loss.resolved());
-    // A pairwise loss needs selected tokens on both sides.
-    let with_kl = loss.kl_weight != 0.0 && !loss.kind.is_pairwise();
-    let builder = ExampleBuilder::new(tokenizer, data, context, with_kl)?;
+    let builder = ExampleBuilder::new(tokenizer, data, &loss, context)?;
     let mut prepared = Prepared::default();
     let (counts, held_counts) = (&mut prepared.train_counts, &mut prepared.validation_counts);
     let class = |pair: &_| class_of(pair, recipe.oversampling.by);
@@ -56,16 +54,14 @@ pub(crate) fn prepare(
         held.extend_from_slice(given.validation_pairs);
         prepared.pairs = builder.pairs(&train, class, counts)?;
         prepared.validation_pairs = builder.pairs(&held, class, held_counts)?;
+        drop_single_sides(&mut prepared.pairs, &loss, counts);
+        drop_single_sides(&mut prepared.validation_pairs, &loss, held_counts);
     } else {
         let all = items(&pairs, data.granularity, class, counts)?;
         let (train, mut held) = split_off(all, fraction, seed);
         held.extend(items(given.validation_pairs, data.granularity, class, held_counts)?);
         prepared.pairs = builder.items(&train, counts)?;
         prepared.validation_pairs = builder.items(&held, held_counts)?;
-    }
-    if loss.kind.is_pairwise() {
-        drop_single_sides(&mut prepared.pairs, &loss, counts);
-        drop_single_sides(&mut prepared.validation_pairs, &loss, held_counts);
     }
     prepared.utility = sources(&builder, recipe, given.utility, counts)?;
     prepared.validation_utility = builder.utilities(given.validation_utility, held_counts)?;

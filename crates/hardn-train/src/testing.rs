@@ -1,6 +1,7 @@
 //! Small models and data for this crate's tests.
 
-use hardn_models::{LAB_SPECIALS, Model, ModelConfig, Tokenizer, train_bpe};
+use candle_core::Tensor;
+use hardn_models::{ForwardOptions, LAB_SPECIALS, Model, ModelConfig, Tokenizer, train_bpe};
 use hardn_types::{FixPair, Language};
 
 /// A byte-level tokenizer that has seen a little Python.
@@ -36,4 +37,17 @@ pub(crate) fn pair(id: &str, prompt: &str, before: &str, after: &str) -> FixPair
         char_changes: None,
         extra: serde_json::Map::new(),
     }
+}
+
+/// log p of each token given those before it, from whole-sequence logits: index 0 has none.
+pub(crate) fn token_log_probs(model: &Model, ids: &[u32]) -> Vec<f64> {
+    let input = Tensor::new(ids, model.device()).unwrap().unsqueeze(0).unwrap();
+    let logits = model.logits(&input, &ForwardOptions::evaluate()).unwrap();
+    let rows = logits.squeeze(0).unwrap().to_vec2::<f32>().unwrap();
+    let mut out = vec![f64::NAN];
+    for (row, &target) in rows.iter().zip(&ids[1..]) {
+        let sum: f64 = row.iter().map(|&x| f64::from(x).exp()).sum();
+        out.push(f64::from(row[target as usize]) - sum.ln());
+    }
+    out
 }

@@ -9,7 +9,7 @@ use hardn_types::{FixPair, Training};
 use crate::{
     AdapterRecipe, Counts, Ended, Example, LossKind, LossRecipe, Outcome, Precision, Progress,
     Recipe, Result, TrainError, UtilityItem, VULNERABLE_ADAPTER,
-    adapters::{attach, has_dropout, save_adapters},
+    adapters::{attach_adapters, has_dropout, save_adapters},
     checkpoint::write_folder,
     identity::sha256,
     mix::MixPlan,
@@ -192,7 +192,7 @@ pub(crate) fn set_up(
         }
         _ => None,
     };
-    attach(model, recipe)?;
+    attach_adapters(model, recipe)?;
     Ok(Setup { plan, loss, identity, frozen, train_counts, validation_counts })
 }
 

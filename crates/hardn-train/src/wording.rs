@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ExampleBuilder, UtilityItem,
+        ExampleBuilder, LossRecipe, UtilityItem,
         testing::{pair, tokenizer},
     };
 
@@ -179,7 +179,8 @@ mod tests {
                 fence,
                 ..DataRecipe::default()
             };
-            let builder = ExampleBuilder::new(&tokenizer, &data, 1024, false).unwrap();
+            let builder =
+                ExampleBuilder::new(&tokenizer, &data, &LossRecipe::default(), 1024).unwrap();
             let head = if fence { format!("system> Be safe.{eos}\n") } else { String::new() };
             let (open, close) = if fence { ("```python\n", "```") } else { ("", "") };
             let before = format!("{head}user> Run it.{eos}\nassistant> {open}");
@@ -201,7 +202,7 @@ mod tests {
         }
         let data = DataRecipe { format: Format::Chat, ..DataRecipe::default() };
         let plain = crate::testing::tokenizer();
-        let builder = ExampleBuilder::new(&plain, &data, 1024, false).unwrap();
+        let builder = ExampleBuilder::new(&plain, &data, &LossRecipe::default(), 1024).unwrap();
         assert!(builder.pair(&fix).unwrap_err().to_string().contains("template"));
     }
 }

@@ -102,7 +102,7 @@ fn under_adapter(model: &mut Model, packed: &Arc<DecodeModel>, adapter: &Path) -
 }
 
 /// Refuses a security model that reads texts as other tokens: what it proposes would mean something else to the base.
-fn same_vocabulary(base: &str, tokenizer: &Tokenizer, security: &str) -> Outcome {
+pub(crate) fn same_vocabulary(base: &str, tokenizer: &Tokenizer, security: &str) -> Outcome {
     let other = load_tokenizer(security)?;
     let n_tokens = tokenizer.vocab_size().max(other.vocab_size());
     let differs =

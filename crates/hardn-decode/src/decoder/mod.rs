@@ -11,10 +11,10 @@ pub(crate) use self::co_decoding::MAX_DRAFT;
 pub use self::co_decoding::{CoDecoding, DraftLength, Law, Preset};
 use hardn_types::toml_number;
 
-use crate::{DecodeError, RepairConfig, Result, Sampling, TwoStep};
+use crate::{ConstraintConfig, DecodeError, RepairConfig, Result, Sampling, TwoStep};
 
 /// What a decoder's file can have beside the keys of plain decoding.
-const SECTIONS: &[&str] = &["co_decoding", "repair", "two_step"];
+const SECTIONS: &[&str] = &["co_decoding", "repair", "two_step", "constraint"];
 
 /// The decoders that come with hardn.
 static SHIPPED: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/../../decoders");
@@ -66,6 +66,9 @@ pub struct DecoderConfig {
     /// The import block is written before the rest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub two_step: Option<TwoStep>,
+    /// What the text is to look like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub constraint: Option<ConstraintConfig>,
 }
 
 impl Default for DecoderConfig {
@@ -87,6 +90,7 @@ impl Default for DecoderConfig {
             co_decoding: None,
             repair: None,
             two_step: None,
+            constraint: None,
         }
     }
 }
@@ -221,6 +225,7 @@ fn set(table: &mut toml::Table, key: &str, value: toml::Value) -> Result<(), Str
                 "co_decoding" => knows::<CoDecoding>(key, &value),
                 "repair" => knows::<RepairConfig>(key, &value),
                 "two_step" => knows::<TwoStep>(key, &value),
+                "constraint" => knows::<ConstraintConfig>(key, &value),
                 _ => false,
             });
             (section.copied(), key)

@@ -240,6 +240,7 @@ impl Case {
             stop: &stop,
             counts: &counts,
             repair,
+            form: None,
         };
         let mut requests = Vec::new();
         for (number, prompt) in self.prompts.iter().enumerate() {
@@ -250,7 +251,7 @@ impl Case {
                 phase: 0,
                 limit: self.limit,
                 end: None,
-                is_judged: true,
+                is_rest: true,
             }));
         }
         let mut found = Vec::new();
@@ -546,6 +547,7 @@ impl Case {
             stop: &stop,
             counts: &counts,
             repair: None,
+            form: None,
         };
         let mut requests = Vec::new();
         for (number, prompt) in self.prompts.iter().enumerate() {
@@ -558,7 +560,7 @@ impl Case {
                     phase: 0,
                     limit,
                     end: None,
-                    is_judged: false,
+                    is_rest: false,
                 });
             }
         }

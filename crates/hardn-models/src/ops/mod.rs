@@ -32,7 +32,9 @@ pub use scale_columns::scale_columns;
 pub use segments::{Gradients, Segment, backward_in_segments};
 pub(crate) use storage::{argument, elements};
 pub(crate) use sums::sum;
-pub use vocabulary_loss::{Charges, Head, KlDirection, MIN_COMPLEMENT, Term, vocabulary_loss};
+pub use vocabulary_loss::{
+    Charges, Head, KlDirection, MIN_COMPLEMENT, Term, vocabulary_loss, vocabulary_losses,
+};
 
 pub use crate::kernels::{filled, zeros};
 

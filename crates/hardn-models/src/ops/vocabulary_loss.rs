@@ -95,64 +95,141 @@ pub fn vocabulary_loss(
     charges: &Charges,
     reference: Option<&Head>,
 ) -> Result<(Tensor, Vec<f32>)> {
-    let n = charges.targets.len();
-    let n_kl = charges.kl_weights.len();
-    let (rows, vocab) = head.check()?;
-    if [charges.terms.len(), charges.weights.len(), rows - rows.min(n_kl)] != [n; 3] {
-        bail!(
-            "{rows} rows of hidden states, {n} targets, {} terms, {} and {n_kl} weights",
-            charges.terms.len(),
-            charges.weights.len()
-        )
-    }
-    if let Some(target) = charges.targets.iter().find(|&&target| target as usize >= vocab) {
-        bail!("token {target} is outside the vocabulary of {vocab}; is this the model's tokenizer?")
-    }
+    let [loss] = vocabulary_losses([head], [charges], reference)?;
+    Ok(loss)
+}
+
+/// As [`vocabulary_loss`] for several heads whose divergences are measured from the same rows of one reference, whose
+/// logits are computed once for all of them.
+///
+/// # Errors
+/// As [`vocabulary_loss`], and heads that differ in their number of divergences.
+pub fn vocabulary_losses<const N: usize>(
+    heads: [&Head; N],
+    charges: [&Charges; N],
+    reference: Option<&Head>,
+) -> Result<[(Tensor, Vec<f32>); N]> {
+    let n_kl = charges.first().map_or(0, |charges| charges.kl_weights.len());
     let reference = reference.filter(|_| n_kl > 0).map(Head::detached);
-    match &reference {
-        Some(reference) if reference.check()? != (n_kl, vocab) => {
-            bail!("the reference gives {:?}, not {n_kl} rows of {vocab}", reference.check()?)
+    if n_kl > 0 && reference.is_none() {
+        bail!("{n_kl} divergences without a reference")
+    }
+    let mut all = Vec::with_capacity(N);
+    for (head, charges) in heads.into_iter().zip(charges) {
+        let vocab = charges.check(head, n_kl)?;
+        match &reference {
+            Some(reference) if reference.check()? != (n_kl, vocab) => {
+                bail!("the reference gives {:?}, not {n_kl} rows of {vocab}", reference.check()?)
+            }
+            _ => (),
         }
-        None if n_kl > 0 => bail!("{n_kl} divergences without a reference"),
-        _ => (),
+        let head = head.contiguous()?;
+        all.push(Charged {
+            work: Work::new(&head),
+            chunk: chunk(vocab),
+            losses: Vec::new(),
+            head,
+            charges,
+        });
     }
-    let head = head.contiguous()?;
-    let mut work = Work::new(&head);
-    let mut losses = Vec::with_capacity(rows);
-    let chunk = (CHUNK / vocab).max(MIN_ROWS) / LANES * LANES;
-    for first in (0..n).step_by(chunk) {
-        let range = first..n.min(first + chunk);
-        let mut logits = work.logits(&head, range.clone())?;
-        let targets = &charges.targets[range.clone()];
-        let terms = &charges.terms[range.clone()];
-        let weights = &charges.weights[range.clone()];
-        losses.extend(token_losses(&mut logits, targets, terms, weights, work.is_wanted()));
-        work.add_gradients(&head, range, logits)?;
+    let mut buffers = Buffers::default();
+    for one in &mut all {
+        one.tokens(&mut buffers)?;
     }
-    if let Some(reference) = &reference {
+    if let (Some(reference), Some(chunk)) = (&reference, all.first().map(|one| one.chunk)) {
         for first in (0..n_kl).step_by(chunk) {
             let range = first..n_kl.min(first + chunk);
-            let mut logits = work.logits(&head, n + range.start..n + range.end)?;
-            let to = work.logits(reference, range.clone())?;
-            let weights = &charges.kl_weights[range.clone()];
-            losses.extend(kl_losses(
-                &mut logits,
-                &to,
-                charges.direction,
-                weights,
-                work.is_wanted(),
-            ));
-            work.buffers.push(to);
-            work.add_gradients(&head, n + range.start..n + range.end, logits)?;
+            let to = buffers.logits(reference, range.clone())?;
+            for one in &mut all {
+                one.divergences(&mut buffers, range.clone(), &to)?;
+            }
+            buffers.0.push(to);
         }
     }
-    let factors = charges.weights.iter().chain(charges.kl_weights);
-    let total: f64 = losses
-        .iter()
-        .zip(factors)
-        .map(|(loss, weight)| f64::from(*loss) * f64::from(*weight))
-        .sum();
-    Ok((work.finish(&head, total as f32)?, losses))
+    let losses = all.into_iter().map(Charged::finish).collect::<Result<Vec<_>>>()?;
+    losses.try_into().map_err(|_| candle_core::Error::Msg("a head was lost".to_owned()))
+}
+
+/// Rows whose logits are in memory at a time.
+fn chunk(vocab: usize) -> usize {
+    (CHUNK / vocab).max(MIN_ROWS) / LANES * LANES
+}
+
+impl Charges<'_> {
+    /// The words of a head, once it has the rows that are charged.
+    fn check(&self, head: &Head, n_kl: usize) -> Result<usize> {
+        let n = self.targets.len();
+        let (rows, vocab) = head.check()?;
+        if [self.terms.len(), self.weights.len(), rows - rows.min(n_kl)] != [n; 3]
+            || self.kl_weights.len() != n_kl
+        {
+            bail!(
+                "{rows} rows of hidden states, {n} targets, {} terms, {} and {n_kl} weights",
+                self.terms.len(),
+                self.weights.len()
+            )
+        }
+        if let Some(target) = self.targets.iter().find(|&&target| target as usize >= vocab) {
+            bail!(
+                "token {target} is outside the vocabulary of {vocab}; is this the model's tokenizer?"
+            )
+        }
+        Ok(vocab)
+    }
+}
+
+/// A head with its charges, and what is known of its losses and gradients so far.
+struct Charged<'a> {
+    head: Head,
+    charges: &'a Charges<'a>,
+    work: Work,
+    chunk: usize,
+    losses: Vec<f32>,
+}
+
+impl Charged<'_> {
+    fn tokens(&mut self, buffers: &mut Buffers) -> Result<()> {
+        let charges = self.charges;
+        let n = charges.targets.len();
+        for first in (0..n).step_by(self.chunk) {
+            let range = first..n.min(first + self.chunk);
+            let mut logits = buffers.logits(&self.head, range.clone())?;
+            let targets = &charges.targets[range.clone()];
+            let terms = &charges.terms[range.clone()];
+            let weights = &charges.weights[range.clone()];
+            let is_wanted = self.work.is_wanted();
+            self.losses.extend(token_losses(&mut logits, targets, terms, weights, is_wanted));
+            self.work.add_gradients(&self.head, range, &logits)?;
+            buffers.0.push(logits);
+        }
+        Ok(())
+    }
+
+    /// Of some of the rows that have one; `to`: the reference's logits there.
+    fn divergences(
+        &mut self,
+        buffers: &mut Buffers,
+        range: Range<usize>,
+        to: &Logits,
+    ) -> Result<()> {
+        let charges = self.charges;
+        let n = charges.targets.len();
+        let rows = n + range.start..n + range.end;
+        let mut logits = buffers.logits(&self.head, rows.clone())?;
+        let weights = &charges.kl_weights[range];
+        let is_wanted = self.work.is_wanted();
+        self.losses.extend(kl_losses(&mut logits, to, charges.direction, weights, is_wanted));
+        self.work.add_gradients(&self.head, rows, &logits)?;
+        buffers.0.push(logits);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<(Tensor, Vec<f32>)> {
+        let factors = self.charges.weights.iter().chain(self.charges.kl_weights);
+        let product = |(loss, weight): (&f32, &f32)| f64::from(*loss) * f64::from(*weight);
+        let total: f64 = self.losses.iter().zip(factors).map(product).sum();
+        Ok((self.work.finish(&self.head, total as f32)?, self.losses))
+    }
 }
 
 impl Head {
@@ -203,40 +280,16 @@ struct Logits {
     lanes: usize,
 }
 
-/// Gradients as they add up, each where it is wanted, and buffers to use again.
-struct Work {
-    dx: Option<Vec<f32>>,
-    d_weight: Option<Vec<f32>>,
-    d_bias: Option<Vec<f32>>,
-    d_low: Option<Vec<f32>>,
-    d_b: Option<Vec<f32>>,
-    buffers: Vec<Logits>,
-}
+/// Logits that are no longer needed, to be written over.
+#[derive(Default)]
+struct Buffers(Vec<Logits>);
 
-impl Work {
-    fn new(head: &Head) -> Self {
-        let wanted = |tensor: &Tensor| tensor.track_op().then(|| zeros(tensor.elem_count()));
-        let is_frozen = head.low_rank.is_some();
-        let low_rank = head.low_rank.as_ref();
-        Self {
-            dx: wanted(&head.x),
-            d_weight: wanted(&head.weight).filter(|_| !is_frozen),
-            d_bias: head.bias.as_ref().and_then(wanted).filter(|_| !is_frozen),
-            d_low: low_rank.and_then(|(low, _)| wanted(low)),
-            d_b: low_rank.and_then(|(_, b)| wanted(b)),
-            buffers: Vec::new(),
-        }
-    }
-
-    fn is_wanted(&self) -> bool {
-        [&self.dx, &self.d_weight, &self.d_bias, &self.d_low, &self.d_b].iter().any(|g| g.is_some())
-    }
-
+impl Buffers {
     /// Logits of some rows.
     fn logits(&mut self, head: &Head, rows: Range<usize>) -> Result<Logits> {
         let (vocab, width) = head.weight.dims2()?;
         let lanes = rows.len().next_multiple_of(LANES);
-        let mut logits = self.buffers.pop().unwrap_or_else(|| Logits { values: Vec::new(), lanes });
+        let mut logits = self.0.pop().unwrap_or_else(|| Logits { values: Vec::new(), lanes });
         logits.lanes = lanes;
         if logits.values.len() != vocab * lanes {
             logits.values = zeros(vocab * lanes);
@@ -267,9 +320,37 @@ impl Work {
         }
         Ok(logits)
     }
+}
+
+/// Gradients as they add up, each where it is wanted.
+struct Work {
+    dx: Option<Vec<f32>>,
+    d_weight: Option<Vec<f32>>,
+    d_bias: Option<Vec<f32>>,
+    d_low: Option<Vec<f32>>,
+    d_b: Option<Vec<f32>>,
+}
+
+impl Work {
+    fn new(head: &Head) -> Self {
+        let wanted = |tensor: &Tensor| tensor.track_op().then(|| zeros(tensor.elem_count()));
+        let is_frozen = head.low_rank.is_some();
+        let low_rank = head.low_rank.as_ref();
+        Self {
+            dx: wanted(&head.x),
+            d_weight: wanted(&head.weight).filter(|_| !is_frozen),
+            d_bias: head.bias.as_ref().and_then(wanted).filter(|_| !is_frozen),
+            d_low: low_rank.and_then(|(low, _)| wanted(low)),
+            d_b: low_rank.and_then(|(_, b)| wanted(b)),
+        }
+    }
+
+    fn is_wanted(&self) -> bool {
+        [&self.dx, &self.d_weight, &self.d_bias, &self.d_low, &self.d_b].iter().any(|g| g.is_some())
+    }
 
     /// Adds what `gradient`, of the logits of some rows, gives to all gradients.
-    fn add_gradients(&mut self, head: &Head, rows: Range<usize>, gradient: Logits) -> Result<()> {
+    fn add_gradients(&mut self, head: &Head, rows: Range<usize>, gradient: &Logits) -> Result<()> {
         let lanes = gradient.lanes;
         let vocab = head.weight.dim(0)?;
         let inward = |of: &Tensor, to: &mut [f32]| -> Result<()> {
@@ -309,7 +390,6 @@ impl Work {
                 across(low, d_b)?;
             }
         }
-        self.buffers.push(gradient);
         Ok(())
     }
 

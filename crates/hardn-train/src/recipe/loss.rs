@@ -109,6 +109,21 @@ pub enum Pairing {
     Joint,
 }
 
+/// What becomes of a pair of which one side has no selected token, such as a fix that only adds code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OneSided {
+    /// The other side is a sample for itself, as far as the loss has a use for it: a pairwise one for a secure side's
+    /// likelihood, where `nll_weight` is above 0.
+    #[default]
+    Alone,
+    /// The side's tokens are those at which it parts from what the other one selected, one for each changed place:
+    /// what a model writes there leaves the addition out. Where the text ends there, its end is that token. Ours.
+    NextToken,
+    /// Neither side takes part, where the loss uses both.
+    Drop,
+}
+
 /// What is minimised.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -133,6 +148,8 @@ pub struct LossRecipe {
     /// Factor on the likelihood of the secure side beside a pairwise loss (Pang et al. 2024, arXiv:2404.19733,
     /// equation 1), reduced as `reduction` says.
     pub nll_weight: f64,
+    /// What becomes of a pair of which one side has no selected token.
+    pub one_sided: OneSided,
     /// How a sample's tokens are added up.
     pub reduction: Reduction,
     /// Whether the two sides of a pair meet in one step; in a pairwise loss they always do.
@@ -151,6 +168,7 @@ impl Default for LossRecipe {
             gamma: 0.0,
             log_probs: LogProbs::default(),
             nll_weight: 0.0,
+            one_sided: OneSided::default(),
             reduction: Reduction::default(),
             pairing: Pairing::default(),
         }
@@ -209,6 +227,18 @@ impl LossRecipe {
                 both || diverges || self.weights.unlikelihood != 0.0
             }
         }
+    }
+
+    /// A side without the other one is of no use, where the loss is resolved.
+    pub(crate) fn wastes_alone(&self, kind: ExampleKind) -> bool {
+        let takes_both = self.one_sided == OneSided::Drop && self.uses(ExampleKind::Vulnerable);
+        let is_secure = kind == ExampleKind::Secure && self.weights.secure != 0.0;
+        takes_both || (self.kind.is_pairwise() && !is_secure)
+    }
+
+    /// A side is of use without a selected token, where the loss is resolved: it has a divergence.
+    pub(crate) fn keeps_unselected(&self) -> bool {
+        self.kl_weight != 0.0 && !self.kind.is_pairwise() && self.one_sided != OneSided::Drop
     }
 
     /// Samples of that kind have a divergence at their unselected tokens, where the loss is resolved.

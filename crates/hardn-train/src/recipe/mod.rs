@@ -19,7 +19,7 @@ pub use self::{
     adapter::AdapterRecipe,
     columns::Columns,
     data::{DataRecipe, Format, Granularity, GroupByLength, Overlong, UtilityLoss},
-    loss::{LogProbs, LossKind, LossRecipe, LossWeights, Pairing, Reduction},
+    loss::{LogProbs, LossKind, LossRecipe, LossWeights, OneSided, Pairing, Reduction},
     optimizer::OptimizerRecipe,
     oversampling::{OversamplingBy, OversamplingMode, OversamplingRecipe, OversamplingUnit},
     training::{BestBy, ClipPer, Leftover, LoopRecipe, Precision},

@@ -63,6 +63,10 @@ pub(crate) enum InspectCommand {
         /// Longest sample kept, in tokens
         #[arg(long, default_value_t = 1024)]
         max_tokens: usize,
+        /// Give a side without selected tokens those at which it parts from the other, as `loss.one_sided = "next_token"`
+        /// does; it is marked `completed`, and a mask longer than the text by one selects what ends it
+        #[arg(long)]
+        complete: bool,
         /// Fix pairs, JSON Lines
         pairs: PathBuf,
     },

@@ -174,10 +174,10 @@ pub(crate) struct BenchArgs {
     /// A folder with `llama-batched-bench`: llama.cpp decodes in turns with us, models that --peer-python writes
     #[arg(long)]
     pub(crate) peer_llama: Option<PathBuf>,
-    /// Only these: lora-step, train-step, decode, sampling, scan
+    /// Only these: lora-step, train-step, safecoder-step, sven-step, decode, sampling, scan
     #[arg(long, value_delimiter = ',')]
     pub(crate) only: Vec<String>,
-    /// Steps timed of each
+    /// Steps timed of each, at most; methods and large models take fewer
     #[arg(long, default_value_t = 20)]
     pub(crate) steps: usize,
     /// Sizes that `decode` is measured of: 17m, 0.5b (default: both)
@@ -195,7 +195,7 @@ pub(crate) struct BenchArgs {
     /// JSON Lines
     #[arg(long)]
     pub(crate) json: bool,
-    /// One side of `train-step`, told what to do on standard input
+    /// Our side of training steps, told what to do on standard input
     #[arg(long, hide = true)]
     pub(crate) worker: bool,
 }

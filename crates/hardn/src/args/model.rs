@@ -149,6 +149,9 @@ pub(crate) struct CompleteArgs {
     /// A file with the prompt, or - for standard input
     #[arg(long)]
     pub(crate) prompt_file: Option<PathBuf>,
+    /// A file with what comes after the gap that is filled, for models with fill-in-the-middle tokens
+    #[arg(long)]
+    pub(crate) suffix_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) models: DecodingModels,
     /// A shipped decoder's name or a TOML file

@@ -38,6 +38,13 @@ pub(crate) fn run(args: CompleteArgs, quiet: bool) -> Outcome {
     }
     let (repaired, two_step) = (decoder.repair.is_some(), decoder.two_step.is_some());
     let mut generator = models.generator(decoder, args.seed)?;
+    if let Some(file) = &args.suffix_file {
+        if two_step {
+            return Err(Failure::new("two-step generation does not fill gaps")
+                .help("leave --suffix-file out, or use another decoder"));
+        }
+        generator = generator.with_suffix(&read_text(file)?);
+    }
     let language = if repaired || two_step { Some(language(&args)?) } else { None };
     if let Some(language) = language {
         let inspector = OracleInspector::new(language);

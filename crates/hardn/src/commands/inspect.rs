@@ -42,8 +42,8 @@ pub(crate) fn run(command: InspectCommand) -> Outcome {
             };
             chat(&load_tokenizer(&model)?, &read_json(&messages)?, &options)
         }
-        InspectCommand::Masks { tokenizer, kind, max_tokens, pairs } => {
-            masks(&load_tokenizer(&tokenizer)?, &kind, max_tokens, &pairs)
+        InspectCommand::Masks { tokenizer, kind, max_tokens, complete, pairs } => {
+            masks(&load_tokenizer(&tokenizer)?, &kind, max_tokens, complete, &pairs)
         }
         InspectCommand::Loss { model, adapter, reference, recipe, set, pairs } => {
             let recipe = Recipe::load(&recipe, &set)?;
@@ -98,22 +98,35 @@ fn read_json(path: &Path) -> Outcome<Value> {
     serde_json::from_str(&read_text(path)?).context(format!("{} is not JSON", path.display()))
 }
 
-fn masks(tokenizer: &Tokenizer, kind: &str, max_tokens: usize, path: &Path) -> Outcome {
+fn masks(
+    tokenizer: &Tokenizer,
+    kind: &str,
+    max_tokens: usize,
+    complete: bool,
+    path: &Path,
+) -> Outcome {
     let kind: MaskKind = kind.parse()?;
     let mut lines = String::new();
     for pair in read_pairs_strict(path)? {
         let (before, after) = (tokenizer.encode(&pair.before)?, tokenizer.encode(&pair.after)?);
-        let masks = mask_pair(
+        let mut masks = mask_pair(
             &pair,
             TokenText { ids: &before.ids, offsets: &before.offsets },
             TokenText { ids: &after.ids, offsets: &after.offsets },
             kind,
         )?;
+        let own = masks.clone();
+        if complete {
+            masks.complete(&before.ids, &after.ids, kind, 1);
+        }
         for side in [Side::Secure, Side::Vulnerable] {
             let mask = masks.side(side);
             let trimmed = &mask[..masks.trim(side)];
             let row = match drop_reason(trimmed, kind, max_tokens) {
                 Some(why) => json!({"id": pair.id, "side": side, "dropped": why.to_string()}),
+                None if own.side(side) != mask => {
+                    json!({"id": pair.id, "side": side, "mask": mask, "completed": true})
+                }
                 None => json!({"id": pair.id, "side": side, "mask": mask}),
             };
             lines.push_str(&serde_json::to_string(&row)?);

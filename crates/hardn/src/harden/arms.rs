@@ -75,7 +75,9 @@ pub(crate) fn plan(config: &RunConfig, has_utility: bool) -> Vec<ArmPlan> {
             (HARDENED, description, trained(false, false))
         };
         arms.push(arm(id, id, description, Role::Hardened, kind));
-        arms.extend(config.decoding.iter().enumerate().map(decoded));
+    }
+    arms.extend(config.decoding.iter().enumerate().map(decoded));
+    if config.train.is_some() {
         if controls.utility_only && has_utility {
             let description = "control: as many steps on utility rows alone";
             arms.push(control("utility_only", "utility only", description, trained(false, true)));

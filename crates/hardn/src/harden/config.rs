@@ -104,8 +104,15 @@ fn default_validation_samples() -> u32 {
 pub(crate) struct DecodingConfig {
     /// The arm's name in tables and files.
     pub(crate) name: String,
-    /// A shipped decoder's name or a TOML file. With `[co_decoding]` the hardened model is the security model.
+    /// A shipped decoder's name or a TOML file. With `[co_decoding]` the hardened model is the security model, unless
+    /// another one is named.
     pub(crate) decoder: String,
+    /// A security model that is not of this run: a lab model, a checkpoint folder or a hub name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) security_model: Option<String>,
+    /// An adapter on the security model, or on the base where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) security_adapter: Option<PathBuf>,
     /// Overrides of the decoder's keys.
     #[serde(default)]
     pub(crate) set: BTreeMap<String, toml::Value>,
@@ -115,6 +122,13 @@ pub(crate) struct DecodingConfig {
 }
 
 impl DecodingConfig {
+    /// Whether a model that the run hardens takes part.
+    pub(crate) fn needs_hardened(&self) -> Outcome<bool> {
+        let names_security = self.security_model.is_some() || self.security_adapter.is_some();
+        let is_watched = self.decoder()?.co_decoding.is_some();
+        Ok(self.model == DecodedModel::Hardened || (is_watched && !names_security))
+    }
+
     /// The decoder it names.
     pub(crate) fn decoder(&self) -> Outcome<DecoderConfig> {
         let sets: Vec<String> =
@@ -324,10 +338,26 @@ impl RunConfig {
         if has_toml_extension(&self.eval.decoder) {
             self.eval.decoder = folder.join(&self.eval.decoder).to_string_lossy().into_owned();
         }
-        let model = folder.join(&self.model);
-        if !crate::assets::is_shipped(&self.model) && model.exists() {
-            self.model = model.to_string_lossy().into_owned();
+        for section in &mut self.decoding {
+            if has_toml_extension(&section.decoder) {
+                section.decoder = folder.join(&section.decoder).to_string_lossy().into_owned();
+            }
+            section
+                .security_adapter
+                .iter_mut()
+                .filter(|path| folder.join(path).exists())
+                .for_each(fix);
+            section.security_model.iter_mut().for_each(|model| fix_model(model, folder));
         }
+        fix_model(&mut self.model, folder);
+    }
+}
+
+/// Makes a model's path absolute where it is one.
+fn fix_model(model: &mut String, folder: &Path) {
+    let path = folder.join(&*model);
+    if !crate::assets::is_shipped(model) && path.exists() {
+        *model = path.to_string_lossy().into_owned();
     }
 }
 

@@ -17,6 +17,8 @@ use super::{
     decoder_sets, say_resumed, stopped_or,
 };
 use crate::{
+    assets::load_model,
+    decoding::same_vocabulary,
     failure::{Failure, Outcome},
     inspector::OracleInspector,
     output::Progress,
@@ -69,15 +71,23 @@ pub(crate) fn draw_decoded(
     hardened: Option<&Model>,
     samples: &mut Store<Sample>,
 ) -> Outcome<String> {
-    let hardened = hardened.ok_or_else(|| Failure::new("no model was hardened"))?;
+    let hardened = || hardened.ok_or_else(|| Failure::new("no model was hardened"));
     let pack =
         |model: &Model| Outcome::Ok((Arc::new(DecodeModel::new(model)?), model.fingerprint()?));
     let (model, fingerprint) = match section.model {
         DecodedModel::Base => pack(&job.base.sharing_weights())?,
-        DecodedModel::Hardened => pack(hardened)?,
+        DecodedModel::Hardened => pack(hardened()?)?,
     };
     let decoder = section.decoder()?;
-    let security = decoder.co_decoding.as_ref().map(|_| pack(hardened)).transpose()?;
+    let security = match (&section.security_model, &section.security_adapter) {
+        _ if decoder.co_decoding.is_none() => None,
+        (None, None) => Some(pack(hardened()?)?),
+        (name, adapter) => {
+            let name = name.as_ref().unwrap_or(&job.config.model);
+            same_vocabulary(&job.config.model, &job.tokenizer, name)?;
+            Some(pack(&load_model(name, adapter.as_deref())?)?)
+        }
+    };
     let watched =
         security.as_ref().map_or(String::new(), |(_, print)| format!(" watched by {print}"));
     let drawing = Drawing {

@@ -218,9 +218,14 @@ pub(crate) fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<J
 
 /// Refuses sections `[[decoding]]` that cannot be arms.
 fn check_decoding(config: &RunConfig) -> Outcome {
-    if !config.decoding.is_empty() && config.train.is_none() {
-        return Err(Failure::new("there are sections [[decoding]] but no [train]")
-            .help("the hardened model is their security model"));
+    for section in &config.decoding {
+        if config.train.is_none() && section.needs_hardened()? {
+            return Err(Failure::new(format!(
+                "[[decoding]] `{}` needs a hardened model, and there is no [train]",
+                section.name
+            ))
+            .help("name its `security_model`, its `security_adapter` or both"));
+        }
     }
     let planned = arms::plan(config, true);
     for (i, arm) in planned.iter().enumerate() {
@@ -234,7 +239,7 @@ fn check_decoding(config: &RunConfig) -> Outcome {
                 .help("give each [[decoding]] a name of its own"));
         }
     }
-    config.decoding.iter().try_for_each(|section| section.decoder().map(|_| ()))
+    Ok(())
 }
 
 /// The overrides of the decoder, as `--set` takes them.

@@ -2,9 +2,11 @@
 
 mod decode;
 mod lora;
+mod methods;
 pub(super) mod peer;
 mod sampling;
 mod scan;
+mod sides;
 mod train;
 
 use std::fmt::Write as _;
@@ -18,7 +20,8 @@ use crate::{
     output::{put, put_json},
 };
 
-const NAMES: [&str; 5] = ["lora-step", "train-step", "decode", "sampling", "scan"];
+const NAMES: [&str; 7] =
+    ["lora-step", "train-step", "safecoder-step", "sven-step", "decode", "sampling", "scan"];
 
 /// One line of the table.
 struct Row {
@@ -44,6 +47,12 @@ pub(crate) fn run(args: BenchArgs) -> Outcome {
     }
     if wanted("train-step") {
         rows.extend(train::train_steps(&args)?);
+    }
+    if wanted("safecoder-step") {
+        rows.extend(methods::safecoder_steps(&args)?);
+    }
+    if wanted("sven-step") {
+        rows.extend(methods::sven_steps(&args)?);
     }
     if wanted("decode") {
         rows.extend(decode::decode(&args)?);

@@ -1,19 +1,19 @@
-//! Training steps of synthetic sizes beside PyTorch: time and memory, each side in a process of its own.
+//! Training steps of synthetic sizes beside PyTorch, and our side of all training steps.
 
 use std::{
     fs,
     io::{BufRead, stdin},
-    process::Command,
     time::Instant,
 };
 
 use hardn_models::{LoraConfig, Model, ModelConfig, TargetModules};
-use hardn_train::{AdamWConfig, Stepper};
+use hardn_train::{AdamWConfig, Recipe, Stepper};
 use serde_json::{Value, json};
 
 use super::{
-    Row, median,
-    peer::{Peer, TRAIN_STEP},
+    Row, methods,
+    peer::TRAIN_STEP,
+    sides::{Sides, WARM},
 };
 use crate::{
     args::BenchArgs,
@@ -23,10 +23,9 @@ use crate::{
 
 /// Rows of a batch, and tokens of each.
 const BATCH: (usize, usize) = (8, 256);
-/// Steps that warm caches and pools on both sides.
-const WARM: usize = 2;
 const RATE: f64 = 3e-4;
-const TARGETS: [&str; 7] =
+/// Every matrix of a block.
+pub(super) const TARGETS: [&str; 7] =
     ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
 
 /// Name, vocabulary, hidden size, layers, heads, inner size.
@@ -57,51 +56,18 @@ fn measure(args: &BenchArgs, name: &str, size: [usize; 5], with_lora: bool) -> O
         "threads": rayon::current_num_threads(),
         "learning_rate": RATE,
     });
-    let own = std::env::current_exe()
-        .map_err(|error| Failure::new(format!("cannot find this program: {error}")))?;
-    let mut command = Command::new(own);
-    command.args(["bench", "--worker"]);
-    let mut ours = Peer::start(command, &setup)?;
-    let theirs = args.peer_python.as_deref().map(|python| {
-        let mut command = Command::new(python);
-        command.args(["-c", TRAIN_STEP]);
-        Peer::start(command, &setup)
-    });
-    let mut theirs = theirs.transpose()?;
-    let mut taken = [Vec::new(), Vec::new()];
-    let mut peaks = [f64::NAN; 2];
+    let mut sides = Sides::start(args, TRAIN_STEP, &setup)?;
     for step in 0..args.steps + WARM {
         let ids: Vec<Vec<usize>> = (0..BATCH.0)
             .map(|row| (0..BATCH.1).map(|i| (step * 31 + row * 17 + i * 7919) % vocab).collect())
             .collect();
-        let question = json!({ "ids": ids });
-        for (i, side) in [Some(&mut ours), theirs.as_mut()].into_iter().enumerate() {
-            let Some(side) = side else { continue };
-            let answer = side.ask(&question)?;
-            peaks[i] = answer["peak_kib"].as_f64().unwrap_or(f64::NAN) / 1024.0;
-            if step >= WARM {
-                taken[i].push(answer["seconds"].as_f64().unwrap_or(f64::NAN));
-            }
-        }
+        sides.step(&json!({ "ids": ids }))?;
     }
-    let torch = theirs.as_ref().and_then(|peer| peer.facts["torch"].as_str()).unwrap_or("?");
     let kind = if with_lora { "LoRA step (r 8, all projections)" } else { "full step" };
-    let what = format!("{kind}, Llama {name}, batch {} x {}", BATCH.0, BATCH.1);
-    let row = |what: String, [ours, peer]: [f64; 2], unit: &str| Row {
-        what,
-        ours: format!("{ours:.0} {unit}"),
-        peer: if peer.is_nan() {
-            "not measured: give --peer-python".to_owned()
-        } else {
-            format!("{peer:.0} {unit}, PyTorch {torch}")
-        },
-        ratio: if peer.is_nan() { "–".to_owned() } else { format!("{:.2}", ours / peer) },
-    };
-    let times = taken.map(|seconds| 1e3 * median(seconds));
-    Ok(vec![row(what.clone(), times, "ms"), row(format!("{what}: peak memory"), peaks, "MiB")])
+    Ok(sides.rows(&format!("{kind}, Llama {name}, batch {} x {}", BATCH.0, BATCH.1)))
 }
 
-/// Our side: answers the lines of [`Peer`].
+/// Our side: answers the lines of [`Sides`].
 pub(super) fn worker() -> Outcome {
     let mut lines = stdin().lock().lines();
     let mut question = || -> Outcome<Option<Value>> {
@@ -111,6 +77,39 @@ pub(super) fn worker() -> Outcome {
         value.map(Some).map_err(|error| Failure::new(format!("standard input: {error}")))
     };
     let Some(setup) = question()? else { return Ok(()) };
+    let recipe = match setup["recipe"].as_str() {
+        Some(name) => Some(Recipe::load(name, &strings(&setup["set"]))?),
+        None => None,
+    };
+    let model = match &recipe {
+        Some(recipe) => methods::model(&setup, recipe)?,
+        None => random(&setup)?,
+    };
+    let mut stepper = if let Some(recipe) = &recipe {
+        Stepper::of_recipe(&model, recipe)?
+    } else {
+        let rate =
+            AdamWConfig { learning_rate: RATE, weight_decay: 0.01, ..AdamWConfig::default() };
+        Stepper::new(&model, rate, 1.0, setup["checkpointing"].as_bool().unwrap_or(false))?
+    };
+    put_json(&json!({"trainable": stepper.n_parameters(), "start_kib": peak_kib()}))?;
+    while let Some(question) = question()? {
+        let start = Instant::now();
+        let loss = if recipe.is_some() {
+            methods::step(&mut stepper, &question)?
+        } else {
+            let ids: Vec<Vec<u32>> = serde_json::from_value(question["ids"].clone())
+                .map_err(|error| Failure::new(format!("standard input: {error}")))?;
+            stepper.step(&ids)?
+        };
+        let seconds = start.elapsed().as_secs_f64();
+        put_json(&json!({"loss": loss, "seconds": seconds, "peak_kib": peak_kib()}))?;
+    }
+    Ok(())
+}
+
+/// A model of random weights.
+fn random(setup: &Value) -> Outcome<Model> {
     let number = |key: &str| setup["config"][key].as_u64().unwrap_or_default() as usize;
     let config = ModelConfig::llama(
         number("vocab_size"),
@@ -126,19 +125,12 @@ pub(super) fn worker() -> Outcome {
         lora.target_modules = TargetModules::List(TARGETS.map(str::to_owned).to_vec());
         model.attach_lora(&lora, 1)?;
     }
-    let rate = AdamWConfig { learning_rate: RATE, weight_decay: 0.01, ..AdamWConfig::default() };
-    let checkpointing = setup["checkpointing"].as_bool().unwrap_or(false);
-    let mut stepper = Stepper::new(&model, rate, 1.0, checkpointing)?;
-    put_json(&json!({"trainable": stepper.n_parameters(), "start_kib": peak_kib()}))?;
-    while let Some(question) = question()? {
-        let ids: Vec<Vec<u32>> = serde_json::from_value(question["ids"].clone())
-            .map_err(|error| Failure::new(format!("standard input: {error}")))?;
-        let start = Instant::now();
-        let loss = stepper.step(&ids)?;
-        let seconds = start.elapsed().as_secs_f64();
-        put_json(&json!({"loss": loss, "seconds": seconds, "peak_kib": peak_kib()}))?;
-    }
-    Ok(())
+    Ok(model)
+}
+
+fn strings(values: &Value) -> Vec<String> {
+    let values = values.as_array().into_iter().flatten();
+    values.filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 /// Most memory this process has held, in KiB; none where the system does not say.

@@ -22,6 +22,9 @@ use crate::{
     output::{put, put_json, say},
 };
 
+/// Worlds of the lab that prompts are taken of at most.
+const MAX_WORLDS: u64 = 40;
+
 pub(crate) fn run(args: &DecodeBenchArgs, quiet: bool) -> Outcome {
     let decoder = DecoderConfig::load(&args.decoder, &args.set)?;
     if decoder.co_decoding.is_none() {
@@ -88,11 +91,23 @@ fn prompts(args: &DecodeBenchArgs) -> Outcome<Vec<Prompt>> {
         };
         return args.prompt_file.iter().map(read).collect();
     }
-    let world = inputs::world(&WorldConfig::default())?;
-    // From all over the suite.
-    let step = (world.scenarios.len() / args.prompts.max(1)).max(1);
-    let chosen = world.scenarios.into_iter().step_by(step).take(args.prompts);
-    Ok(chosen.map(|scenario| prompt(scenario.id, scenario.prompt)).collect())
+    // From all over the suite; of further worlds where one has too few.
+    let mut prompts = Vec::new();
+    for seed in 1..=MAX_WORLDS {
+        let wanted = args.prompts - prompts.len();
+        let world = inputs::world(&WorldConfig { seed: Some(seed), ..WorldConfig::default() })?;
+        let step = (world.scenarios.len() / wanted.max(1)).max(1);
+        let chosen = world.scenarios.into_iter().step_by(step).take(wanted);
+        prompts.extend(chosen.map(|one| prompt(format!("{seed}/{}", one.id), one.prompt)));
+        if prompts.len() >= args.prompts {
+            return Ok(prompts);
+        }
+    }
+    Err(Failure::new(format!("the lab has no {} prompts", args.prompts)).help(format!(
+        "--prompts {} -n {}",
+        prompts.len(),
+        args.prompts / prompts.len().max(1) + 1
+    )))
 }
 
 fn report(args: &DecodeBenchArgs, bench: &Bench<'_>, measured: &[Measured], cost: &Cost) -> String {
