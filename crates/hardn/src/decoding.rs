@@ -1,15 +1,16 @@
 //! Models made ready to generate: one, or a base model and the security model that watches over it.
 
-use std::{path::Path, sync::Arc};
+use std::{env, path::Path, sync::Arc, time::Duration};
 
-use hardn_decode::{DecoderConfig, LocalGenerator, LocalModel};
+use hardn_decode::{DecodeError, DecoderConfig, LocalGenerator, LocalModel, RemoteBase};
+use hardn_endpoint::{EndpointOptions, Token};
 use hardn_models::{
     AdapterWeights, DEFAULT_ADAPTER, DecodeModel, GenerationConfig, Model, Tokenizer, UseAdapter,
     WeightFormat,
 };
 
 use crate::{
-    args::DecodingModels,
+    args::{DecodingModels, EndpointArgs},
     assets::{load_model, load_tokenizer, model_folder},
     failure::{Failure, Outcome},
     hub, stop,
@@ -23,6 +24,8 @@ pub(crate) struct Models {
     pub(crate) security: Option<Ready>,
     /// Tokens that end a text, beyond those of tokenizer and `config.json`.
     end_tokens: Vec<u32>,
+    /// Where the base model is; `base` is then the security model.
+    endpoint: Option<EndpointOptions>,
 }
 
 /// One packed model.
@@ -35,20 +38,21 @@ pub(crate) struct Ready {
 impl Models {
     /// Loads what the arguments name.
     pub(crate) fn load(args: &DecodingModels) -> Outcome<Self> {
-        let tokenizer = load_tokenizer(&args.model)?;
+        let base_name = args.base()?;
+        let tokenizer = load_tokenizer(base_name)?;
         let end_tokens =
-            GenerationConfig::load(&model_folder(&args.model)?)?.end_tokens(None, &tokenizer);
+            GenerationConfig::load(&model_folder(base_name)?)?.end_tokens(None, &tokenizer);
         let alone = |name: &str, adapter| Ready::load(name, adapter, args.dtype);
         let (base, security) = match (&args.security_model, &args.security_adapter) {
-            (None, None) => (alone(&args.model, args.adapter.as_deref())?, None),
+            (None, None) => (alone(base_name, args.adapter.as_deref())?, None),
             (Some(name), adapter) => {
-                same_vocabulary(&args.model, &tokenizer, name)?;
-                let base = alone(&args.model, args.adapter.as_deref())?;
+                same_vocabulary(base_name, &tokenizer, name)?;
+                let base = alone(base_name, args.adapter.as_deref())?;
                 (base, Some(alone(name, adapter.as_deref())?))
             }
             (None, Some(adapter)) => {
                 // The weights are packed once; what an adapter adds is computed beside them, row by row.
-                let mut model = load_model(&args.model, None)?;
+                let mut model = load_model(base_name, None)?;
                 let packed = Arc::new(DecodeModel::with_weights(&model, args.dtype)?);
                 let base = match &args.adapter {
                     None => {
@@ -60,7 +64,23 @@ impl Models {
                 (base, Some(security))
             }
         };
-        Ok(Self { tokenizer: Arc::new(tokenizer), base, security, end_tokens })
+        Ok(Self { tokenizer: Arc::new(tokenizer), base, security, end_tokens, endpoint: None })
+    }
+
+    /// Loads the security model, whose tokenizer counts, of a base model behind a server.
+    pub(crate) fn load_beside(args: &DecodingModels, endpoint: &EndpointArgs) -> Outcome<Self> {
+        let options = endpoint_options(endpoint)?;
+        let Some(name) = &args.security_model else { return Self::load(args) };
+        let tokenizer = load_tokenizer(name)?;
+        let end_tokens = GenerationConfig::load(&model_folder(name)?)?.end_tokens(None, &tokenizer);
+        let security = Ready::load(name, args.security_adapter.as_deref(), args.dtype)?;
+        Ok(Self {
+            tokenizer: Arc::new(tokenizer),
+            base: security.clone(),
+            security: Some(security),
+            end_tokens,
+            endpoint: options,
+        })
     }
 
     /// The base model with nobody to watch over it.
@@ -75,13 +95,58 @@ impl Models {
             LocalGenerator::new(model, self.tokenizer.clone(), fingerprint, decoder, seed)?
                 .with_end_tokens(self.end_tokens.iter().copied())
                 .with_stop(stop::flag());
-        Ok(match &self.security {
+        let generator = match &self.security {
             None => generator,
             Some(Ready { model, fingerprint }) => {
                 generator.with_security(Arc::new(model.clone()), fingerprint)?
             }
+        };
+        let Some(options) = &self.endpoint else { return Ok(generator) };
+        let base = RemoteBase::connect(options.clone(), &self.tokenizer).map_err(explained)?;
+        generator.with_remote_base(base).map_err(explained)
+    }
+}
+
+impl DecodingModels {
+    /// The name of the model whose text it is.
+    pub(crate) fn base(&self) -> Outcome<&str> {
+        self.model.as_deref().ok_or_else(|| {
+            Failure::new("there is no model")
+                .help("give --model: a shipped lab model, a checkpoint folder or a hub name")
         })
     }
+}
+
+/// What to do about an error of decoding, where that is known.
+pub(crate) fn explained(error: DecodeError) -> Failure {
+    let help = match &error {
+        DecodeError::Endpoint(error) => error.help(),
+        _ => None,
+    };
+    let failure = Failure::from(error);
+    match help {
+        Some(help) => failure.help(help),
+        None => failure,
+    }
+}
+
+/// How the server of the arguments is asked; none where there is none.
+fn endpoint_options(args: &EndpointArgs) -> Outcome<Option<EndpointOptions>> {
+    let (Some(url), Some(model)) = (&args.endpoint, &args.endpoint_model) else { return Ok(None) };
+    let key = match &args.api_key_env {
+        None => None,
+        Some(name) => {
+            let key = env::var(name).ok().and_then(|key| Token::new(&key));
+            Some(key.ok_or_else(|| {
+                Failure::new(format!("the environment variable `{name}` holds no key")).help(
+                    "set it to the key, or leave --api-key-env out where the server needs none",
+                )
+            })?)
+        }
+    };
+    let timeout = Duration::from_secs(args.endpoint_timeout);
+    let stop = stop::flag();
+    Ok(Some(EndpointOptions { key, timeout, stop, ..EndpointOptions::new(url, model) }))
 }
 
 impl Ready {
