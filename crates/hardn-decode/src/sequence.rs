@@ -298,6 +298,7 @@ impl Sequence {
     pub(crate) fn judge_scored(&mut self, scored: &[(f64, f64)], law: &Law, rules: &Rules) -> bool {
         let drafts = std::mem::take(&mut self.drafts);
         self.context.truncate(self.context.len() - drafts.len());
+        self.take_back(drafts.len());
         for (proposal, &(log_base, raw)) in drafts.iter().zip(scored) {
             let u = self.draws.text.uniform(self.ids().len() as u64);
             if !self.weigh(proposal, log_base, law, u) {
