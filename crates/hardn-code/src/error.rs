@@ -24,7 +24,7 @@ pub enum CodeError {
     CheckerMissing { program: String, language: Language, why: String },
     #[error("hardn has no validity check for {0}; it checks python, c and cpp")]
     Unchecked(Language),
-    #[error("hardn cannot read the imports of {0}; it reads those of python, c and cpp")]
+    #[error("the parser of {0} does not fit the version of tree-sitter that hardn was built with")]
     NoParser(Language),
     #[error("`{0}` is not a mask kind; use mix, char, line, ndiff, difflib or whole")]
     MaskKind(String),

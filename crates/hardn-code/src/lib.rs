@@ -23,7 +23,10 @@ pub use changes::{char_spans, line_spans};
 pub use cut::cut;
 pub use error::{CodeError, RowError};
 pub use functions::{Function, functions};
-pub use imports::{Import, imports, only_imports};
+pub use imports::{
+    Import, ImportKind, KnownPackages, Package, UnknownPackage, complete_imports, import_block,
+    import_place, imports, open_block, packages, unknown_packages, unused_imports, without,
+};
 pub use language::parse;
 pub use masks::{DropReason, MaskKind, PairMasks, TokenText, drop_reason, mask_pair};
 pub use ndiff::{NdiffMarks, ndiff};

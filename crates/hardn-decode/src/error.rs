@@ -48,12 +48,23 @@ pub enum DecodeError {
         /// The generated token's number.
         position: usize,
     },
+    /// A constraint that cannot be compiled, or a text it has no room for.
+    #[error("constraint `{key}`: {message}")]
+    Constraint {
+        /// The key of `[constraint]` that says what texts are wanted.
+        key: &'static str,
+        /// What is wrong, with the place in the grammar where there is one.
+        message: String,
+    },
     /// Generation was interrupted; samples handed over before are complete.
     #[error("generation was stopped")]
     Stopped,
     /// The model or tokenizer failed.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// A prompt's imports could not be read.
+    #[error(transparent)]
+    Code(#[from] hardn_code::CodeError),
     /// Whoever takes the samples failed.
     #[error(transparent)]
     Taker(BoxError),

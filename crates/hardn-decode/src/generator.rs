@@ -1,22 +1,22 @@
 //! A generator over a model on this machine, with continuous batching.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use hardn_models::{DecodeModel, DecodeRow, KvCache, TokenIds, Tokenizer};
-use hardn_types::{BoxError, Generator, Prompt, Sample};
-use rayon::prelude::*;
+use hardn_models::{TokenIds, Tokenizer};
+use hardn_types::{BoxError, FinishReason, Generator, Language, Prompt, Sample};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    DecodeError, DecoderConfig, Draws, FunctionEnd, LongPrompt, PlainDecoder, Result, Role,
-    Sampling, StopRule, Stops, prompt_hash,
+    Constraint, DecodeError, DecoderConfig, DraftLength, LanguageModel, Law, LocalModel,
+    LongPrompt, Per, Phase, Result, Sampling, StopRule, Stops,
+    engine::{Active, Counts, Engine, PromptText, Request, Watch, Watcher},
+    prompt_hash,
+    repair::{Inspector, Repair},
     sequence::{Rules, Sequence},
+    two_step::{Split, TwoStep, Unused},
 };
 
 /// Samples drawn side by side unless told otherwise.
@@ -24,31 +24,35 @@ const BATCH_SIZE: usize = 32;
 
 /// Chooses the stop rule of a prompt.
 type RuleOf = Box<dyn Fn(&Prompt) -> StopRule + Send + Sync>;
+/// Says what a prompt is written in.
+type LanguageOf = Box<dyn Fn(&Prompt) -> Option<Language> + Send + Sync>;
 
-/// Completes prompts with one model on the CPU.
+/// The import block's part of a text, and the rest's.
+const IMPORTS: Phase = 0;
+const REST: Phase = 1;
+
+/// Completes prompts with one model, or with two.
 pub struct LocalGenerator {
-    model: Arc<DecodeModel>,
+    model: Arc<dyn LanguageModel>,
+    security: Option<Arc<dyn LanguageModel>>,
+    drafter: Option<(Arc<dyn LanguageModel>, DraftLength)>,
+    inspector: Option<Arc<dyn Inspector>>,
+    /// What comes after the gap that is filled.
+    suffix: Option<String>,
     tokenizer: Arc<Tokenizer>,
-    model_fingerprint: String,
+    /// Of all models.
+    fingerprint: String,
+    start_token: Option<u32>,
     config: DecoderConfig,
     sampling: Sampling,
     stops: Stops,
     seed: u64,
     batch_size: usize,
     rule_of: RuleOf,
+    language_of: LanguageOf,
     stop: Arc<AtomicBool>,
     truncated: AtomicU64,
-    n_tokens: AtomicU64,
-}
-
-/// A prompt that was read by the model.
-struct Prefix {
-    ids: Vec<u32>,
-    hash: [u8; 32],
-    cache: KvCache,
-    logits: Vec<f32>,
-    /// Samples that have not begun.
-    n_waiting: usize,
+    counts: Counts,
 }
 
 impl LocalGenerator {
@@ -58,16 +62,21 @@ impl LocalGenerator {
     /// # Errors
     /// [`DecodeError::Decoder`] where a stop token does not exist.
     pub fn new(
-        model: Arc<DecodeModel>,
+        model: impl Into<LocalModel>,
         tokenizer: Arc<Tokenizer>,
         model_fingerprint: String,
         config: DecoderConfig,
         seed: u64,
     ) -> Result<Self> {
-        let DecoderConfig::Plain(plain) = &config;
+        let mut config = config;
+        if let Some(constraint) = &mut config.constraint {
+            *constraint = constraint.resolved()?;
+        }
+        let model = model.into();
+        let settings = model.inner().config();
         let mut tokens: Vec<u32> = tokenizer.eos().into_iter().collect();
-        tokens.extend(model.config().eos_token_id.iter().flat_map(TokenIds::as_slice));
-        for name in &plain.stop_tokens {
+        tokens.extend(settings.eos_token_id.iter().flat_map(TokenIds::as_slice));
+        for name in &config.stop_tokens {
             tokens.push(tokenizer.special(name).ok_or_else(|| DecodeError::Decoder {
                 name: "stop_tokens".to_owned(),
                 message: format!("the tokenizer has no token `{name}`"),
@@ -76,19 +85,66 @@ impl LocalGenerator {
         tokens.sort_unstable();
         tokens.dedup();
         Ok(Self {
-            sampling: plain.sampling(),
-            stops: Stops { tokens, strings: plain.stop.clone() },
-            model,
+            sampling: config.sampling(),
+            stops: Stops { tokens, strings: config.stop.clone() },
+            start_token: settings.bos_token_id.or(tokenizer.eos()),
+            model: Arc::new(model),
+            security: None,
+            drafter: None,
+            inspector: None,
+            suffix: None,
             tokenizer,
-            model_fingerprint,
+            fingerprint: model_fingerprint,
             config,
             seed,
             batch_size: BATCH_SIZE,
             rule_of: Box::new(|_| StopRule::None),
+            language_of: Box::new(|_| None),
             stop: Arc::default(),
             truncated: AtomicU64::new(0),
-            n_tokens: AtomicU64::new(0),
+            counts: Counts::default(),
         })
+    }
+
+    /// The security model of co-decoding, with the same tokenizer. It may share the base model's weights under an
+    /// adapter ([`LocalModel::with_adapter`]); both are then computed in one pass.
+    ///
+    /// # Errors
+    /// [`DecodeError::Decoder`] where the decoder has no section `[co_decoding]`.
+    pub fn with_security(
+        mut self,
+        model: Arc<dyn LanguageModel>,
+        fingerprint: &str,
+    ) -> Result<Self> {
+        if self.config.co_decoding.is_none() {
+            return Err(DecodeError::Decoder {
+                name: "co_decoding".to_owned(),
+                message: "the decoder has no such section, so no security model can take part; help: use \
+                          --decoder co-decoding"
+                    .to_owned(),
+            });
+        }
+        self.fingerprint = hex([self.fingerprint.as_bytes(), fingerprint.as_bytes()]);
+        self.security = Some(model);
+        Ok(self)
+    }
+
+    /// A smaller model with the same tokenizer that only saves time: it drafts, and texts keep the law of plain decoding
+    /// (speculative sampling). With `[co_decoding]` the security model drafts, and this one is not asked.
+    #[must_use]
+    pub fn with_draft_model(mut self, model: Arc<dyn LanguageModel>, draft: DraftLength) -> Self {
+        self.drafter = Some((model, draft));
+        self
+    }
+
+    /// Who reads along for `[repair]`. Its `name` is part of a sample's key.
+    #[must_use]
+    pub fn with_inspector(mut self, inspector: Arc<dyn Inspector>, name: &str) -> Self {
+        if self.config.repair.is_some() {
+            self.fingerprint = hex([self.fingerprint.as_bytes(), name.as_bytes()]);
+            self.inspector = Some(inspector);
+        }
+        self
     }
 
     /// Tokens that end a text besides those the tokenizer and the model's configuration name, such as those of
@@ -118,6 +174,25 @@ impl LocalGenerator {
         self
     }
 
+    /// Fills the gap between each prompt and this text, in the tokenizer's fill-in-the-middle form.
+    #[must_use]
+    pub fn with_suffix(mut self, suffix: &str) -> Self {
+        self.fingerprint = hex([self.fingerprint.as_bytes(), b"suffix", suffix.as_bytes()]);
+        self.suffix = Some(suffix.to_owned());
+        let end = self.tokenizer.fim_end();
+        self.with_end_tokens(end)
+    }
+
+    /// What prompts are written in, for decoders that read code.
+    #[must_use]
+    pub fn with_languages(
+        mut self,
+        language_of: impl Fn(&Prompt) -> Option<Language> + Send + Sync + 'static,
+    ) -> Self {
+        self.language_of = Box::new(language_of);
+        self
+    }
+
     /// Ends generation with [`DecodeError::Stopped`] soon after the flag is set.
     #[must_use]
     pub fn with_stop(mut self, stop: Arc<AtomicBool>) -> Self {
@@ -128,6 +203,16 @@ impl LocalGenerator {
     /// The seed samples are drawn with.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// An oracle reads along.
+    pub(crate) fn is_repaired(&self) -> bool {
+        self.config.repair.is_some()
+    }
+
+    /// What ends a text.
+    pub(crate) fn stops(&self) -> &Stops {
+        &self.stops
     }
 
     /// The decoder.
@@ -142,25 +227,27 @@ impl LocalGenerator {
 
     /// Tokens drawn so far.
     pub fn n_tokens(&self) -> u64 {
-        self.n_tokens.load(Ordering::Relaxed)
+        self.counts.tokens.load(Ordering::Relaxed)
+    }
+
+    /// The share of proposals that was accepted so far; none where nothing was proposed.
+    pub fn acceptance(&self) -> Option<f64> {
+        let proposed = self.counts.proposed.load(Ordering::Relaxed);
+        let accepted = self.counts.accepted.load(Ordering::Relaxed);
+        (proposed > 0).then(|| accepted as f64 / proposed as f64)
     }
 
     /// The key of a sample: what a resumed run looks for among the samples it has.
     pub fn key(&self, prompt: &Prompt, index: u32) -> String {
         let rule = serde_json::to_string(&(self.rule_of)(prompt)).unwrap_or_default();
         hex([
-            self.model_fingerprint.as_bytes(),
+            self.fingerprint.as_bytes(),
             prompt.text.as_bytes(),
             self.config.canonical().as_bytes(),
             rule.as_bytes(),
             &self.seed.to_le_bytes(),
             &index.to_le_bytes(),
         ])
-    }
-
-    fn plain(&self) -> &PlainDecoder {
-        let DecoderConfig::Plain(plain) = &self.config;
-        plain
     }
 
     /// Draws the samples asked for and hands each over when it is complete.
@@ -173,167 +260,248 @@ impl LocalGenerator {
         prompts: &[Prompt],
         on_sample: &mut dyn FnMut(Sample) -> Result<(), BoxError>,
     ) -> Result<()> {
-        let mut waiting: VecDeque<(usize, u32)> = prompts
-            .iter()
-            .enumerate()
-            .flat_map(|(number, prompt)| prompt.indices.iter().map(move |&index| (number, index)))
-            .collect();
-        let rules =
-            Rules { tokenizer: &self.tokenizer, sampling: &self.sampling, stops: &self.stops };
-        let mut prefixes: BTreeMap<usize, Prefix> = BTreeMap::new();
-        let mut active: Vec<Sequence> = Vec::new();
-        loop {
-            let room = self.batch_size - active.len();
-            let next: Vec<(usize, u32)> = waiting.drain(..room.min(waiting.len())).collect();
-            self.read_prompts(prompts, &next, &mut prefixes)?;
-            for (number, index) in next {
-                active.push(self.begin(prompts, number, index, &mut prefixes));
-            }
-            if active.is_empty() {
-                return Ok(());
-            }
-            if self.stop.load(Ordering::Relaxed) {
-                return Err(DecodeError::Stopped);
-            }
-            active.par_iter_mut().for_each(|sequence| sequence.step(&rules));
-            self.n_tokens.fetch_add(active.len() as u64, Ordering::Relaxed);
-            let (done, going): (Vec<_>, Vec<_>) =
-                active.into_iter().partition(|sequence| sequence.finish.is_some());
-            for sequence in done {
-                let sample = self.sample(arm, &prompts[sequence.prompt], sequence)?;
-                on_sample(sample).map_err(DecodeError::Taker)?;
-            }
-            active = going;
-            self.advance(&mut active)?;
-        }
+        self.draw_watched(arm, prompts, None, on_sample)
     }
 
-    /// Runs the model over prompts that are new, all in one pass.
-    fn read_prompts(
+    /// The same, and lets somebody see the texts after each round.
+    pub(crate) fn draw_watched(
         &self,
+        arm: &str,
         prompts: &[Prompt],
-        next: &[(usize, u32)],
-        prefixes: &mut BTreeMap<usize, Prefix>,
+        watcher: Option<Watcher>,
+        on_sample: &mut dyn FnMut(Sample) -> Result<(), BoxError>,
     ) -> Result<()> {
-        let mut new: Vec<(usize, Prefix)> = Vec::new();
-        for &(number, _) in next {
-            if prefixes.contains_key(&number) || new.iter().any(|(other, _)| *other == number) {
-                continue;
+        let mut requests = Vec::new();
+        let mut splits = Vec::with_capacity(prompts.len());
+        for (number, prompt) in prompts.iter().enumerate() {
+            let split = self.split(prompt)?;
+            if let (Some(split), Some(two_step)) = (&split, &self.config.two_step) {
+                requests.extend(self.import_requests(prompt, number, split, two_step)?);
+            } else {
+                let text = self.prompt_text(prompt)?;
+                requests.extend(self.requests(text, number, &prompt.indices));
             }
-            let ids = self.prompt_ids(&prompts[number])?;
-            let capacity = ids.len() + self.plain().max_new_tokens;
-            let prefix = Prefix {
-                hash: prompt_hash(&ids),
-                cache: self.model.cache(capacity),
-                logits: Vec::new(),
-                n_waiting: prompts[number].indices.len(),
-                ids,
-            };
-            new.push((number, prefix));
+            splits.push(split);
         }
-        let mut rows: Vec<DecodeRow> = new
-            .iter_mut()
-            .map(|(_, prefix)| DecodeRow {
-                cache: &mut prefix.cache,
-                ids: &prefix.ids,
-                all_logits: false,
-            })
-            .collect();
-        if rows.is_empty() {
-            return Ok(());
-        }
-        let logits = self.model.forward(&mut rows)?;
-        for ((number, mut prefix), logits) in new.into_iter().zip(logits) {
-            prefix.logits = logits;
-            prefixes.insert(number, prefix);
-        }
-        Ok(())
+        self.engine()?.run(requests, watcher, &mut |done| {
+            let number = done.request.number;
+            let prompt = &prompts[number];
+            match &splits[number] {
+                Some(split) if done.request.phase == IMPORTS => {
+                    self.rest_requests(prompt, split, done)
+                }
+                split => {
+                    let sample = self.sample(arm, prompt, split.as_ref(), done)?;
+                    on_sample(sample).map_err(DecodeError::Taker)?;
+                    Ok(Vec::new())
+                }
+            }
+        })
+    }
+
+    /// The prompt around its imports, where they are written first.
+    fn split(&self, prompt: &Prompt) -> Result<Option<Split>> {
+        let Some(two_step) = &self.config.two_step else { return Ok(None) };
+        let language = (self.language_of)(prompt).ok_or_else(|| DecodeError::Decoder {
+            name: "two_step".to_owned(),
+            message: format!("nobody said what language the prompt of `{}` is in", prompt.task),
+        })?;
+        Split::new(&prompt.text, language, two_step.form)
+    }
+
+    /// Requests for the whole of a text, or for what comes after its imports.
+    fn requests(&self, text: PromptText, number: usize, indices: &[u32]) -> Vec<Request> {
+        let limit = self.limit(text.ids.len());
+        let text = Arc::new(text);
+        let phase = if self.config.two_step.is_some() { REST } else { 0 };
+        let request = |&index: &u32| Request {
+            prompt: text.clone(),
+            number,
+            index,
+            phase,
+            limit,
+            end: None,
+            is_rest: true,
+        };
+        indices.iter().map(request).collect()
+    }
+
+    /// Requests for the import block of a prompt: one, or one a sample.
+    fn import_requests(
+        &self,
+        prompt: &Prompt,
+        number: usize,
+        split: &Split,
+        two_step: &TwoStep,
+    ) -> Result<Vec<Request>> {
+        let first = split.first_step(two_step.form, &self.tokenizer)?;
+        let hash = self.prompt_text(prompt)?.hash;
+        let task = prompt.task.clone();
+        let mut ids = first.ids;
+        let room = self.context().saturating_sub(two_step.import_tokens).max(1);
+        ids.drain(..ids.len().saturating_sub(room));
+        let text = Arc::new(PromptText { task, ids, hash, text: first.text, rule: StopRule::None });
+        // Imports that all samples share are those of the sample 0, whichever are asked for.
+        let shared = [0];
+        let indices = match two_step.per {
+            Per::Prompt => &shared[..prompt.indices.len().min(1)],
+            Per::Sample => &prompt.indices[..],
+        };
+        let request = |&index: &u32| Request {
+            prompt: text.clone(),
+            number,
+            index,
+            phase: IMPORTS,
+            limit: two_step.import_tokens.min(self.context().saturating_sub(text.ids.len())).max(1),
+            end: first.end,
+            is_rest: false,
+        };
+        Ok(indices.iter().map(request).collect())
+    }
+
+    /// Requests for what comes after imports that were written.
+    fn rest_requests(&self, prompt: &Prompt, split: &Split, done: Active) -> Result<Vec<Request>> {
+        let Active { request, sequence } = done;
+        let ended = sequence.finish == Some(FinishReason::Stop);
+        let joined = split.joined(sequence.stream.text(), ended)?;
+        let mut text = self.prompt_text(&Prompt { text: joined, ..prompt.clone() })?;
+        text.hash = request.prompt.hash;
+        let per_sample = self.config.two_step.as_ref().is_some_and(|two| two.per == Per::Sample);
+        let own = [request.index];
+        let indices = if per_sample { &own[..] } else { &prompt.indices };
+        Ok(self.requests(text, request.number, indices))
+    }
+
+    fn engine(&self) -> Result<Engine<'_>> {
+        let watch = match (&self.config.co_decoding, &self.security) {
+            (None, _) => self.drafter.as_ref().map(|(model, draft)| Watch {
+                model: &**model,
+                law: Law::speculative(&self.sampling),
+                draft: *draft,
+            }),
+            (Some(co_decoding), Some(model)) => Some(Watch {
+                model: &**model,
+                law: co_decoding.law(&self.sampling),
+                draft: co_decoding.draft,
+            }),
+            (Some(_), None) => {
+                return Err(DecodeError::Decoder {
+                    name: "co_decoding".to_owned(),
+                    message: "it takes a security model; help: give --security-model, or --security-adapter for an \
+                              adapter on the model itself"
+                        .to_owned(),
+                });
+            }
+        };
+        let repair = match (&self.config.repair, &self.inspector) {
+            (None, _) => None,
+            (Some(config), Some(inspector)) => Some(Repair { config, inspector: &**inspector }),
+            (Some(_), None) => {
+                return Err(DecodeError::Decoder {
+                    name: "repair".to_owned(),
+                    message: "nobody is there to judge what is written".to_owned(),
+                });
+            }
+        };
+        let vocab_size = self.model.vocab_size();
+        let form =
+            self.config.constraint.as_ref().map(|config| {
+                Constraint::new(config, &self.tokenizer, vocab_size, &self.stops.tokens)
+            });
+        Ok(Engine {
+            form: form.transpose()?,
+            repair,
+            base: &*self.model,
+            watch,
+            rules: Rules {
+                vocabulary: &*self.tokenizer,
+                sampling: &self.sampling,
+                stops: &self.stops,
+            },
+            seed: self.seed,
+            batch_size: self.batch_size,
+            stop: &self.stop,
+            counts: &self.counts,
+        })
+    }
+
+    /// Tokens a text can have: what fits into both models.
+    fn context(&self) -> usize {
+        let drafter = self.drafter.as_ref().map(|(model, _)| model);
+        let others = self.security.iter().chain(drafter).map(|model| model.longest_text());
+        others.fold(self.model.longest_text(), usize::min)
+    }
+
+    /// Tokens that may follow a prompt.
+    fn limit(&self, n_prompt: usize) -> usize {
+        self.config.max_new_tokens.min(self.context().saturating_sub(n_prompt)).max(1)
     }
 
     /// The prompt's tokens, with what the tokenizer puts before a text, cut to what the context holds.
-    fn prompt_ids(&self, prompt: &Prompt) -> Result<Vec<u32>> {
-        let mut ids = self.tokenizer.encode_prompt(&prompt.text)?.ids;
+    fn prompt_text(&self, prompt: &Prompt) -> Result<PromptText> {
+        let mut ids = match &self.suffix {
+            None => self.tokenizer.encode_prompt(&prompt.text)?.ids,
+            Some(suffix) => self.tokenizer.fim_prompt(&prompt.text, suffix)?,
+        };
         if ids.is_empty() {
-            let start = self.model.config().bos_token_id.or(self.tokenizer.eos());
-            ids.push(start.ok_or_else(|| DecodeError::EmptyPrompt { task: prompt.task.clone() })?);
+            let task = prompt.task.clone();
+            ids.push(self.start_token.ok_or(DecodeError::EmptyPrompt { task })?);
         }
-        let context = self.model.longest_text();
-        let max_new_tokens = self.plain().max_new_tokens;
+        let context = self.context();
+        let max_new_tokens = self.config.max_new_tokens;
         // Half of the context belongs to the prompt however much may be generated.
         let room = context.saturating_sub(max_new_tokens).max(context / 2).max(1);
         if ids.len() > room {
-            if self.plain().long_prompt == LongPrompt::Error {
+            // The marks of a gap stand at the beginning.
+            if self.config.long_prompt == LongPrompt::Error || self.suffix.is_some() {
                 let (task, n_tokens) = (prompt.task.clone(), ids.len());
                 return Err(DecodeError::LongPrompt { task, n_tokens, room, max_new_tokens });
             }
             self.truncated.fetch_add(1, Ordering::Relaxed);
             ids.drain(..ids.len() - room);
         }
-        Ok(ids)
+        Ok(PromptText {
+            task: prompt.task.clone(),
+            hash: prompt_hash(&ids),
+            ids,
+            text: prompt.text.clone(),
+            rule: (self.rule_of)(prompt),
+        })
     }
 
-    fn begin(
+    fn sample(
         &self,
-        prompts: &[Prompt],
-        number: usize,
-        index: u32,
-        prefixes: &mut BTreeMap<usize, Prefix>,
-    ) -> Sequence {
-        let prefix = prefixes.get_mut(&number).expect("`read_prompts` came before");
-        prefix.n_waiting -= 1;
-        let draws = Draws::new(self.seed, &prefix.hash, index, 0, 0, Role::Text);
-        let prompt = &prompts[number];
-        let function = FunctionEnd::new((self.rule_of)(prompt), &prompt.text);
-        let context = self.model.longest_text();
-        let limit = self.plain().max_new_tokens.min(context - prefix.ids.len()).max(1);
-        let (cache, logits) = (prefix.cache.clone(), prefix.logits.clone());
-        let sequence =
-            Sequence::new(number, index, &prefix.ids, cache, logits, draws, function, limit);
-        if prefix.n_waiting == 0 {
-            prefixes.remove(&number);
-        }
-        sequence
-    }
-
-    /// Lets the model read each sequence's newest token.
-    fn advance(&self, active: &mut [Sequence]) -> Result<()> {
-        if active.is_empty() {
-            return Ok(());
-        }
-        let mut rows: Vec<DecodeRow> = active
-            .iter_mut()
-            .map(|sequence| DecodeRow {
-                cache: &mut sequence.cache,
-                ids: &sequence.newest,
-                all_logits: false,
-            })
-            .collect();
-        let logits = self.model.forward(&mut rows)?;
-        for (sequence, logits) in active.iter_mut().zip(logits) {
-            sequence.logits = logits;
-        }
-        Ok(())
-    }
-
-    fn sample(&self, arm: &str, prompt: &Prompt, sequence: Sequence) -> Result<Sample> {
-        let Sequence { index, mut ids, mut log_probs, stream, finish, broken, .. } = sequence;
-        if broken {
-            let task = prompt.task.clone();
-            return Err(DecodeError::NotFinite { task, index, position: ids.len() });
-        }
+        arm: &str,
+        prompt: &Prompt,
+        split: Option<&Split>,
+        done: Active,
+    ) -> Result<Sample> {
+        let Active { request, sequence } = done;
+        let mut ids = sequence.ids().to_vec();
+        let Sequence { mut log_probs, mut authors, stream, finish, repair, .. } = sequence;
         let (text, token_chars) = stream.finish();
         ids.truncate(token_chars.len());
         log_probs.truncate(token_chars.len());
+        authors.truncate(token_chars.len());
+        let watched = self.security.is_some();
+        let drops = self.config.two_step.as_ref().is_some_and(|two| two.unused == Unused::Drop);
+        let read = match split {
+            Some(split) if drops => split.without_unused(&request.prompt.text, &text)?,
+            _ => request.prompt.text.clone(),
+        };
         Ok(Sample {
             arm: arm.to_owned(),
             task: prompt.task.clone(),
-            index,
-            key: self.key(prompt, index),
+            index: request.index,
+            key: self.key(prompt, request.index),
             text,
             ids,
             token_chars,
             log_probs,
-            finish: finish.unwrap_or(hardn_types::FinishReason::Length),
+            authors: authors.iter().filter(|_| watched).map(|author| author.letter()).collect(),
+            repairs: repair.n_repairs,
+            prompt: (read != prompt.text).then_some(read),
+            finish: finish.unwrap_or(FinishReason::Length),
         })
     }
 }
@@ -341,7 +509,7 @@ impl LocalGenerator {
 impl Generator for LocalGenerator {
     fn fingerprint(&self) -> String {
         hex([
-            self.model_fingerprint.as_bytes(),
+            self.fingerprint.as_bytes(),
             self.config.canonical().as_bytes(),
             &self.seed.to_le_bytes(),
         ])
@@ -372,8 +540,10 @@ fn hex<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hardn_models::{LAB_SPECIALS, Model, ModelConfig, train_bpe};
-    use hardn_types::FinishReason;
+    use hardn_models::{
+        AdapterWeights, DecodeModel, DecodeRow, LAB_SPECIALS, Model, ModelConfig, ModuleTerm,
+        train_bpe,
+    };
 
     use super::*;
 
@@ -495,7 +665,7 @@ mod tests {
         let vocab = lab.model.config().vocab_size;
         for (i, (id, found)) in sample.ids.iter().zip(&sample.log_probs).enumerate() {
             let row = &logits[(n_prompt + i - 1) * vocab..][..vocab];
-            assert_eq!(crate::log_prob(row, *id), *found, "{i}");
+            assert_eq!(crate::log_prob(row, *id) as f32, *found, "{i}");
         }
     }
 
@@ -555,6 +725,146 @@ mod tests {
         let generator = lab.generator(&["max_new_tokens=8"]);
         let error = generator.generate("base", &prompts(), &mut |_| Err("disk full".into()));
         assert_eq!(error.unwrap_err().to_string(), "disk full");
+    }
+
+    #[test]
+    fn drafts_change_nothing_with_real_models() {
+        let base = lab(128, 48);
+        let security = |hidden| {
+            let of = lab(128, hidden).model;
+            Arc::new(LocalModel::new(of)) as Arc<dyn LanguageModel>
+        };
+        for settings in
+            [["threshold=0.97", "preset=cosec-released"], ["threshold=0.9", "preset=cosec-warped"]]
+        {
+            let settings =
+                [&settings[..], &["max_new_tokens=24", "repetition_penalty=1.1"]].concat();
+            let draw = |draft: &str, batch_size: usize| {
+                let mut overrides: Vec<String> =
+                    settings.iter().map(|&item| item.to_owned()).collect();
+                overrides.push(format!("draft={draft}"));
+                let config = DecoderConfig::load("co-decoding", &overrides).unwrap();
+                let (model, tokenizer) = (base.model.clone(), base.tokenizer.clone());
+                let generator =
+                    LocalGenerator::new(model, tokenizer, "fp".to_owned(), config, 11).unwrap();
+                let generator = generator.with_security(security(32), "s").unwrap();
+                let found = samples(&generator.with_batch_size(batch_size), &prompts());
+                assert!(found.iter().all(|sample| sample.authors.len() == sample.ids.len()));
+                found
+            };
+            let stepwise = draw("1", 1);
+            let authors: String = stepwise.iter().map(|sample| sample.authors.as_str()).collect();
+            assert!(authors.contains('s') && authors.contains('b'), "{authors}");
+            for (draft, batch_size) in [("1", 7), ("3", 1), ("8", 32), ("adaptive", 2)] {
+                assert_eq!(draw(draft, batch_size), stepwise, "{draft}, batches of {batch_size}");
+            }
+        }
+    }
+
+    #[test]
+    fn texts_have_the_wanted_form_with_drafts_and_without() {
+        let base = lab(128, 48);
+        let draw = |draft: &str, regex: &str| {
+            let overrides = [
+                format!("draft={draft}"),
+                format!("constraint.regex='{regex}'"),
+                "threshold=0.97".to_owned(),
+                "max_new_tokens=40".to_owned(),
+            ];
+            let config = DecoderConfig::load("co-decoding", &overrides).unwrap();
+            let (model, tokenizer) = (base.model.clone(), base.tokenizer.clone());
+            let generator =
+                LocalGenerator::new(model, tokenizer, "fp".to_owned(), config, 11).unwrap();
+            let security = Arc::new(LocalModel::new(lab(128, 32).model));
+            samples(&generator.with_security(security, "s").unwrap(), &prompts())
+        };
+        let regex = "[a-z]{2,8}(, [a-z]{1,3}){0,2}\\)";
+        let stepwise = draw("1", regex);
+        assert_eq!(draw("6", regex), stepwise);
+        for sample in &stepwise {
+            let words: Vec<&str> = sample.text.trim_end_matches(')').split(", ").collect();
+            let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase());
+            assert!(sample.text.ends_with(')') && words.iter().all(is_word), "{:?}", sample.text);
+            assert!(words.len() <= 3 && (2..=8).contains(&words[0].len()), "{:?}", sample.text);
+            assert_eq!(sample.finish, FinishReason::Stop);
+        }
+    }
+
+    #[test]
+    fn an_adapter_on_the_base_is_read_in_one_pass_with_it() {
+        let lab = lab(128, 32);
+        let modules = AdapterWeights::modules_of(lab.model.config());
+        let factors = |(name, out, _): (String, usize, usize)| {
+            let numbers = (0..out).map(|i| 0.5 + (i % 7) as f32 / 4.0).collect();
+            (name, ModuleTerm::OutputFactors(numbers))
+        };
+        let weights =
+            AdapterWeights { modules: modules.into_iter().map(factors).collect(), prefix: None };
+        let draw = |own_copy: bool, draft: &str| {
+            let overrides = [format!("draft={draft}"), "max_new_tokens=24".to_owned()];
+            let config = DecoderConfig::load("co-decoding-warped", &overrides).unwrap();
+            let (model, tokenizer) = (lab.model.clone(), lab.tokenizer.clone());
+            let generator =
+                LocalGenerator::new(model, tokenizer, "fp".to_owned(), config, 11).unwrap();
+            // A second packing of the same weights is another model to the engine.
+            let of = if own_copy { self::lab(128, 32).model } else { lab.model.clone() };
+            let adapter = of.adapter(&weights).unwrap();
+            let security = Arc::new(LocalModel::with_adapter(of, adapter));
+            samples(&generator.with_security(security, "s").unwrap(), &prompts())
+        };
+        let together = draw(false, "1");
+        let authors: String = together.iter().map(|sample| sample.authors.as_str()).collect();
+        assert!(authors.contains('s') && authors.contains('b'), "{authors}");
+        assert_eq!(draw(true, "1"), together);
+        assert_eq!(draw(false, "4"), together);
+    }
+
+    #[test]
+    fn imports_come_before_the_rest() {
+        let lab = lab(128, 32);
+        let text = "import os\n\n\ndef load(path):\n";
+        let prompt =
+            Prompt { task: "t".to_owned(), text: text.to_owned(), indices: (0..6).collect() };
+        let draw = |settings: &[&str], prompt: &Prompt| {
+            let overrides: Vec<String> = settings.iter().map(|&item| item.to_owned()).collect();
+            let config = DecoderConfig::load("two-step", &overrides).unwrap();
+            let (model, tokenizer) = (lab.model.clone(), lab.tokenizer.clone());
+            let generator =
+                LocalGenerator::new(model, tokenizer, "fp".to_owned(), config, 11).unwrap();
+            let generator = generator.with_languages(|_| Some(Language::Python));
+            samples(&generator, std::slice::from_ref(prompt))
+        };
+        // Every import is likelier than anything else, so that some are written.
+        let biased = |word: &str| {
+            let bias: Vec<String> = lab
+                .tokenizer
+                .encode(word)
+                .unwrap()
+                .ids
+                .iter()
+                .map(|id| format!("[{id}, 9.0]"))
+                .collect();
+            format!("bias=[{}]", bias.join(", "))
+        };
+        let bias = biased("\nimport re\n");
+        let settings = ["max_new_tokens=12", "temperature=1.0", &bias];
+        let shared = draw(&settings, &prompt);
+        assert_eq!(shared.len(), 6);
+        assert!(shared.iter().all(|sample| sample.prompt == shared[0].prompt));
+        // Those that are missing are drawn as they would have been.
+        let rest = Prompt { indices: vec![3, 5], ..prompt.clone() };
+        assert_eq!(draw(&settings, &rest), [shared[3].clone(), shared[5].clone()]);
+        let own = draw(&[&settings[..], &["per=sample"]].concat(), &prompt);
+        assert_ne!(own, shared);
+        let one_step = Prompt { text: "def load(path):\n".to_owned(), ..prompt.clone() };
+        assert!(draw(&settings, &one_step).iter().all(|sample| sample.prompt.is_none()));
+        for sample in shared.iter().chain(&own) {
+            if let Some(changed) = &sample.prompt {
+                assert!(
+                    changed.starts_with("import os\n") && changed.ends_with("def load(path):\n")
+                );
+            }
+        }
     }
 
     /// CPU time of this process so far, in seconds.

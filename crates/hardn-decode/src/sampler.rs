@@ -38,6 +38,11 @@ impl Default for Sampling {
 }
 
 impl Sampling {
+    /// Whether a distribution differs from the softmax of the logits.
+    pub fn changes(&self) -> bool {
+        *self != Self::default()
+    }
+
     /// What makes no sense, by key.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         let within = |value: f64, low: f64, high: f64| (low..=high).contains(&value);
@@ -126,10 +131,10 @@ pub fn draw(distribution: &[(u32, f64)], u: f64) -> u32 {
 }
 
 /// Natural log-probability of a token under the softmax of the logits, before any warping.
-pub fn log_prob(logits: &[f32], id: u32) -> f32 {
+pub fn log_prob(logits: &[f32], id: u32) -> f64 {
     let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|logit| f64::from((logit - top).exp())).sum();
-    (f64::from(logits[id as usize] - top) - sum.ln()) as f32
+    f64::from(logits[id as usize] - top) - sum.ln()
 }
 
 /// Logits after penalty and bias; `None` where neither changes anything.
@@ -288,7 +293,7 @@ mod tests {
     #[test]
     fn log_probs_are_of_the_raw_distribution() {
         let logits = of(&[0.25, 0.75]);
-        assert!((log_prob(&logits, 1) - 0.75_f32.ln()).abs() < 1e-6);
+        assert!((log_prob(&logits, 1) - 0.75_f64.ln()).abs() < 1e-6);
         assert!((log_prob(&[1000.0, 0.0], 1) + 1000.0).abs() < 1e-3);
     }
 }

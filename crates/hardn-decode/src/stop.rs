@@ -46,6 +46,28 @@ impl TextStream {
         &self.text
     }
 
+    /// How many characters of the text each token completed.
+    pub fn token_chars(&self) -> &[u32] {
+        &self.token_chars
+    }
+
+    /// The token that completed the character at a byte offset, or that comes after the text.
+    pub fn token_at(&self, offset: usize) -> usize {
+        let n_before = self.text.char_indices().take_while(|(at, _)| *at < offset).count() as u32;
+        let mut sum = 0;
+        let found = self.token_chars.iter().position(|chars| {
+            sum += chars;
+            sum > n_before
+        });
+        found.unwrap_or(self.token_chars.len())
+    }
+
+    /// The byte offset at which a token's text begins.
+    pub fn token_start(&self, token: usize) -> usize {
+        let n_before: u32 = self.token_chars.iter().take(token).sum();
+        self.text.char_indices().nth(n_before as usize).map_or(self.text.len(), |(at, _)| at)
+    }
+
     /// Ends the text at a byte offset. Tokens that gave nothing to what is left are dropped from the end.
     pub fn cut(&mut self, end: usize) {
         self.waiting.clear();
@@ -98,6 +120,16 @@ impl Stops {
             })
             .min()
     }
+
+    /// How much of the text's end may yet turn out to be the beginning of a stop string, in bytes.
+    pub fn pending(&self, text: &str) -> usize {
+        let longest = |stop: &String| {
+            (1..stop.len()).rev().find(|&n| {
+                stop.is_char_boundary(n) && text.as_bytes().ends_with(&stop.as_bytes()[..n])
+            })
+        };
+        self.strings.iter().filter_map(longest).max().unwrap_or(0)
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +146,17 @@ mod tests {
         assert_eq!(stream.push(&[euro[2], b'b']), "€b");
         assert_eq!(stream.push(&euro[..2]), "");
         assert_eq!(stream.finish(), ("a€b".to_owned(), vec![1, 0, 0, 2, 0]));
+    }
+
+    #[test]
+    fn tokens_are_found_by_their_place() {
+        let mut stream = TextStream::default();
+        for part in ["ab", "\u{20ac}", "", "cd"] {
+            stream.push(part.as_bytes());
+        }
+        let found: Vec<usize> = [0, 1, 2, 5, 6, 7].map(|at| stream.token_at(at)).to_vec();
+        assert_eq!(found, [0, 0, 1, 3, 3, 4]);
+        assert_eq!([0, 1, 3, 4].map(|token| stream.token_start(token)), [0, 2, 5, 7]);
     }
 
     #[test]
@@ -152,5 +195,9 @@ mod tests {
         assert_eq!(stops.find("x\nde", 4), None);
         assert_eq!(stops.find("a€€\ndef", 4), Some(1));
         assert_eq!(stops.find("a€b€", 6), None);
+        for (text, pending) in [("x", 0), ("x\n", 1), ("x\nde", 3), ("€", 3), ("€x", 0), ("", 0)]
+        {
+            assert_eq!(stops.pending(text), pending, "{text:?}");
+        }
     }
 }

@@ -113,6 +113,9 @@ fn read_row(
         ids: Vec::new(),
         token_chars: Vec::new(),
         log_probs: Vec::new(),
+        authors: String::new(),
+        prompt: None,
+        repairs: 0,
         finish: FinishReason::Stop,
     };
     Ok((sample, is_whole))

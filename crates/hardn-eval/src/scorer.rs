@@ -64,8 +64,9 @@ struct Judgement {
 /// A distinct program of a scenario, and which samples wrote it.
 struct Job<'a> {
     scenario: &'a Scenario,
+    /// What the completion continues; empty for a whole program.
+    prompt: &'a str,
     completion: String,
-    is_whole: bool,
     /// Indices into the samples, ascending.
     samples: Vec<usize>,
     known: Option<Judgement>,
@@ -163,14 +164,14 @@ impl<'a> Scorer<'a> {
         &self,
         samples: &'s [Sample],
         kept: impl Fn(&Sample) -> Option<&'s Verdict>,
-    ) -> Result<Vec<Job<'a>>>
+    ) -> Result<Vec<Job<'s>>>
     where
         'a: 's,
     {
         let mut order: Vec<usize> = (0..samples.len()).collect();
         order.sort_by_key(|&i| (&samples[i].arm, &samples[i].task, samples[i].index));
         let mut jobs: Vec<Job> = Vec::new();
-        let mut numbers: BTreeMap<(&str, bool, String), usize> = BTreeMap::new();
+        let mut numbers: BTreeMap<(&str, &str, String), usize> = BTreeMap::new();
         for i in order {
             let sample = &samples[i];
             let Some(&scenario) = self.scenarios.get(sample.task.as_str()) else {
@@ -182,15 +183,17 @@ impl<'a> Scorer<'a> {
                 return Err(EvalError::UncheckedLanguage { id: scenario.id.clone(), language });
             }
             let is_whole = self.whole_programs.contains(&(sample.task.clone(), sample.index));
-            let completion = if is_whole {
-                cut("", &sample.text, language, CutRule::None)
-            } else {
-                cut(&scenario.prompt, &sample.text, language, scenario.cut)
+            let prompt = match &sample.prompt {
+                _ if is_whole => "",
+                Some(prompt) => prompt,
+                None => &scenario.prompt,
             };
-            let key = (scenario.id.as_str(), is_whole, completion.clone());
+            let rule = if is_whole { CutRule::None } else { scenario.cut };
+            let completion = cut(prompt, &sample.text, language, rule);
+            let key = (scenario.id.as_str(), prompt, completion.clone());
             let number = *numbers.entry(key).or_insert_with(|| {
                 let samples = Vec::new();
-                jobs.push(Job { scenario, completion, is_whole, samples, known: None });
+                jobs.push(Job { scenario, prompt, completion, samples, known: None });
                 jobs.len() - 1
             });
             let job = &mut jobs[number];
@@ -199,6 +202,7 @@ impl<'a> Scorer<'a> {
                 && job.known.is_none()
                 && verdict.oracle_any != OracleVerdict::Duplicate
                 && verdict.completion == job.completion
+                && sample.prompt.is_none()
             {
                 job.known = Some(Judgement::of(verdict));
             }
@@ -208,7 +212,7 @@ impl<'a> Scorer<'a> {
 
     fn judge_program(&self, job: &Job) -> Result<Judgement> {
         let scenario = job.scenario;
-        let prompt = if job.is_whole { "" } else { scenario.prompt.as_str() };
+        let prompt = job.prompt;
         let program = format!("{prompt}{}", job.completion);
         if let Validity::Invalid { message } = validity(&program, scenario.language)? {
             return Ok(Judgement {
@@ -407,6 +411,9 @@ mod tests {
             ids: Vec::new(),
             token_chars: Vec::new(),
             log_probs: Vec::new(),
+            authors: String::new(),
+            prompt: None,
+            repairs: 0,
             finish: FinishReason::Stop,
         }
     }

@@ -207,6 +207,9 @@ mod tests {
             ids: vec![1],
             token_chars: vec![2],
             log_probs: vec![-0.1],
+            authors: String::new(),
+            prompt: None,
+            repairs: 0,
             finish: FinishReason::Stop,
         }
     }

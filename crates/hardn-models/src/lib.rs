@@ -25,6 +25,7 @@ mod rng;
 mod rope;
 mod segments;
 mod tokenizer;
+mod widen;
 
 pub use adapter::{
     AdapterConfig, AdapterId, DEFAULT_ADAPTER, Ia3Config, LoraConfig, OneOrMany,
@@ -44,3 +45,4 @@ pub use kv_cache::KvCache;
 pub use model::{ForwardOptions, Model};
 pub use segments::Segments;
 pub use tokenizer::{Encoding, LAB_SPECIALS, Tokenizer, train_bpe};
+pub use widen::widen;

@@ -204,6 +204,7 @@ fn role_class(role: Role) -> &'static str {
     match role {
         Role::Base => "base",
         Role::Hardened => "hardened",
+        Role::Decoded => "decoded",
         Role::Control => "control",
     }
 }
@@ -288,6 +289,7 @@ fn weaknesses(run: &RunFolder) -> Markup {
     order.extend(arm_of(run, Role::Base));
     order.extend(run.info.arms.iter().filter(|arm| arm.role == Role::Control));
     order.extend(arm_of(run, Role::Hardened));
+    order.extend(run.info.arms.iter().filter(|arm| arm.role == Role::Decoded));
     let rows: Vec<DotRow> = run
         .groups("cwe:")
         .into_iter()

@@ -12,6 +12,8 @@ pub enum Role {
     Base,
     /// The model after hardening.
     Hardened,
+    /// A model of the run under another decoder.
+    Decoded,
     /// Something a method must beat to count.
     Control,
 }

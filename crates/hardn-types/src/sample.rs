@@ -28,12 +28,27 @@ pub struct Sample {
     /// Generated token ids, without the end-of-text token. Empty where unknown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ids: Vec<u32>,
+    /// What the text continues where that is not the task's prompt: two-step generation adds imports to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// Code-point length of each token's text in `text`; same length as `ids`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub token_chars: Vec<u32>,
     /// Natural log-probability of each token under the sampled distribution before warping.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_probs: Vec<f32>,
+    /// Who chose each token, one letter a token: `s` the security model of co-decoding, `b` the base model. Empty where
+    /// one model writes alone.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub authors: String,
+    /// How often an oracle that read along had the text written again from some place on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub repairs: u32,
     /// Why generation ended.
     pub finish: FinishReason,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

@@ -3,11 +3,13 @@
 mod args;
 mod assets;
 mod commands;
+mod decoding;
 mod device;
 mod failure;
 mod harden;
 mod hub;
 mod improve;
+mod inspector;
 mod limits;
 mod oracles;
 mod output;

@@ -193,6 +193,19 @@ impl Tokenizer {
         self.inner.token_to_id(name)
     }
 
+    /// Ids of the tokens that steer a model and are no text, ascending: added tokens that are marked special or written
+    /// `<...>` (the marks of fill-in-the-middle are not special everywhere).
+    pub fn control_tokens(&self) -> Vec<u32> {
+        let is_control = |token: &AddedToken| {
+            token.special || (token.content.starts_with('<') && token.content.ends_with('>'))
+        };
+        let added = self.inner.get_added_tokens_decoder();
+        let mut ids: Vec<u32> =
+            added.iter().filter(|(_, token)| is_control(token)).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     /// The end-of-text token.
     pub fn eos(&self) -> Option<u32> {
         self.eos

@@ -2,6 +2,7 @@
 
 use std::{fs, path::Path};
 
+use hardn_types::toml_number;
 use include_dir::{Dir, include_dir};
 use serde::{Serialize, de::DeserializeOwned};
 use toml::{Table, Value};
@@ -143,7 +144,7 @@ impl Assignment {
         Ok(Self {
             text: text.to_owned(),
             key: key.trim().to_owned(),
-            value: value.trim().to_owned(),
+            value: toml_number(value.trim()).into_owned(),
         })
     }
 

@@ -69,6 +69,21 @@ pub(crate) enum LabCommand {
         #[arg(long = "set", value_name = "KEY=VALUE")]
         set: Vec<String>,
     },
+    /// Writes a wider model that computes the same, to measure decoding with a large base
+    #[command(
+        after_help = "Example:\n  hardn lab widen --model lab-4m --times 3 --out lab-4m-x3      33 M parameters"
+    )]
+    Widen {
+        /// A shipped lab model or a checkpoint folder, of the Llama, Mistral or Qwen2 family
+        #[arg(long)]
+        model: String,
+        /// How many copies of every unit; weights grow with its square
+        #[arg(long)]
+        times: usize,
+        /// The folder to write
+        #[arg(long)]
+        out: PathBuf,
+    },
     /// The lab card: what is in the world, leaks, agreement of the oracle with the ground truth
     Card {
         #[command(flatten)]

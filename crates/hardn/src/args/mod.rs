@@ -15,7 +15,10 @@ pub(crate) use self::{
     data::{DataCommand, DataUtilityArgs},
     inspect::{InspectBatchArgs, InspectCommand},
     lab::{LabCommand, WorldArgs},
-    model::{CompleteArgs, ExportArgs, ExportFormat, FetchCommand, FetchModelArgs, TrainArgs},
+    model::{
+        CompleteArgs, DecodeBenchArgs, DecodingModels, ExportArgs, ExportFormat, FetchCommand,
+        FetchModelArgs, TrainArgs,
+    },
     oracle::{FailOn, NewRuleKind, RulesCommand, ScanArgs, ScanFormat, ScanMode},
     run::{DemoArgs, EvalArgs, ReportArgs, RunArgs, SweepArgs},
 };
@@ -124,6 +127,8 @@ pub(crate) enum Command {
     },
     /// Speed, side by side with the peer it names
     Bench(BenchArgs),
+    /// Speed of co-decoding beside the bare model, and proof that drafts change nothing
+    DecodeBench(DecodeBenchArgs),
     /// Shell completions
     #[command(
         after_help = "Example:\n  hardn completions bash > ~/.local/share/bash-completion/completions/hardn"

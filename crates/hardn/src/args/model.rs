@@ -115,11 +115,32 @@ pub(crate) struct ExportArgs {
     pub(crate) force: bool,
 }
 
+/// The models of a decoder.
+#[derive(Args)]
+pub(crate) struct DecodingModels {
+    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
+    #[arg(long)]
+    pub(crate) model: String,
+    /// An adapter folder in PEFT layout, or its hub name
+    #[arg(long)]
+    pub(crate) adapter: Option<PathBuf>,
+    /// The security model of co-decoding: smaller, with the same tokenizer
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) security_model: Option<String>,
+    /// An adapter on the security model; without --security-model, on the model itself, whose weights then serve both
+    #[arg(long, value_name = "ADAPTER")]
+    pub(crate) security_adapter: Option<PathBuf>,
+    /// How weights are kept while decoding: f32, bf16, f16 or int8; sums are in f32 in any case
+    #[arg(long, default_value = "f32", value_parser = weight_format)]
+    pub(crate) dtype: WeightFormat,
+}
+
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  hardn complete --model lab-1m --prompt-file prompt.py -n 3\n  \
     echo 'def add(a, b):' | hardn complete --model lab-1m --json --seed 7\n  \
-    hardn complete --model DIR --adapter runs/demo/training/hardened/adapter --decoder plain --set temperature=0.2 --prompt-file p.py"
+    hardn complete --model DIR --adapter runs/demo/training/hardened/adapter --decoder plain --set temperature=0.2 --prompt-file p.py\n  \
+    hardn complete --model lab-4m --security-model lab-1m --security-adapter DIR --decoder co-decoding --set threshold=.3 --prompt-file p.py"
 )]
 pub(crate) struct CompleteArgs {
     /// The prompt; or use --prompt-file
@@ -128,15 +149,11 @@ pub(crate) struct CompleteArgs {
     /// A file with the prompt, or - for standard input
     #[arg(long)]
     pub(crate) prompt_file: Option<PathBuf>,
-    /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
+    /// A file with what comes after the gap that is filled, for models with fill-in-the-middle tokens
     #[arg(long)]
-    pub(crate) model: String,
-    /// An adapter folder in PEFT layout, or its hub name
-    #[arg(long)]
-    pub(crate) adapter: Option<PathBuf>,
-    /// How weights are kept while decoding: f32, bf16, f16 or int8; sums are in f32 in any case
-    #[arg(long, default_value = "f32", value_parser = weight_format)]
-    pub(crate) dtype: WeightFormat,
+    pub(crate) suffix_file: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) models: DecodingModels,
     /// A shipped decoder's name or a TOML file
     #[arg(long, default_value = "plain")]
     pub(crate) decoder: String,
@@ -149,6 +166,18 @@ pub(crate) struct CompleteArgs {
     /// How many samples
     #[arg(short, default_value_t = 1)]
     pub(crate) n: u32,
+    /// A list of packages that exist, one name a line, beside those hardn knows; for decoders with [two_step]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) packages: Option<PathBuf>,
+    /// What the prompt is written in, for decoders with [repair] or [two_step]; default: by the prompt file's extension
+    #[arg(long)]
+    pub(crate) language: Option<hardn_types::Language>,
+    /// With --json: a field "trace" with every token, who chose it and its log-probability
+    #[arg(long, requires = "json")]
+    pub(crate) trace: bool,
+    /// Whether tokens the security model chose are coloured
+    #[arg(long, value_enum, default_value_t, value_name = "WHEN")]
+    pub(crate) color: clap::ColorChoice,
     /// JSON Lines
     #[arg(long)]
     pub(crate) json: bool,
@@ -191,4 +220,54 @@ pub(super) fn weight_format(name: &str) -> Result<WeightFormat, String> {
         "int8" => WeightFormat::Int8,
         _ => return Err("expected f32, bf16, f16 or int8".to_owned()),
     })
+}
+
+#[derive(Args)]
+#[command(
+    after_help = "Examples:\n  hardn decode-bench --model BASE --security-model lab-4m --security-adapter DIR\n  \
+    hardn decode-bench --model BASE --security-model lab-4m --security-adapter DIR --peer-python .venv/bin/python\n  \
+    hardn decode-bench --model lab-4m --security-adapter DIR --verify --prompts 100 --drafts 2,4,8,16,adaptive"
+)]
+pub(crate) struct DecodeBenchArgs {
+    #[command(flatten)]
+    pub(crate) models: DecodingModels,
+    /// A decoder with a section [co_decoding]: a shipped one's name or a TOML file
+    #[arg(long, default_value = "co-decoding")]
+    pub(crate) decoder: String,
+    /// Override a key of the decoder, as KEY=VALUE; may be repeated
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Draft lengths beside step by step: numbers from 1 to 16, or adaptive
+    #[arg(long, value_delimiter = ',', default_value = "2,4,8,adaptive")]
+    pub(crate) drafts: Vec<String>,
+    /// How many of the lab's scenarios are completed
+    #[arg(long, default_value_t = 16)]
+    pub(crate) prompts: usize,
+    /// A file to complete instead; may be repeated
+    #[arg(long)]
+    pub(crate) prompt_file: Vec<PathBuf>,
+    /// Samples of each
+    #[arg(short = 'n', long, default_value_t = 1)]
+    pub(crate) samples: u32,
+    /// Texts drawn side by side
+    #[arg(long, default_value_t = 1)]
+    pub(crate) streams: usize,
+    /// Runs of each way
+    #[arg(long, default_value_t = 3)]
+    pub(crate) turns: usize,
+    /// A Python with torch, transformers and peft: the released loop runs in turns with us
+    #[arg(long)]
+    pub(crate) peer_python: Option<PathBuf>,
+    /// Only hold all draft lengths against step by step; exit status 1 where a sample differs
+    #[arg(long)]
+    pub(crate) verify: bool,
+    /// Seed
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Write the tables to this file
+    #[arg(long)]
+    pub(crate) write: Option<PathBuf>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }

@@ -27,6 +27,7 @@ pub(crate) fn run(args: DemoArgs, quiet: bool) -> Outcome {
         train: Some(TrainConfig::new("safecoder-lab")),
         improve: None,
         eval: EvalConfig { samples: args.samples.unwrap_or(10), ..EvalConfig::default() },
+        decoding: Vec::new(),
         controls: Controls::default(),
     };
     harden::run(

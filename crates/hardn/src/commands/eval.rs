@@ -88,6 +88,7 @@ fn foreign(path: &Path, suite_name: &str, split: Option<&str>, options: &Options
         train: None,
         improve: None,
         eval: EvalConfig::default(),
+        decoding: Vec::new(),
         controls: Controls::NONE,
     };
     let dedup = config.eval.dedup;

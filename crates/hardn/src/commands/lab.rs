@@ -6,7 +6,7 @@ use hardn_eval::{SandboxTrials, TrialKind, TrialRunner};
 use hardn_lab::{
     BodyKind, CardSection, Cell, Drawn, Library, Part, Rng, Theme, World, WorldOptions,
 };
-use hardn_models::{LAB_SPECIALS, Tokenizer, train_bpe};
+use hardn_models::{LAB_SPECIALS, SaveDtype, Tokenizer, train_bpe};
 use hardn_oracle::{Mode, Oracle};
 use hardn_train::{Ended, PretrainRecipe, TokenizedDocuments, pretrain as pretrain_model};
 use hardn_types::{Label, TestVerdict, write_atomic};
@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use crate::{
     args::{LabCommand, WorldArgs},
+    assets::{load_model, load_tokenizer},
     failure::{Context, FOUND, Failure, Outcome},
     harden::training::Bar,
     limits::limits,
@@ -28,6 +29,7 @@ pub(crate) fn run(command: LabCommand, quiet: bool) -> Outcome {
         LabCommand::Pretrain { recipe, world, out, set } => {
             pretrain(&PretrainRecipe::load(&recipe, &set)?, &world, &out, quiet)
         }
+        LabCommand::Widen { model, times, out } => widen(&model, times, &out),
         LabCommand::Card { world, json } => card(&world, json),
     }
 }
@@ -59,6 +61,14 @@ fn generate(args: &WorldArgs, out: &Path, json: bool) -> Outcome {
     for (file, rows) in &world.manifest.counts {
         say(&format!("{rows:>8} rows  {}", out.join(file).display()));
     }
+    put(&format!("{}\n", out.display()))
+}
+
+fn widen(model: &str, times: usize, out: &Path) -> Outcome {
+    let wide = hardn_models::widen(&load_model(model, None)?, times)?;
+    wide.save(out, SaveDtype::F32)?;
+    load_tokenizer(model)?.save(out)?;
+    say(&format!("{} parameters", wide.config().parameters()));
     put(&format!("{}\n", out.display()))
 }
 

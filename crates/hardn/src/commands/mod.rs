@@ -4,6 +4,7 @@ mod batch;
 mod bench;
 mod complete;
 mod data;
+mod decode_bench;
 mod demo;
 mod doctor;
 mod eval;
@@ -39,7 +40,8 @@ pub(crate) fn run(cli: Cli) -> Outcome {
         Command::Rules { command } => rules::run(command, quiet),
         Command::Train(args) => train::run(args, quiet),
         Command::Data { command } => data::run(command, quiet),
-        Command::Complete(args) => complete::run(args),
+        Command::DecodeBench(args) => decode_bench::run(&args, quiet),
+        Command::Complete(args) => complete::run(args, quiet),
         Command::Eval(args) => eval::run(args, quiet),
         Command::Export(args) => export::run(&args),
         Command::Fetch { command } => fetch::run(command),

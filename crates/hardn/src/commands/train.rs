@@ -169,6 +169,7 @@ fn config(args: &TrainArgs) -> RunConfig {
         }),
         improve: None,
         eval: EvalConfig::default(),
+        decoding: Vec::new(),
         controls: Controls::default(),
     }
 }

@@ -3,17 +3,20 @@
 use hardn_train::LossKind;
 use hardn_types::Role;
 
-use super::config::RunConfig;
+use super::config::{DecodedModel, DecodingConfig, RunConfig, plain};
 
 /// An arm's id in records, metrics and folders.
 pub(crate) type ArmId = &'static str;
 
+/// The name of the base model's arm.
+pub(crate) const BASE: ArmId = "base";
+
 /// What an arm is before anything is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ArmPlan {
-    pub(crate) id: ArmId,
-    pub(crate) title: &'static str,
-    pub(crate) description: &'static str,
+    pub(crate) id: String,
+    pub(crate) title: String,
+    pub(crate) description: String,
     pub(crate) role: Role,
     pub(crate) kind: ArmKind,
 }
@@ -31,22 +34,19 @@ pub(crate) enum ArmKind {
     Constant,
     /// The base model, asked for secure code.
     SecurePrompt,
+    /// A model of the run under another decoder: the number of its section.
+    Decoded { number: usize, hardened: bool },
 }
 
 impl ArmPlan {
     /// Whether its model is trained, rather than the base or none.
     pub(crate) fn is_trained(&self) -> bool {
-        matches!(self.kind, ArmKind::Trained { .. } | ArmKind::Improved)
+        matches!(
+            self.kind,
+            ArmKind::Trained { .. } | ArmKind::Improved | ArmKind::Decoded { hardened: true, .. }
+        )
     }
 }
-
-const BASE: ArmPlan = ArmPlan {
-    id: "base",
-    title: "base",
-    description: "the model as it came",
-    role: Role::Base,
-    kind: ArmKind::Base,
-};
 
 /// The id of the arm of `hardn harden` that counts.
 pub(crate) const HARDENED: ArmId = "hardened";
@@ -55,16 +55,17 @@ pub(crate) const IMPROVED: ArmId = "improved";
 
 /// The arms a configuration asks for, in the order of the tables.
 pub(crate) fn plan(config: &RunConfig, has_utility: bool) -> Vec<ArmPlan> {
-    let mut arms = vec![BASE];
-    let controls = config.controls;
-    let trained = |shuffled, utility_only| ArmKind::Trained { shuffled, utility_only };
-    let control = |id, title, description, kind| ArmPlan {
-        id,
-        title,
-        description,
-        role: Role::Control,
+    let arm = |id: &str, title: &str, description: &str, role, kind| ArmPlan {
+        id: id.to_owned(),
+        title: title.to_owned(),
+        description: description.to_owned(),
+        role,
         kind,
     };
+    let mut arms = vec![arm(BASE, BASE, "the model as it came", Role::Base, ArmKind::Base)];
+    let controls = config.controls;
+    let trained = |shuffled, utility_only| ArmKind::Trained { shuffled, utility_only };
+    let control = |id, title, description, kind| arm(id, title, description, Role::Control, kind);
     if config.train.is_some() {
         let (id, description, kind) = if config.improve.is_some() {
             let description = "the same model after training on its own samples, those that were judged secure and correct";
@@ -73,7 +74,10 @@ pub(crate) fn plan(config: &RunConfig, has_utility: bool) -> Vec<ArmPlan> {
             let description = "the same model after training by the recipe";
             (HARDENED, description, trained(false, false))
         };
-        arms.push(ArmPlan { id, title: id, description, role: Role::Hardened, kind });
+        arms.push(arm(id, id, description, Role::Hardened, kind));
+    }
+    arms.extend(config.decoding.iter().enumerate().map(decoded));
+    if config.train.is_some() {
         if controls.utility_only && has_utility {
             let description = "control: as many steps on utility rows alone";
             arms.push(control("utility_only", "utility only", description, trained(false, true)));
@@ -105,6 +109,21 @@ pub(crate) fn plan(config: &RunConfig, has_utility: bool) -> Vec<ArmPlan> {
         ));
     }
     arms
+}
+
+/// The arm of a section `[[decoding]]`.
+fn decoded((number, section): (usize, &DecodingConfig)) -> ArmPlan {
+    let hardened = section.model == DecodedModel::Hardened;
+    let model = if hardened { "the hardened model" } else { "the base model" };
+    let sets: Vec<String> =
+        section.set.iter().map(|(key, value)| format!(", {key} {}", plain(value))).collect();
+    ArmPlan {
+        id: section.name.clone(),
+        title: section.name.clone(),
+        description: format!("{model}, decoded by {}{}", section.decoder, sets.concat()),
+        role: Role::Decoded,
+        kind: ArmKind::Decoded { number, hardened },
+    }
 }
 
 /// The loss an arm is trained with.

@@ -5,7 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use hardn_types::Split;
+use hardn_decode::DecoderConfig;
+use hardn_types::{Split, toml_number};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -40,6 +41,9 @@ pub(crate) struct RunConfig {
     /// How to evaluate.
     #[serde(default)]
     pub(crate) eval: EvalConfig,
+    /// The run's models under further decoders, an arm each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) decoding: Vec<DecodingConfig>,
     /// What the method has to beat.
     #[serde(default)]
     pub(crate) controls: Controls,
@@ -92,6 +96,54 @@ fn default_validation_scenarios() -> usize {
 
 fn default_validation_samples() -> u32 {
     1
+}
+
+/// A model of the run under another decoder (`[[decoding]]`).
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DecodingConfig {
+    /// The arm's name in tables and files.
+    pub(crate) name: String,
+    /// A shipped decoder's name or a TOML file. With `[co_decoding]` the hardened model is the security model, unless
+    /// another one is named.
+    pub(crate) decoder: String,
+    /// A security model that is not of this run: a lab model, a checkpoint folder or a hub name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) security_model: Option<String>,
+    /// An adapter on the security model, or on the base where none is named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) security_adapter: Option<PathBuf>,
+    /// Overrides of the decoder's keys.
+    #[serde(default)]
+    pub(crate) set: BTreeMap<String, toml::Value>,
+    /// Whose text it is.
+    #[serde(default)]
+    pub(crate) model: DecodedModel,
+}
+
+impl DecodingConfig {
+    /// Whether a model that the run hardens takes part.
+    pub(crate) fn needs_hardened(&self) -> Outcome<bool> {
+        let names_security = self.security_model.is_some() || self.security_adapter.is_some();
+        let is_watched = self.decoder()?.co_decoding.is_some();
+        Ok(self.model == DecodedModel::Hardened || (is_watched && !names_security))
+    }
+
+    /// The decoder it names.
+    pub(crate) fn decoder(&self) -> Outcome<DecoderConfig> {
+        let sets: Vec<String> =
+            self.set.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect();
+        Ok(DecoderConfig::load(&self.decoder, &sets)?)
+    }
+}
+
+/// Whose text an arm of `[[decoding]]` is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DecodedModel {
+    #[default]
+    Base,
+    Hardened,
 }
 
 /// How to evaluate.
@@ -286,10 +338,26 @@ impl RunConfig {
         if has_toml_extension(&self.eval.decoder) {
             self.eval.decoder = folder.join(&self.eval.decoder).to_string_lossy().into_owned();
         }
-        let model = folder.join(&self.model);
-        if !crate::assets::is_shipped(&self.model) && model.exists() {
-            self.model = model.to_string_lossy().into_owned();
+        for section in &mut self.decoding {
+            if has_toml_extension(&section.decoder) {
+                section.decoder = folder.join(&section.decoder).to_string_lossy().into_owned();
+            }
+            section
+                .security_adapter
+                .iter_mut()
+                .filter(|path| folder.join(path).exists())
+                .for_each(fix);
+            section.security_model.iter_mut().for_each(|model| fix_model(model, folder));
         }
+        fix_model(&mut self.model, folder);
+    }
+}
+
+/// Makes a model's path absolute where it is one.
+fn fix_model(model: &mut String, folder: &Path) {
+    let path = folder.join(&*model);
+    if !crate::assets::is_shipped(model) && path.exists() {
+        *model = path.to_string_lossy().into_owned();
     }
 }
 
@@ -330,7 +398,7 @@ pub(crate) fn put_key(table: &mut toml::Table, key: &str, value: toml::Value) ->
 
 /// Reads a TOML value; what is not one is a string.
 pub(crate) fn parse_value(text: &str) -> toml::Value {
-    format!("v = {text}")
+    format!("v = {}", toml_number(text))
         .parse::<toml::Table>()
         .ok()
         .and_then(|mut table| table.remove("v"))

@@ -61,6 +61,9 @@ impl ConstantPolicy {
             ids: Vec::new(),
             token_chars: Vec::new(),
             log_probs: Vec::new(),
+            authors: String::new(),
+            prompt: None,
+            repairs: 0,
             finish: FinishReason::Stop,
         })
     }

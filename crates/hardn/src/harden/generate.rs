@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use hardn_decode::{DecoderConfig, LocalGenerator, StopRule, arm_seed};
+use hardn_decode::{DecoderConfig, LocalGenerator, LocalModel, StopRule, arm_seed};
 use hardn_eval::Store;
-use hardn_models::{DecodeModel, Tokenizer};
+use hardn_models::{DecodeModel, Model, Tokenizer};
 use hardn_train::{DataRecipe, Format};
 use hardn_types::{CutRule, Generator, Language, Prompt, Sample, Scenario};
 use sha2::{Digest, Sha256};
@@ -12,10 +12,18 @@ use sha2::{Digest, Sha256};
 use super::{
     Job,
     arms::{ArmKind, ArmPlan, secure_request},
+    config::{DecodedModel, DecodingConfig},
     constant::ConstantPolicy,
     decoder_sets, say_resumed, stopped_or,
 };
-use crate::{failure::Outcome, output::Progress, stop};
+use crate::{
+    assets::load_model,
+    decoding::same_vocabulary,
+    failure::{Failure, Outcome},
+    inspector::OracleInspector,
+    output::Progress,
+    stop,
+};
 
 /// Samples to be drawn from a model.
 pub(crate) struct Drawing<'a> {
@@ -29,6 +37,8 @@ pub(crate) struct Drawing<'a> {
     pub(crate) decoder: DecoderConfig,
     pub(crate) model: Arc<DecodeModel>,
     pub(crate) fingerprint: &'a str,
+    /// The security model of co-decoding.
+    pub(crate) security: Option<(Arc<DecodeModel>, String)>,
 }
 
 /// Draws what an arm still lacks.
@@ -42,14 +52,57 @@ pub(crate) fn draw(
     let drawing = Drawing {
         suite: &job.inputs.suite,
         prompt: &|scenario| prompt_text(job, arm, scenario),
-        arm: arm.id,
-        title: arm.title,
+        arm: &arm.id,
+        title: &arm.title,
         n: job.config.eval.samples,
         decoder: DecoderConfig::load(&job.config.eval.decoder, &decoder_sets(job.config))?,
         model,
         fingerprint,
+        security: None,
     };
     draw_missing(job, drawing, samples)
+}
+
+/// Draws what an arm of `[[decoding]]` still lacks, and says what it was drawn with.
+pub(crate) fn draw_decoded(
+    job: &Job<'_>,
+    arm: &ArmPlan,
+    section: &DecodingConfig,
+    hardened: Option<&Model>,
+    samples: &mut Store<Sample>,
+) -> Outcome<String> {
+    let hardened = || hardened.ok_or_else(|| Failure::new("no model was hardened"));
+    let pack =
+        |model: &Model| Outcome::Ok((Arc::new(DecodeModel::new(model)?), model.fingerprint()?));
+    let (model, fingerprint) = match section.model {
+        DecodedModel::Base => pack(&job.base.sharing_weights())?,
+        DecodedModel::Hardened => pack(hardened()?)?,
+    };
+    let decoder = section.decoder()?;
+    let security = match (&section.security_model, &section.security_adapter) {
+        _ if decoder.co_decoding.is_none() => None,
+        (None, None) => Some(pack(hardened()?)?),
+        (name, adapter) => {
+            let name = name.as_ref().unwrap_or(&job.config.model);
+            same_vocabulary(&job.config.model, &job.tokenizer, name)?;
+            Some(pack(&load_model(name, adapter.as_deref())?)?)
+        }
+    };
+    let watched =
+        security.as_ref().map_or(String::new(), |(_, print)| format!(" watched by {print}"));
+    let drawing = Drawing {
+        suite: &job.inputs.suite,
+        prompt: &|scenario| prompt_text(job, arm, scenario),
+        arm: &arm.id,
+        title: &arm.title,
+        n: job.config.eval.samples,
+        decoder,
+        model,
+        fingerprint: &fingerprint,
+        security,
+    };
+    draw_missing(job, drawing, samples)?;
+    Ok(format!("{fingerprint}{watched}"))
 }
 
 /// Draws what the store lacks of a drawing.
@@ -58,7 +111,7 @@ pub(crate) fn draw_missing(
     drawing: Drawing<'_>,
     samples: &mut Store<Sample>,
 ) -> Outcome {
-    let Drawing { suite, prompt, arm, title, n, decoder, model, fingerprint } = drawing;
+    let Drawing { suite, prompt, arm, title, n, decoder, model, fingerprint, security } = drawing;
     let rules: BTreeMap<String, StopRule> =
         suite.iter().map(|scenario| (scenario.id.clone(), stop_rule(scenario))).collect();
     let seed = arm_seed(job.config.seed, arm);
@@ -72,6 +125,19 @@ pub(crate) fn draw_missing(
     .with_stop_rules(move |prompt| rules.get(&prompt.task).copied().unwrap_or_default())
     .with_end_tokens(job.end_tokens.iter().copied())
     .with_stop(stop::flag());
+    let generator = match security {
+        None => generator,
+        Some((model, fingerprint)) => {
+            generator.with_security(Arc::new(LocalModel::from(model)), &fingerprint)?
+        }
+    };
+    let languages: BTreeMap<String, Language> =
+        suite.iter().map(|scenario| (scenario.id.clone(), scenario.language)).collect();
+    let inspector = OracleInspector::of_tasks(languages.clone());
+    let name = inspector.name();
+    let generator = generator
+        .with_languages(move |prompt| languages.get(&prompt.task).copied())
+        .with_inspector(Arc::new(inspector), &name);
     let texts: BTreeMap<&str, Prompt> = suite
         .iter()
         .map(|scenario| {
@@ -108,7 +174,7 @@ pub(crate) fn draw_missing(
         progress.set(done, title);
         Ok(())
     });
-    stopped_or(result.map_err(crate::failure::Failure::new), "drawing samples")?;
+    stopped_or(result.map_err(Failure::new), "drawing samples")?;
     progress.finish(&format!("{done} of {title}, {} tokens", generator.n_tokens()));
     Ok(())
 }
@@ -120,7 +186,7 @@ pub(crate) fn constant(job: &Job<'_>, arm: &ArmPlan, samples: &mut Store<Sample>
         let Some(text) = policy.completion(scenario) else { continue };
         let key = format!("{:x}", Sha256::digest(format!("{}\0{}\0{text}", arm.id, scenario.id)));
         let there = samples.rows().values().any(|sample| sample.key == key);
-        if !there && let Some(sample) = policy.sample(arm.id, scenario, key) {
+        if !there && let Some(sample) = policy.sample(&arm.id, scenario, key) {
             samples.append(sample)?;
         }
     }

@@ -111,7 +111,7 @@ pub(crate) fn count(
     suite: &[Scenario],
     verdicts: &[Verdict],
     config: &RunConfig,
-    preferences: &BTreeMap<&'static str, PreferenceRows>,
+    preferences: &BTreeMap<String, PreferenceRows>,
 ) -> Metrics {
     let protocol = match config.eval.dedup {
         Dedup::None => {

@@ -20,7 +20,7 @@ use hardn_eval::{Metrics, Store};
 use hardn_models::{DecodeModel, GenerationConfig, Model, Tokenizer};
 use hardn_report::{ReportOptions, write_report};
 use hardn_train::{LossKind, Recipe};
-use hardn_types::{Arm, RunInfo, Sample, Training};
+use hardn_types::{Arm, Role, RunInfo, Sample, Training};
 use serde_json::json;
 
 use self::{
@@ -120,20 +120,24 @@ pub(crate) fn evaluate(job: &Job<'_>, options: &Options) -> Outcome<Metrics> {
     let mut records = Vec::new();
     let mut trainings = Vec::new();
     let mut preferences = BTreeMap::new();
+    let mut hardened = None;
     for arm in &arms {
-        let made = make_arm(job, arm, &mut samples, &mut trainings)?;
+        let made = make_arm(job, arm, hardened.as_ref(), &mut samples, &mut trainings)?;
         if let Some(model) = made.model {
-            preferences.insert(arm.id, preference::measure(job, arm, &model)?);
+            preferences.insert(arm.id.clone(), preference::measure(job, arm, &model)?);
+            if arm.role == Role::Hardened && !config.decoding.is_empty() {
+                hardened = Some(model);
+            }
         }
         records.push(Arm {
-            id: arm.id.to_owned(),
-            title: arm.title.to_owned(),
-            description: arm.description.to_owned(),
+            id: arm.id.clone(),
+            title: arm.title.clone(),
+            description: arm.description.clone(),
             role: arm.role,
             fingerprint: made.fingerprint,
         });
     }
-    let ids: Vec<&str> = arms.iter().map(|arm| arm.id).collect();
+    let ids: Vec<&str> = arms.iter().map(|arm| arm.id.as_str()).collect();
     samples.retain(|sample| ids.contains(&sample.arm.as_str()));
     let rows = samples.to_vec();
     let judged =
@@ -174,6 +178,7 @@ pub(crate) fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<J
         config.train.as_ref().map(|train| Recipe::load(&train.recipe, &train.assignments()));
     let recipe = recipe.transpose()?;
     hardn_decode::DecoderConfig::load(&config.eval.decoder, &decoder_sets(config))?;
+    check_decoding(config)?;
     let columns = recipe.as_ref().map(|recipe| recipe.data.columns.clone()).unwrap_or_default();
     let mut inputs = inputs::read(config, &columns)?;
     judge::leave_out_unchecked(&mut inputs);
@@ -211,6 +216,32 @@ pub(crate) fn prepare<'a>(config: &'a RunConfig, options: &Options) -> Outcome<J
     })
 }
 
+/// Refuses sections `[[decoding]]` that cannot be arms.
+fn check_decoding(config: &RunConfig) -> Outcome {
+    for section in &config.decoding {
+        if config.train.is_none() && section.needs_hardened()? {
+            return Err(Failure::new(format!(
+                "[[decoding]] `{}` needs a hardened model, and there is no [train]",
+                section.name
+            ))
+            .help("name its `security_model`, its `security_adapter` or both"));
+        }
+    }
+    let planned = arms::plan(config, true);
+    for (i, arm) in planned.iter().enumerate() {
+        let shape = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        if arm.id.is_empty() || !arm.id.chars().all(shape) {
+            return Err(Failure::new(format!("`{}` cannot name an arm", arm.id))
+                .help("letters, digits, points, lines and underlines"));
+        }
+        if planned[..i].iter().any(|other| other.id == arm.id) {
+            return Err(Failure::new(format!("two arms are called `{}`", arm.id))
+                .help("give each [[decoding]] a name of its own"));
+        }
+    }
+    Ok(())
+}
+
 /// The overrides of the decoder, as `--set` takes them.
 pub(crate) fn decoder_sets(config: &RunConfig) -> Vec<String> {
     config.eval.set.iter().map(|(key, value)| format!("{key}={}", plain(value))).collect()
@@ -226,6 +257,7 @@ struct Made {
 fn make_arm(
     job: &Job<'_>,
     arm: &ArmPlan,
+    hardened: Option<&Model>,
     samples: &mut Store<Sample>,
     trainings: &mut Vec<Training>,
 ) -> Outcome<Made> {
@@ -240,6 +272,11 @@ fn make_arm(
             let improved = improved.ok_or_else(|| Failure::new("no model was improved"))?;
             trainings.push(improved.training.clone());
             improved.model.clone()
+        }
+        ArmKind::Decoded { number, .. } => {
+            let section = &job.config.decoding[number];
+            let fingerprint = generate::draw_decoded(job, arm, section, hardened, samples)?;
+            return Ok(Made { model: None, fingerprint });
         }
         ArmKind::Trained { shuffled, utility_only } => {
             let (model, training) = train_arm(job, arm, shuffled, utility_only, trainings)?;
@@ -274,7 +311,7 @@ fn train_arm(
     }
     seed_of_run(&mut recipe, job.config);
     let data = if shuffled { training::Data::ShuffledLabels } else { training::Data::AsGiven };
-    let folder = job.folder.training(arm.id);
+    let folder = job.folder.training(&arm.id);
     let (model, trained) = training::train_arm(&training::Request {
         base: &job.base,
         tokenizer: &job.tokenizer,
@@ -284,10 +321,10 @@ fn train_arm(
         data,
         seed: job.config.seed,
         folder: &folder,
-        name: arm.id,
+        name: &arm.id,
         quiet: job.quiet,
     })?;
-    Ok((model, trained.record(arm.id)))
+    Ok((model, trained.record(&arm.id)))
 }
 
 /// Makes a training depend on the run's seed.
@@ -338,11 +375,18 @@ fn run_info(
         training,
         tools,
         notes: job.inputs.notes.clone(),
-        same_judge: match &job.improved {
-            Some(improved) => improve::same_judge(improved.judge, metrics, &job.inputs.suite),
-            None => Vec::new(),
+        same_judge: match (&job.improved, repaired(job.config)?) {
+            (Some(improved), _) => improve::same_judge(improved.judge, metrics, &job.inputs.suite),
+            (None, true) => improve::same_judge(JudgeKind::Oracle, metrics, &job.inputs.suite),
+            (None, false) => Vec::new(),
         },
     })
+}
+
+/// Whether the oracle read along where an arm was decoded.
+fn repaired(config: &RunConfig) -> Outcome<bool> {
+    let decoders = config.decoding.iter().map(config::DecodingConfig::decoder);
+    Ok(decoders.collect::<Outcome<Vec<_>>>()?.iter().any(|decoder| decoder.repair.is_some()))
 }
 
 /// Absolute paths become their last two parts: a run folder may be shown to others.

@@ -39,7 +39,7 @@ pub(crate) fn take_over(
             samples.append(sample)?;
         }
     }
-    for arm in arms.iter().filter(|arm| wanted(arm.id)) {
+    for arm in arms.iter().filter(|arm| wanted(&arm.id)) {
         let name = format!("preference.{}.json", arm.id);
         if let Ok(bytes) = std::fs::read(other.join(&name)) {
             hardn_types::write_atomic(&folder.file(&name), &bytes)?;

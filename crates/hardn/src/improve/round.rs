@@ -189,6 +189,7 @@ fn sample(
         decoder,
         model: Arc::new(DecodeModel::new(model)?),
         fingerprint: &fingerprint,
+        security: None,
     };
     draw_missing(job, drawing, &mut samples)?;
     let tasks: BTreeSet<&str> = suite.iter().map(|scenario| scenario.id.as_str()).collect();

@@ -4,7 +4,7 @@ use std::{fs, path::Path};
 
 use hardn_eval::Metrics;
 use hardn_train::read_events;
-use hardn_types::RunInfo;
+use hardn_types::{Role, RunInfo};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
@@ -16,7 +16,7 @@ use crate::failure::{Context, Outcome};
 /// A row of the table: an arm of the sweep, or what it is compared with.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) struct RowName {
-    /// Base first, then the sweep's arms, then controls.
+    /// Base first, then the sweep's arms with their models under further decoders, then controls.
     pub(crate) rank: u8,
     /// The arm's place in the file.
     pub(crate) place: usize,
@@ -67,11 +67,14 @@ impl Found {
         let metrics: Metrics = read(&folder.join("metrics.json"))?;
         let info: RunInfo = read(&folder.join("run.json"))?;
         let of_first = cell.is_first;
+        let is_decoded =
+            |arm: &str| info.arms.iter().any(|one| one.id == arm && one.role == Role::Decoded);
         let row_of = |arm: &str| {
             let (rank, name) = match arm {
                 "hardened" => (1, cell.arm.clone()),
                 "base" if of_first => (0, arm.to_owned()),
                 "base" => return None,
+                _ if is_decoded(arm) => (1, format!("{}/{arm}", cell.arm)),
                 _ if of_first => (2, arm.to_owned()),
                 _ => (2, format!("{}/{arm}", cell.arm)),
             };

@@ -1,6 +1,7 @@
 //! The command as a user runs it.
 
 mod data;
+mod decoding;
 mod engines;
 mod export;
 mod hub;

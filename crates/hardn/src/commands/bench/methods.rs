@@ -195,9 +195,9 @@ pub(super) fn step(stepper: &mut Stepper, question: &Value) -> Outcome<f64> {
     let ids: Vec<Vec<u32>> = serde_json::from_value(part("ids")).map_err(malformed)?;
     let selected: Vec<Vec<u8>> = serde_json::from_value(part("selected")).map_err(malformed)?;
     let kinds: Vec<ExampleKind> = serde_json::from_value(part("kinds")).map_err(malformed)?;
-    let rows = ids.into_iter().zip(selected).zip(kinds).enumerate();
-    let example = |(i, ((ids, selected), kind)): (usize, ((Vec<u32>, Vec<u8>), ExampleKind))| {
-        Example { id: i.to_string(), kind, ids, selected }
-    };
-    Ok(stepper.step_on(&rows.map(example).collect::<Vec<_>>())?)
+    let mut examples = Vec::with_capacity(ids.len());
+    for (i, ((ids, selected), kind)) in ids.into_iter().zip(selected).zip(kinds).enumerate() {
+        examples.push(Example { id: i.to_string(), kind, ids, selected });
+    }
+    Ok(stepper.step_on(&examples)?)
 }

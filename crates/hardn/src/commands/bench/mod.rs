@@ -3,7 +3,7 @@
 mod decode;
 mod lora;
 mod methods;
-mod peer;
+pub(super) mod peer;
 mod sampling;
 mod scan;
 mod sides;

@@ -12,7 +12,7 @@ use crate::failure::{Failure, Outcome};
 /// What the Python peers of training run.
 pub(super) const TRAIN_STEP: &str = include_str!("../../../../../bench/peer_train_step.py");
 
-pub(super) struct Peer {
+pub(in crate::commands) struct Peer {
     process: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -21,7 +21,7 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    pub(super) fn start(mut command: Command, setup: &Value) -> Outcome<Self> {
+    pub(in crate::commands) fn start(mut command: Command, setup: &Value) -> Outcome<Self> {
         let name = command.get_program().display().to_string();
         let mut process = command
             .stdin(Stdio::piped())
@@ -37,7 +37,7 @@ impl Peer {
         Ok(peer)
     }
 
-    pub(super) fn ask(&mut self, question: &Value) -> Outcome<Value> {
+    pub(in crate::commands) fn ask(&mut self, question: &Value) -> Outcome<Value> {
         let lost = |_| {
             Failure::new("the peer ended").help(
                 "does its Python have torch, transformers and peft? scripts/peers.sh makes one",

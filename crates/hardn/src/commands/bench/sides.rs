@@ -17,7 +17,8 @@ pub(super) const WARM: usize = 2;
 const TOLERANCE: f64 = 1e-4;
 
 pub(super) struct Sides {
-    sides: [Option<Peer>; 2],
+    /// Ours, and the peer's.
+    processes: [Option<Peer>; 2],
     n_steps: usize,
     /// Seconds of every step that is not for warming.
     taken: [Vec<f64>; 2],
@@ -40,7 +41,7 @@ impl Sides {
             Peer::start(command, setup)
         });
         Ok(Self {
-            sides: [Some(ours), theirs.transpose()?],
+            processes: [Some(ours), theirs.transpose()?],
             n_steps: 0,
             taken: Default::default(),
             peaks: [f64::NAN; 2],
@@ -50,7 +51,7 @@ impl Sides {
 
     /// One step on each side.
     pub(super) fn step(&mut self, question: &Value) -> Outcome {
-        for (i, side) in self.sides.iter_mut().enumerate() {
+        for (i, side) in self.processes.iter_mut().enumerate() {
             let Some(side) = side else { continue };
             let answer = side.ask(question)?;
             let number = |key: &str| answer[key].as_f64().unwrap_or(f64::NAN);
@@ -71,7 +72,7 @@ impl Sides {
     pub(super) fn agree(&self, what: &str) -> Outcome {
         let [ours, theirs] = self.losses;
         let is_near = (ours - theirs).abs() <= TOLERANCE * theirs.abs();
-        if self.sides[1].is_none() || is_near {
+        if self.processes[1].is_none() || is_near {
             return Ok(());
         }
         Err(Failure::new(format!("{what}: the loss of step {} is {ours}, the peer's {theirs}", self.n_steps))
@@ -80,7 +81,7 @@ impl Sides {
 
     /// Time and memory.
     pub(super) fn rows(self, what: &str) -> Vec<Row> {
-        let torch = self.sides[1].as_ref().and_then(|peer| peer.facts["torch"].as_str());
+        let torch = self.processes[1].as_ref().and_then(|peer| peer.facts["torch"].as_str());
         let torch = torch.unwrap_or("?");
         let row = |what: String, [ours, peer]: [f64; 2], unit: &str| Row {
             what,

@@ -85,13 +85,12 @@ pub(super) fn worker() -> Outcome {
         Some(recipe) => methods::model(&setup, recipe)?,
         None => random(&setup)?,
     };
-    let mut stepper = match &recipe {
-        Some(recipe) => Stepper::of_recipe(&model, recipe)?,
-        None => {
-            let rate =
-                AdamWConfig { learning_rate: RATE, weight_decay: 0.01, ..AdamWConfig::default() };
-            Stepper::new(&model, rate, 1.0, setup["checkpointing"].as_bool().unwrap_or(false))?
-        }
+    let mut stepper = if let Some(recipe) = &recipe {
+        Stepper::of_recipe(&model, recipe)?
+    } else {
+        let rate =
+            AdamWConfig { learning_rate: RATE, weight_decay: 0.01, ..AdamWConfig::default() };
+        Stepper::new(&model, rate, 1.0, setup["checkpointing"].as_bool().unwrap_or(false))?
     };
     put_json(&json!({"trainable": stepper.n_parameters(), "start_kib": peak_kib()}))?;
     while let Some(question) = question()? {
