@@ -89,7 +89,7 @@ fn log_softmax(logits: &Tensor) -> candle_core::Result<Tensor> {
 #[cfg(test)]
 mod tests {
     use candle_core::{DType, Device, Var};
-    use hardn_models::ops::{Charges, Head, vocabulary_loss};
+    use hardn_models::ops::{Charges, Head, vocabulary_loss, vocabulary_losses};
 
     use super::*;
 
@@ -203,8 +203,11 @@ mod tests {
             kl_weights: &kl_weights,
             direction,
         };
-        let (fused_total, fused_losses) =
-            vocabulary_loss(&own, &charges, Some(&reference)).unwrap();
+        // Beside another head over the same reference, each is what it is alone.
+        let other = head(30, n + n_kl);
+        let [(_, of_other), (fused_total, fused_losses)] =
+            vocabulary_losses([&other, &own], [&charges, &charges], Some(&reference)).unwrap();
+        assert_eq!(of_other, vocabulary_loss(&other, &charges, Some(&reference)).unwrap().1);
 
         let all = logits(&own);
         let mut losses = Vec::new();
@@ -298,5 +301,13 @@ mod tests {
         assert!(refused(&[0], &[1.0]));
         assert!(refused(&[0, 1, 2], &[]));
         assert!(refused(&[], &[1.0, 1.0, 1.0]));
+        // Heads share the rows of the reference.
+        let reference =
+            Head { x: Tensor::zeros((1, 4), DType::F32, &Device::Cpu).unwrap(), ..head.clone() };
+        let (terms, weights) = ([Term::Nll; 2], [1.0; 2]);
+        let two = tokens(&[0, 1], &terms, &weights);
+        let one = Charges { kl_weights: &[1.0], ..tokens(&[0], &terms[..1], &weights[..1]) };
+        assert!(vocabulary_losses([&head, &head], [&one, &one], Some(&reference)).is_ok());
+        assert!(vocabulary_losses([&head, &head], [&one, &two], Some(&reference)).is_err());
     }
 }

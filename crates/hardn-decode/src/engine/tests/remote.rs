@@ -312,7 +312,9 @@ fn an_approximation_follows_its_own_law() {
         let (top, others) = ids.split_at(5);
         let left = others.iter().map(|&id| log_prob(&base, id).exp()).sum::<f64>();
         let mut known = vec![f32::NEG_INFINITY; 8];
-        top.iter().for_each(|&id| known[id as usize] = log_prob(&base, id) as f32);
+        for &id in top {
+            known[id as usize] = log_prob(&base, id) as f32;
+        }
         let mut p = vec![0.0; 8];
         let mut rejected = 0.0;
         for (id, s) in distribution(&case.security.logits(text), text, &law.security) {
