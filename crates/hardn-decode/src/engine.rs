@@ -101,6 +101,21 @@ pub(crate) struct Active {
     pub(crate) sequence: Sequence,
 }
 
+impl Active {
+    /// The text, if nothing broke it off.
+    pub(crate) fn whole(mut self) -> Result<Self> {
+        match self.sequence.failure.take() {
+            None => Ok(self),
+            Some(Failure::Form(error)) => Err(error),
+            Some(Failure::NotFinite) => {
+                let (task, index) = (self.request.prompt.task.clone(), self.request.index);
+                let position = self.sequence.ids().len();
+                Err(DecodeError::NotFinite { task, index, position })
+            }
+        }
+    }
+}
+
 /// Sees texts after each round, whole or not.
 pub(crate) type Watcher<'a> = &'a mut dyn FnMut(&mut Active) -> Result<()>;
 
@@ -145,15 +160,7 @@ impl Engine<'_> {
                 active.into_iter().partition(|text| text.sequence.finish.is_some());
             active = going;
             for text in done {
-                match text.sequence.failure {
-                    None => {}
-                    Some(Failure::Form(error)) => return Err(error),
-                    Some(Failure::NotFinite) => {
-                        let (task, index) = (text.request.prompt.task.clone(), text.request.index);
-                        let position = text.sequence.ids().len();
-                        return Err(DecodeError::NotFinite { task, index, position });
-                    }
-                }
+                let text = text.whole()?;
                 for request in on_done(text)?.into_iter().rev() {
                     waiting.push_front(request);
                 }

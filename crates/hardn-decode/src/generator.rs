@@ -11,7 +11,8 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     By, CoDecoding, Constraint, DecodeError, DecoderConfig, DraftLength, LanguageModel, Law,
-    LocalModel, LongPrompt, Per, Phase, Result, Sampling, StopRule, Stops,
+    LocalModel, LongPrompt, Per, Phase, Result, Sampling, StopRule, Stops, Vocabularies,
+    bridge::Bridge,
     engine::{Active, Counts, Engine, PromptText, Request, Watch, Watcher},
     prompt_hash,
     remote::{Fidelity, RemoteBase},
@@ -39,6 +40,9 @@ pub struct LocalGenerator {
     model: Arc<dyn LanguageModel>,
     /// The base model is elsewhere.
     remote: Option<Arc<RemoteBase>>,
+    /// Two vocabularies that meet in bytes.
+    bridge: Option<Bridge>,
+    fidelity: Option<Fidelity>,
     security: Option<Arc<dyn LanguageModel>>,
     drafter: Option<(Arc<dyn LanguageModel>, DraftLength)>,
     inspector: Option<Arc<dyn Inspector>>,
@@ -95,6 +99,8 @@ impl LocalGenerator {
             start_token: settings.bos_token_id.or(tokenizer.eos()),
             model: Arc::new(model),
             remote: None,
+            bridge: None,
+            fidelity: None,
             security: None,
             drafter: None,
             inspector: None,
@@ -162,15 +168,42 @@ impl LocalGenerator {
         let parts = [self.fingerprint.as_bytes(), base.url().as_bytes(), base.model().as_bytes()];
         self.fingerprint = hex(parts);
         self.batch_size = self.batch_size.min(REMOTE_BATCH_SIZE);
+        self.fidelity = Some(base.fidelity().clone());
         let base = Arc::new(base);
         self.model = base.clone();
         self.remote = Some(base);
         Ok(self)
     }
 
-    /// How samples relate to Algorithm 1's law, where the base model is elsewhere.
+    /// Says what the security model's vocabulary is, where the decoder has `vocabularies = "bytes"`.
+    ///
+    /// # Errors
+    /// A decoder with sections that ask for one vocabulary, and a base model behind a server.
+    pub fn with_security_tokenizer(mut self, tokenizer: Arc<Tokenizer>) -> Result<Self> {
+        if self.co_decoding()?.vocabularies == Vocabularies::Same {
+            return Ok(self);
+        }
+        let other = [
+            (self.config.constraint.is_some(), "a section [constraint]"),
+            (self.config.repair.is_some(), "a section [repair]"),
+            (self.suffix.is_some(), "a gap to fill"),
+            (self.remote.is_some(), "a base model behind a server"),
+        ];
+        if let Some((_, what)) = other.iter().find(|(is_there, _)| *is_there) {
+            return Err(DecodeError::Decoder {
+                name: "co_decoding".to_owned(),
+                message: format!("`vocabularies = \"bytes\"` does not go with {what}"),
+            });
+        }
+        self.bridge = Some(Bridge::new(tokenizer, self.tokenizer.clone()));
+        let why = "the models have vocabularies of their own and meet in bytes";
+        self.fidelity = Some(Fidelity::Approximate(why.to_owned()));
+        Ok(self)
+    }
+
+    /// How samples relate to Algorithm 1's law, where that is in question.
     pub fn fidelity(&self) -> Option<&Fidelity> {
-        self.remote.as_deref().map(RemoteBase::fidelity)
+        self.fidelity.as_ref()
     }
 
     /// A smaller model with the same tokenizer that only saves time: it drafts, and texts keep the law of plain decoding
@@ -327,7 +360,8 @@ impl LocalGenerator {
             }
             splits.push(split);
         }
-        self.engine()?.run(requests, watcher, &mut |done| {
+        let engine = self.engine()?;
+        let mut on_done = |done: Active| {
             let number = done.request.number;
             let prompt = &prompts[number];
             match &splits[number] {
@@ -340,7 +374,11 @@ impl LocalGenerator {
                     Ok(Vec::new())
                 }
             }
-        })
+        };
+        match &self.bridge {
+            Some(bridge) => bridge.run(&engine, requests, watcher, &mut on_done),
+            None => engine.run(requests, watcher, &mut on_done),
+        }
     }
 
     /// The prompt around its imports, where they are written first.

@@ -3,6 +3,8 @@
 //! A sample depends on the model, the prompt, the decoder, the seed and its number, and on nothing else: not on what
 //! shares its batch, the order of the work, the number of threads or an interruption.
 
+mod bridge;
+mod bytes;
 mod complete;
 mod constraint;
 mod decoder;
@@ -22,7 +24,7 @@ mod two_step;
 
 pub use complete::{Completion, Piece, Token, complete, stream};
 pub use constraint::{AllowedTokens, Constraint, ConstraintConfig, ConstraintState};
-pub use decoder::{CoDecoding, DecoderConfig, DraftLength, Law, LongPrompt, Preset};
+pub use decoder::{CoDecoding, DecoderConfig, DraftLength, Law, LongPrompt, Preset, Vocabularies};
 pub use error::{DecodeError, Result};
 pub use function_end::{FunctionEnd, StopRule};
 pub use generator::LocalGenerator;

@@ -338,7 +338,9 @@ impl RemoteBase {
             }
             return self.check(token, id).map(|()| id);
         }
-        let text = token.text.as_deref().filter(|_| !self.drops_spaces).map(str::as_bytes);
+        let is_clear =
+            |text: &&str| !self.drops_spaces && !text.contains(char::REPLACEMENT_CHARACTER);
+        let text = token.text.as_deref().filter(is_clear).map(str::as_bytes);
         let Some(bytes) = token.bytes.as_deref().or(text) else {
             return Err(self.nonsense(
                 "it names tokens by a text that can mean several; it should give token ids",

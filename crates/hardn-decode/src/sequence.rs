@@ -457,7 +457,7 @@ impl Sequence {
     }
 
     /// Adds a token and finds out whether the text ends with it.
-    fn add(&mut self, id: u32, author: Author, log_prob: f64, rules: &Rules) {
+    pub(crate) fn add(&mut self, id: u32, author: Author, log_prob: f64, rules: &Rules) {
         if self.ends(id, rules.stops) {
             self.finish = Some(FinishReason::Stop);
             return;
@@ -482,7 +482,7 @@ impl Sequence {
     }
 
     /// Ends the text where a model gave what is not a number.
-    fn breaks(&mut self, logits: &[f32]) -> bool {
+    pub(crate) fn breaks(&mut self, logits: &[f32]) -> bool {
         let broken = !logits.iter().all(|logit| logit.is_finite());
         if broken {
             self.fail(Failure::NotFinite);
@@ -492,7 +492,12 @@ impl Sequence {
 }
 
 /// A token's natural log-probability under a warped distribution that is at hand, or of the raw one.
-fn log_prob_in(kept: &[(u32, f64)], logits: &[f32], sampling: &Sampling, id: u32) -> f64 {
+pub(crate) fn log_prob_in(
+    kept: &[(u32, f64)],
+    logits: &[f32],
+    sampling: &Sampling,
+    id: u32,
+) -> f64 {
     if !sampling.changes() {
         return log_prob(logits, id);
     }

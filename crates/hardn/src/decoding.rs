@@ -2,7 +2,9 @@
 
 use std::{env, path::Path, sync::Arc, time::Duration};
 
-use hardn_decode::{DecodeError, DecoderConfig, LocalGenerator, LocalModel, RemoteBase};
+use hardn_decode::{
+    DecodeError, DecoderConfig, LocalGenerator, LocalModel, RemoteBase, Vocabularies,
+};
 use hardn_endpoint::{EndpointOptions, Token};
 use hardn_models::{
     AdapterWeights, DEFAULT_ADAPTER, DecodeModel, GenerationConfig, Model, Tokenizer, UseAdapter,
@@ -22,6 +24,8 @@ pub(crate) struct Models {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) base: Ready,
     pub(crate) security: Option<Ready>,
+    /// The security model's own, where it need not be the base model's.
+    security_tokenizer: Option<Arc<Tokenizer>>,
     /// Tokens that end a text, beyond those of tokenizer and `config.json`.
     end_tokens: Vec<u32>,
     /// Where the base model is; `base` is then the security model.
@@ -36,8 +40,11 @@ pub(crate) struct Ready {
 }
 
 impl Models {
-    /// Loads what the arguments name.
-    pub(crate) fn load(args: &DecodingModels) -> Outcome<Self> {
+    /// Loads what the arguments name, for a decoder.
+    pub(crate) fn load(args: &DecodingModels, decoder: &DecoderConfig) -> Outcome<Self> {
+        let section = decoder.co_decoding.as_ref();
+        let by_bytes = section.is_some_and(|own| own.vocabularies == Vocabularies::Bytes);
+        let mut security_tokenizer = None;
         let base_name = args.base()?;
         let tokenizer = load_tokenizer(base_name)?;
         let end_tokens =
@@ -46,7 +53,11 @@ impl Models {
         let (base, security) = match (&args.security_model, &args.security_adapter) {
             (None, None) => (alone(base_name, args.adapter.as_deref())?, None),
             (Some(name), adapter) => {
-                same_vocabulary(base_name, &tokenizer, name)?;
+                if by_bytes {
+                    security_tokenizer = Some(Arc::new(load_tokenizer(name)?));
+                } else {
+                    same_vocabulary(base_name, &tokenizer, name)?;
+                }
                 let base = alone(base_name, args.adapter.as_deref())?;
                 (base, Some(alone(name, adapter.as_deref())?))
             }
@@ -64,13 +75,16 @@ impl Models {
                 (base, Some(security))
             }
         };
-        Ok(Self { tokenizer: Arc::new(tokenizer), base, security, end_tokens, endpoint: None })
+        let tokenizer = Arc::new(tokenizer);
+        Ok(Self { tokenizer, base, security, security_tokenizer, end_tokens, endpoint: None })
     }
 
     /// Loads the security model, whose tokenizer counts, of a base model behind a server.
     pub(crate) fn load_beside(args: &DecodingModels, endpoint: &EndpointArgs) -> Outcome<Self> {
         let options = endpoint_options(endpoint)?;
-        let Some(name) = &args.security_model else { return Self::load(args) };
+        let Some(name) = &args.security_model else {
+            return Err(Failure::new("there is no security model").help("give --security-model"));
+        };
         let tokenizer = load_tokenizer(name)?;
         let end_tokens = GenerationConfig::load(&model_folder(name)?)?.end_tokens(None, &tokenizer);
         let security = Ready::load(name, args.security_adapter.as_deref(), args.dtype)?;
@@ -78,6 +92,7 @@ impl Models {
             tokenizer: Arc::new(tokenizer),
             base: security.clone(),
             security: Some(security),
+            security_tokenizer: None,
             end_tokens,
             endpoint: options,
         })
@@ -100,6 +115,10 @@ impl Models {
             Some(Ready { model, fingerprint }) => {
                 generator.with_security(Arc::new(model.clone()), fingerprint)?
             }
+        };
+        let generator = match &self.security_tokenizer {
+            None => generator,
+            Some(tokenizer) => generator.with_security_tokenizer(tokenizer.clone())?,
         };
         let Some(options) = &self.endpoint else { return Ok(generator) };
         let base = RemoteBase::connect(options.clone(), &self.tokenizer).map_err(explained)?;
@@ -186,6 +205,7 @@ pub(crate) fn same_vocabulary(base: &str, tokenizer: &Tokenizer, security: &str)
     };
     Err(Failure::new(format!("`{base}` and `{security}` have different vocabularies: {what}"))
         .help(
-            "co-decoding takes two models with the same tokenizer, such as two sizes of one family",
+            "co-decoding takes two models with the same tokenizer, such as two sizes of one family; \
+             `--set co_decoding.vocabularies=bytes` joins others, approximately and step by step",
         ))
 }

@@ -109,7 +109,8 @@ fn fails(acts: &'static [Act], n_asked: usize, said: &str, help: &str) {
 fn what_is_wrong_is_said() {
     const HTML: &str = "<html><body>Welcome</body></html>";
     const LONG: &str = "Retry-After: 0\r\n";
-    const KEY: &str = r#"{"error": {"message": "Incorrect API key: sk-very-secret\nsee the docs"}}"#;
+    const KEY: &str =
+        r#"{"error": {"message": "Incorrect API key: sk-very-secret\nsee the docs"}}"#;
     const UNKNOWN: &str = r#"{"object": "error", "message": "The model `base` does not exist."}"#;
     const TEXT: &str = r#"{"error": "prompt must be a string"}"#;
     fails(&[Act::Say(200, "Content-Type: text/html\r\n", HTML)], 1, "text/html", "OpenAI");

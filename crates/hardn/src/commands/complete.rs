@@ -33,7 +33,7 @@ pub(crate) fn run(args: CompleteArgs, quiet: bool) -> Outcome {
     }
     let decoder = DecoderConfig::load(&args.decoder, &args.set)?;
     let models = match args.endpoint.endpoint {
-        None => Models::load(&args.models)?,
+        None => Models::load(&args.models, &decoder)?,
         Some(_) => Models::load_beside(&args.models, &args.endpoint)?,
     };
     if models.tokenizer.encode(&prompt)?.ids.is_empty() {

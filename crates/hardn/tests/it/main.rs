@@ -2,6 +2,7 @@
 
 mod data;
 mod decoding;
+mod endpoint;
 mod engines;
 mod export;
 mod hub;
