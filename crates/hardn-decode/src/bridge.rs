@@ -184,9 +184,7 @@ impl Bridge {
         text.replace(id, log_prob(&rows[0], id), &engine.rules);
         if text.finish.is_none() {
             let unit = self.base.in_other(id, &self.security);
-            reading
-                .ids
-                .extend(unit.ok_or_else(|| self.no_bytes(&self.base, id, "security"))?.pieces);
+            reading.ids.extend(unit.ok_or_else(|| no_bytes(&self.base, id, "security"))?.pieces);
         }
         Ok(())
     }
@@ -197,19 +195,9 @@ impl Bridge {
             return Ok(unit.clone());
         }
         let unit = self.security.in_other(id, &self.base);
-        let unit = Arc::new(unit.ok_or_else(|| self.no_bytes(&self.security, id, "base"))?);
+        let unit = Arc::new(unit.ok_or_else(|| no_bytes(&self.security, id, "base"))?);
         units.insert(id, unit.clone());
         Ok(unit)
-    }
-
-    fn no_bytes(&self, of: &ByBytes, id: u32, other: &str) -> DecodeError {
-        let text = String::from_utf8_lossy(of.tokenizer().token_bytes(id)).into_owned();
-        DecodeError::Decoder {
-            name: "co_decoding".to_owned(),
-            message: format!(
-                "the {other} model has no tokens for token {id} ({text:?}) of the other"
-            ),
-        }
     }
 }
 
@@ -253,6 +241,15 @@ fn log_prob_of(
         })
         .sum();
     (own.exp() + sum).ln()
+}
+
+/// A token that the other model cannot write.
+fn no_bytes(of: &ByBytes, id: u32, other: &str) -> DecodeError {
+    let text = String::from_utf8_lossy(of.tokenizer().token_bytes(id)).into_owned();
+    DecodeError::Decoder {
+        name: "co_decoding".to_owned(),
+        message: format!("the {other} model has no tokens for token {id} ({text:?}) of the other"),
+    }
 }
 
 #[cfg(test)]

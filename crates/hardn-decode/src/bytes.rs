@@ -78,8 +78,8 @@ impl ByBytes {
         }
         let (mut rest, mut pieces) = (bytes, Vec::new());
         while !rest.is_empty() {
-            let lengths = (1..=self.longest.min(rest.len())).rev();
-            let (n, id) = lengths.filter_map(|n| Some((n, self.exact(&rest[..n])?))).next()?;
+            let mut lengths = (1..=self.longest.min(rest.len())).rev();
+            let (n, id) = lengths.find_map(|n| Some((n, self.exact(&rest[..n])?)))?;
             pieces.push(id);
             rest = &rest[n..];
         }
@@ -155,7 +155,7 @@ mod tests {
                     assert!(whole.starts_with(&bytes) && own.exact(&whole).is_none());
                 }
             }
-            assert_eq!(n_several > 0, std::ptr::eq(own, &large), "{n_several}");
+            assert_eq!(n_several > 0, std::ptr::eq(own, &raw const large), "{n_several}");
         }
         // With itself every token is itself.
         for id in 0..small.tokenizer.vocab_size() as u32 {

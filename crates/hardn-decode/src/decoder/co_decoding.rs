@@ -35,6 +35,7 @@ pub enum Vocabularies {
 }
 
 impl Vocabularies {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
     fn are_same(&self) -> bool {
         *self == Self::Same
     }
