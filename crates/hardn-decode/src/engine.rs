@@ -15,7 +15,6 @@ use crate::{
     Constraint, DecodeError, DraftLength, Draws, FunctionEnd, LanguageModel, Law, Memory, Phase,
     Result, Role, Row, StopRule,
     pace::{Acceptance, Pace},
-    remote::RemoteBase,
     repair::Repair,
     sequence::{Failure, Rules, Sequence, Start, TextDraws},
 };
@@ -65,8 +64,6 @@ pub(crate) struct Watch<'a> {
 /// Draws texts from one model, or from two.
 pub(crate) struct Engine<'a> {
     pub(crate) base: &'a dyn LanguageModel,
-    /// The base model is elsewhere; `base` then only stands for it.
-    pub(crate) remote: Option<&'a RemoteBase>,
     pub(crate) watch: Option<Watch<'a>>,
     pub(crate) rules: Rules<'a>,
     pub(crate) seed: u64,
@@ -99,21 +96,6 @@ struct Prefix {
 pub(crate) struct Active {
     pub(crate) request: Request,
     pub(crate) sequence: Sequence,
-}
-
-impl Active {
-    /// The text, if nothing broke it off.
-    pub(crate) fn whole(mut self) -> Result<Self> {
-        match self.sequence.failure.take() {
-            None => Ok(self),
-            Some(Failure::Form(error)) => Err(error),
-            Some(Failure::NotFinite) => {
-                let (task, index) = (self.request.prompt.task.clone(), self.request.index);
-                let position = self.sequence.ids().len();
-                Err(DecodeError::NotFinite { task, index, position })
-            }
-        }
-    }
 }
 
 /// Sees texts after each round, whole or not.
@@ -160,7 +142,15 @@ impl Engine<'_> {
                 active.into_iter().partition(|text| text.sequence.finish.is_some());
             active = going;
             for text in done {
-                let text = text.whole()?;
+                match text.sequence.failure {
+                    None => {}
+                    Some(Failure::Form(error)) => return Err(error),
+                    Some(Failure::NotFinite) => {
+                        let (task, index) = (text.request.prompt.task.clone(), text.request.index);
+                        let position = text.sequence.ids().len();
+                        return Err(DecodeError::NotFinite { task, index, position });
+                    }
+                }
                 for request in on_done(text)?.into_iter().rev() {
                     waiting.push_front(request);
                 }
@@ -231,6 +221,7 @@ impl Engine<'_> {
 
     /// Adds at least one token to every text.
     fn round(&self, active: &mut [Active], pace: &mut Pace) -> Result<()> {
+        let vocab_size = self.base.vocab_size();
         let Some(watch) = &self.watch else {
             let logits = self.base.read(&mut base_rows(active, false))?;
             active.par_iter_mut().zip(&logits).for_each(|(text, logits)| {
@@ -239,36 +230,7 @@ impl Engine<'_> {
             return Ok(());
         };
         let texts: Vec<Acceptance> = active.iter().map(|text| text.sequence.acceptance).collect();
-        let before: Vec<(u32, u32)> = active.iter().map(judged).collect();
-        if let Some(remote) = self.remote {
-            let length = if remote.goes_ahead() { pace.length(&texts) } else { 1 };
-            self.draft(active, watch, length, pace)?;
-            remote.judge(active, &watch.law, &self.rules, pace)?;
-        } else {
-            let length = pace.length(&texts);
-            self.judge(active, watch, length, pace)?;
-        }
-        for (text, (proposed, accepted)) in active.iter().zip(before) {
-            let (now_proposed, now_accepted) = judged(text);
-            let n_accepted = now_accepted - accepted;
-            self.counts.proposed.fetch_add(u64::from(now_proposed - proposed), Ordering::Relaxed);
-            self.counts.accepted.fetch_add(u64::from(n_accepted), Ordering::Relaxed);
-            for i in 0..now_proposed - proposed {
-                pace.judged(i < n_accepted);
-            }
-        }
-        Ok(())
-    }
-
-    /// Drafts up to `length` tokens for every text, and lets the base model judge them.
-    fn judge(
-        &self,
-        active: &mut [Active],
-        watch: &Watch,
-        length: usize,
-        pace: &mut Pace,
-    ) -> Result<()> {
-        let vocab_size = self.base.vocab_size();
+        let length = pace.length(&texts);
         let together = length == 1 && watch.model.weights() == self.base.weights();
         let logits = if together && !watch.law.is_speculative() {
             self.step_together(active, watch)?
@@ -281,6 +243,7 @@ impl Engine<'_> {
             pace.base_pass(n_read, start.elapsed());
             logits
         };
+        let before: Vec<(u32, u32)> = active.iter().map(judged).collect();
         active
             .par_iter_mut()
             .zip(&logits)
@@ -288,6 +251,15 @@ impl Engine<'_> {
             .for_each(|(text, logits)| {
                 text.sequence.judge(logits, vocab_size, &watch.law, &self.rules);
             });
+        for (text, (proposed, accepted)) in active.iter().zip(before) {
+            let (now_proposed, now_accepted) = judged(text);
+            let n_accepted = now_accepted - accepted;
+            self.counts.proposed.fetch_add(u64::from(now_proposed - proposed), Ordering::Relaxed);
+            self.counts.accepted.fetch_add(u64::from(n_accepted), Ordering::Relaxed);
+            for i in 0..now_proposed - proposed {
+                pace.judged(i < n_accepted);
+            }
+        }
         Ok(())
     }
 

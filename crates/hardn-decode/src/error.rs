@@ -1,6 +1,5 @@
 //! What can go wrong between a prompt and its completions.
 
-use hardn_endpoint::EndpointError;
 use hardn_models::ModelError;
 use hardn_types::BoxError;
 
@@ -63,33 +62,10 @@ pub enum DecodeError {
     /// The model or tokenizer failed.
     #[error(transparent)]
     Model(#[from] ModelError),
-    /// The server of a base model elsewhere failed.
-    #[error(transparent)]
-    Endpoint(EndpointError),
-    /// A base model elsewhere reads tokens as something else than the security model does.
-    #[error(
-        "the model at {url} does not have the security model's vocabulary: {message}; help: co-decoding takes two \
-         models with the same tokenizer"
-    )]
-    OtherVocabulary {
-        /// The server's address.
-        url: String,
-        /// What differs.
-        message: String,
-    },
     /// A prompt's imports could not be read.
     #[error(transparent)]
     Code(#[from] hardn_code::CodeError),
     /// Whoever takes the samples failed.
     #[error(transparent)]
     Taker(BoxError),
-}
-
-impl From<EndpointError> for DecodeError {
-    fn from(error: EndpointError) -> Self {
-        match error {
-            EndpointError::Stopped => Self::Stopped,
-            other => Self::Endpoint(other),
-        }
-    }
 }

@@ -10,12 +10,10 @@ use hardn_types::{BoxError, FinishReason, Generator, Language, Prompt, Sample};
 use sha2::{Digest, Sha256};
 
 use crate::{
-    By, CoDecoding, Constraint, DecodeError, DecoderConfig, DraftLength, LanguageModel, Law,
-    LocalModel, LongPrompt, Per, Phase, Result, Sampling, StopRule, Stops, Vocabularies,
-    bridge::Bridge,
+    Constraint, DecodeError, DecoderConfig, DraftLength, LanguageModel, Law, LocalModel,
+    LongPrompt, Per, Phase, Result, Sampling, StopRule, Stops,
     engine::{Active, Counts, Engine, PromptText, Request, Watch, Watcher},
     prompt_hash,
-    remote::{Fidelity, RemoteBase},
     repair::{Inspector, Repair},
     sequence::{Rules, Sequence},
     two_step::{Split, TwoStep, Unused},
@@ -23,8 +21,6 @@ use crate::{
 
 /// Samples drawn side by side unless told otherwise.
 const BATCH_SIZE: usize = 32;
-/// Requests a server gets at once at most.
-const REMOTE_BATCH_SIZE: usize = 8;
 
 /// Chooses the stop rule of a prompt.
 type RuleOf = Box<dyn Fn(&Prompt) -> StopRule + Send + Sync>;
@@ -38,11 +34,6 @@ const REST: Phase = 1;
 /// Completes prompts with one model, or with two.
 pub struct LocalGenerator {
     model: Arc<dyn LanguageModel>,
-    /// The base model is elsewhere.
-    remote: Option<Arc<RemoteBase>>,
-    /// Two vocabularies that meet in bytes.
-    bridge: Option<Bridge>,
-    fidelity: Option<Fidelity>,
     security: Option<Arc<dyn LanguageModel>>,
     drafter: Option<(Arc<dyn LanguageModel>, DraftLength)>,
     inspector: Option<Arc<dyn Inspector>>,
@@ -98,9 +89,6 @@ impl LocalGenerator {
             stops: Stops { tokens, strings: config.stop.clone() },
             start_token: settings.bos_token_id.or(tokenizer.eos()),
             model: Arc::new(model),
-            remote: None,
-            bridge: None,
-            fidelity: None,
             security: None,
             drafter: None,
             inspector: None,
@@ -128,82 +116,17 @@ impl LocalGenerator {
         model: Arc<dyn LanguageModel>,
         fingerprint: &str,
     ) -> Result<Self> {
-        self.co_decoding()?;
+        if self.config.co_decoding.is_none() {
+            return Err(DecodeError::Decoder {
+                name: "co_decoding".to_owned(),
+                message: "the decoder has no such section, so no security model can take part; help: use \
+                          --decoder co-decoding"
+                    .to_owned(),
+            });
+        }
         self.fingerprint = hex([self.fingerprint.as_bytes(), fingerprint.as_bytes()]);
         self.security = Some(model);
         Ok(self)
-    }
-
-    fn co_decoding(&self) -> Result<&CoDecoding> {
-        self.config.co_decoding.as_ref().ok_or_else(|| DecodeError::Decoder {
-            name: "co_decoding".to_owned(),
-            message:
-                "the decoder has no such section, so no security model can take part; help: use \
-                      --decoder co-decoding"
-                    .to_owned(),
-        })
-    }
-
-    /// Puts a base model that is elsewhere in the place of the model the generator was made with, which is to be the
-    /// security model, whose tokenizer and end tokens count. A sample then depends on what the server answers too.
-    ///
-    /// # Errors
-    /// A decoder without the section `[co_decoding]`, or one that asks of the server what it cannot do.
-    pub fn with_remote_base(mut self, mut base: RemoteBase) -> Result<Self> {
-        self.co_decoding()?;
-        let excludes = self.config.repair.as_ref().is_some_and(|repair| repair.by == By::Exclude);
-        let problem = if self.config.constraint.is_some() {
-            Some(("constraint", "a form cannot be asked of a model behind a server"))
-        } else if excludes {
-            let message = "`by = \"exclude\"` cannot be asked of a model behind a server; help: use \"resample\"";
-            Some(("repair", message))
-        } else {
-            None
-        };
-        if let Some((name, message)) = problem {
-            let (name, message) = (name.to_owned(), message.to_owned());
-            return Err(DecodeError::Decoder { name, message });
-        }
-        base.prepare(&self.co_decoding()?.law(&self.sampling))?;
-        let parts = [self.fingerprint.as_bytes(), base.url().as_bytes(), base.model().as_bytes()];
-        self.fingerprint = hex(parts);
-        self.batch_size = self.batch_size.min(REMOTE_BATCH_SIZE);
-        self.fidelity = Some(base.fidelity().clone());
-        let base = Arc::new(base);
-        self.model = base.clone();
-        self.remote = Some(base);
-        Ok(self)
-    }
-
-    /// Says what the security model's vocabulary is, where the decoder has `vocabularies = "bytes"`.
-    ///
-    /// # Errors
-    /// A decoder with sections that ask for one vocabulary, and a base model behind a server.
-    pub fn with_security_tokenizer(mut self, tokenizer: Arc<Tokenizer>) -> Result<Self> {
-        if self.co_decoding()?.vocabularies == Vocabularies::Same {
-            return Ok(self);
-        }
-        let other = [
-            (self.config.constraint.is_some(), "a section [constraint]"),
-            (self.config.repair.is_some(), "a section [repair]"),
-            (self.suffix.is_some(), "a gap to fill"),
-            (self.remote.is_some(), "a base model behind a server"),
-        ];
-        if let Some((_, what)) = other.iter().find(|(is_there, _)| *is_there) {
-            return Err(DecodeError::Decoder {
-                name: "co_decoding".to_owned(),
-                message: format!("`vocabularies = \"bytes\"` does not go with {what}"),
-            });
-        }
-        self.bridge = Some(Bridge::new(tokenizer, self.tokenizer.clone()));
-        let why = "the models have vocabularies of their own and meet in bytes";
-        self.fidelity = Some(Fidelity::Approximate(why.to_owned()));
-        Ok(self)
-    }
-
-    /// How samples relate to Algorithm 1's law, where that is in question.
-    pub fn fidelity(&self) -> Option<&Fidelity> {
-        self.fidelity.as_ref()
     }
 
     /// A smaller model with the same tokenizer that only saves time: it drafts, and texts keep the law of plain decoding
@@ -360,8 +283,7 @@ impl LocalGenerator {
             }
             splits.push(split);
         }
-        let engine = self.engine()?;
-        let mut on_done = |done: Active| {
+        self.engine()?.run(requests, watcher, &mut |done| {
             let number = done.request.number;
             let prompt = &prompts[number];
             match &splits[number] {
@@ -374,11 +296,7 @@ impl LocalGenerator {
                     Ok(Vec::new())
                 }
             }
-        };
-        match &self.bridge {
-            Some(bridge) => bridge.run(&engine, requests, watcher, &mut on_done),
-            None => engine.run(requests, watcher, &mut on_done),
-        }
+        })
     }
 
     /// The prompt around its imports, where they are written first.
@@ -494,7 +412,6 @@ impl LocalGenerator {
             form: form.transpose()?,
             repair,
             base: &*self.model,
-            remote: self.remote.as_deref(),
             watch,
             rules: Rules {
                 vocabulary: &*self.tokenizer,

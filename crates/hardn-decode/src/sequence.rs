@@ -132,8 +132,6 @@ pub(crate) struct Sequence {
     /// Tokens drawn, those that were taken back included.
     pub(crate) n_drawn: u64,
     pub(crate) repair: crate::repair::Progress,
-    /// What a base model elsewhere drew for a place to come.
-    pub(crate) ahead: Option<crate::remote::Ahead>,
     /// What a place must not have: index of the generated token, and ids.
     excluded: (usize, Vec<u32>),
     /// The wanted form, with all tokens of `context` after the prompt.
@@ -167,7 +165,6 @@ impl Sequence {
             n_accepted: 0,
             n_drawn: 0,
             repair: crate::repair::Progress::default(),
-            ahead: None,
             excluded: (0, Vec::new()),
             form: start.form,
             unwatched: false,
@@ -187,17 +184,8 @@ impl Sequence {
         &self.context[self.n_prompt..self.context.len() - self.drafts.len()]
     }
 
-    /// Prompt and text, the draft included.
-    pub(crate) fn context(&self) -> &[u32] {
-        &self.context
-    }
-
-    /// Tokens of the draft.
-    pub(crate) fn n_drafted(&self) -> usize {
-        self.drafts.len()
-    }
-
     /// The random numbers it is drawn with.
+    #[cfg(test)]
     pub(crate) fn draws(&self) -> TextDraws {
         self.draws
     }
@@ -292,42 +280,6 @@ impl Sequence {
         self.forget_beyond(self.context.len() - 1);
     }
 
-    /// Judges the draft in order by what a base model elsewhere says of it: for each proposal the natural
-    /// log-probabilities under the law's ratio and before warping. Says whether one was not accepted; then
-    /// [`Self::replace`] is to follow.
-    pub(crate) fn judge_scored(&mut self, scored: &[(f64, f64)], law: &Law, rules: &Rules) -> bool {
-        let drafts = std::mem::take(&mut self.drafts);
-        self.context.truncate(self.context.len() - drafts.len());
-        self.take_back(drafts.len());
-        for (proposal, &(log_base, raw)) in drafts.iter().zip(scored) {
-            let u = self.draws.text.uniform(self.ids().len() as u64);
-            if !self.weigh(proposal, log_base, law, u) {
-                return true;
-            }
-            self.add(proposal.id, Author::Security, raw, rules);
-            if self.finish.is_some() {
-                break;
-            }
-        }
-        self.forget_beyond(self.context.len() - 1);
-        false
-    }
-
-    /// Puts a base model's token, which is elsewhere, where a proposal was not accepted.
-    pub(crate) fn replace(&mut self, id: u32, log_prob: f64, rules: &Rules) {
-        self.add(id, Author::Base, log_prob, rules);
-        self.forget_beyond(self.context.len() - 1);
-    }
-
-    /// Whether a proposal is accepted, counted.
-    fn weigh(&mut self, proposal: &Proposal, log_base: f64, law: &Law, u: f64) -> bool {
-        let accepted = self.unwatched || law.accepts(proposal.log_prob, log_base, u);
-        self.acceptance.add(accepted);
-        self.n_proposed += 1;
-        self.n_accepted += u32::from(accepted);
-        accepted
-    }
-
     /// Says whether the proposal was accepted.
     fn judge_one(&mut self, proposal: &Proposal, logits: &[f32], law: &Law, rules: &Rules) -> bool {
         if self.breaks(logits) {
@@ -338,8 +290,11 @@ impl Sequence {
         let kept = law.ratio.changes().then(|| distribution(&allowed, &self.context, &law.ratio));
         let log_base =
             log_prob_in(kept.as_deref().unwrap_or_default(), &allowed, &law.ratio, proposal.id);
-        let accepted = self.weigh(proposal, log_base, law, u);
+        let accepted = self.unwatched || law.accepts(proposal.log_prob, log_base, u);
+        self.acceptance.add(accepted);
+        self.n_proposed += 1;
         if accepted {
+            self.n_accepted += 1;
             let author = if law.is_speculative() { Author::Base } else { Author::Security };
             self.commit(proposal.id, author, logits, rules);
         } else {
@@ -451,13 +406,8 @@ impl Sequence {
         }
     }
 
-    /// Adds a token. `logits` are the base model's.
+    /// Adds a token and finds out whether the text ends with it. `logits` are the base model's.
     fn commit(&mut self, id: u32, author: Author, logits: &[f32], rules: &Rules) {
-        self.add(id, author, log_prob(logits, id), rules);
-    }
-
-    /// Adds a token and finds out whether the text ends with it.
-    pub(crate) fn add(&mut self, id: u32, author: Author, log_prob: f64, rules: &Rules) {
         if self.ends(id, rules.stops) {
             self.finish = Some(FinishReason::Stop);
             return;
@@ -465,7 +415,7 @@ impl Sequence {
         self.context.push(id);
         self.follow_form(id);
         self.n_drawn += 1;
-        self.log_probs.push(log_prob as f32);
+        self.log_probs.push(log_prob(logits, id) as f32);
         self.authors.push(author);
         let seen = self.stream.text().len();
         self.unwatched &= !rules.vocabulary.token_bytes(id).contains(&b'\n');
@@ -482,7 +432,7 @@ impl Sequence {
     }
 
     /// Ends the text where a model gave what is not a number.
-    pub(crate) fn breaks(&mut self, logits: &[f32]) -> bool {
+    fn breaks(&mut self, logits: &[f32]) -> bool {
         let broken = !logits.iter().all(|logit| logit.is_finite());
         if broken {
             self.fail(Failure::NotFinite);
@@ -492,12 +442,7 @@ impl Sequence {
 }
 
 /// A token's natural log-probability under a warped distribution that is at hand, or of the raw one.
-pub(crate) fn log_prob_in(
-    kept: &[(u32, f64)],
-    logits: &[f32],
-    sampling: &Sampling,
-    id: u32,
-) -> f64 {
+fn log_prob_in(kept: &[(u32, f64)], logits: &[f32], sampling: &Sampling, id: u32) -> f64 {
     if !sampling.changes() {
         return log_prob(logits, id);
     }

@@ -1,15 +1,16 @@
 //! The hub's HTTP: what a repository holds, what a file is, and its bytes.
 
-use std::io::Read;
+use std::{io::Read, time::Duration};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use ureq::{
-    Body,
+    Agent, Body,
     http::{HeaderMap, Method, Request, Response, StatusCode, Uri, header},
+    tls::{Certificate, RootCerts, TlsConfig},
 };
 
-use crate::{HttpAgent, HubError, HubOptions, Result, Token, Unreached, digest::Etag};
+use crate::{HubError, HubOptions, Result, Token, digest::Etag};
 
 const MAX_REDIRECTS: usize = 10;
 
@@ -21,9 +22,10 @@ const PART: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.')
 
 /// A hub, and the connections to it.
 pub(crate) struct Client {
-    agent: HttpAgent,
+    agent: Agent,
     endpoint: String,
     token: Option<Token>,
+    has_certificates: bool,
 }
 
 /// One revision of a repository.
@@ -71,10 +73,33 @@ struct Sibling {
 
 impl Client {
     pub(crate) fn new(options: &HubOptions) -> Self {
+        let found = rustls_native_certs::load_native_certs().certs;
+        let certificates: Vec<Certificate<'static>> =
+            found.iter().map(|der| Certificate::from_der(der).to_owned()).collect();
+        let has_certificates = !certificates.is_empty();
+        let tls = TlsConfig::builder()
+            .root_certs(RootCerts::from(certificates))
+            .unversioned_rustls_crypto_provider(rustls::crypto::ring::default_provider().into())
+            .build();
+        let connect = options.timeout.min(Duration::from_secs(15));
+        let mut config = Agent::config_builder()
+            .tls_config(tls)
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .user_agent(concat!("hardn/", env!("CARGO_PKG_VERSION")))
+            .timeout_resolve(Some(connect))
+            .timeout_connect(Some(connect))
+            .timeout_recv_response(Some(options.timeout))
+            .timeout_per_read(Some(options.timeout));
+        if is_loopback(&options.endpoint) {
+            config = config.proxy(None);
+        }
         Self {
-            agent: HttpAgent::new(&options.endpoint, options.timeout, None),
+            agent: config.build().new_agent(),
             endpoint: options.endpoint.clone(),
             token: options.token.clone(),
+            has_certificates,
         }
     }
 
@@ -191,7 +216,7 @@ impl Client {
                 message: format!("the request cannot be made: {error}"),
                 may_pass: false,
             })?;
-            let response = self.agent.run(request).map_err(|error| unreachable(&at, error))?;
+            let response = self.agent.run(request).map_err(|error| self.unreachable(&at, error))?;
             let location = text(response.headers(), "location");
             let (true, Some(location)) = (response.status().is_redirection(), location) else {
                 enough(&response);
@@ -207,6 +232,35 @@ impl Client {
         }
         let message = format!("more than {MAX_REDIRECTS} redirects");
         Err(HubError::Answer { url: url.to_owned(), message })
+    }
+
+    fn unreachable(&self, url: &str, error: ureq::Error) -> HubError {
+        use std::io::ErrorKind as Kind;
+        // A name that does not resolve, a refused connection and a bad certificate stay as they are.
+        let may_pass = match &error {
+            ureq::Error::Io(error) => matches!(
+                error.kind(),
+                Kind::TimedOut
+                    | Kind::ConnectionReset
+                    | Kind::ConnectionAborted
+                    | Kind::BrokenPipe
+                    | Kind::UnexpectedEof
+            ),
+            ureq::Error::Timeout(_) | ureq::Error::Protocol(_) => true,
+            _ => false,
+        };
+        let mut message = match error {
+            ureq::Error::Io(error) => error.to_string(),
+            other => other.to_string(),
+        };
+        if message.contains("certificate") {
+            message += "; SSL_CERT_FILE may name the certificates to trust";
+        }
+        if !self.has_certificates && url.starts_with("https:") {
+            message +=
+                "; no root certificates were found: install ca-certificates or set SSL_CERT_FILE";
+        }
+        HubError::Unreachable { url: url.to_owned(), message, may_pass }
     }
 
     /// What a status that is no success means.
@@ -255,11 +309,6 @@ impl Client {
     }
 }
 
-fn unreachable(url: &str, error: Unreached) -> HubError {
-    let Unreached { message, may_pass, .. } = error;
-    HubError::Unreachable { url: url.to_owned(), message, may_pass }
-}
-
 fn read_all(url: &str, response: &mut Response<Body>) -> Result<Vec<u8>> {
     response.body_mut().with_config().limit(MAX_ANSWER).read_to_vec().map_err(|error| {
         HubError::Unreachable { url: url.to_owned(), message: error.to_string(), may_pass: true }
@@ -298,6 +347,16 @@ fn join(url: &str, location: &str) -> Option<String> {
     location.starts_with('/').then(|| format!("{scheme}://{authority}{location}"))
 }
 
+fn is_loopback(url: &str) -> bool {
+    url.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned)).is_some_and(|host| {
+        host == "localhost"
+            || host
+                .trim_matches(['[', ']'])
+                .parse()
+                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,5 +371,13 @@ mod tests {
         assert_eq!(parse_content_range("bytes 5-9/10"), Some((5, Some(10))));
         assert_eq!(parse_content_range("bytes 5-9/*"), Some((5, None)));
         assert_eq!(parse_content_range("5-9/10"), None);
+    }
+
+    #[test]
+    fn loopback_needs_no_proxy() {
+        for url in ["http://127.0.0.1:80", "http://localhost/x", "http://[::1]:1"] {
+            assert!(is_loopback(url), "{url}");
+        }
+        assert!(!is_loopback("https://huggingface.co"));
     }
 }

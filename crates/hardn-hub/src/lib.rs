@@ -12,7 +12,6 @@
 
 #![forbid(unsafe_code)]
 
-mod agent;
 mod cache;
 mod client;
 mod digest;
@@ -24,7 +23,6 @@ mod select;
 mod source;
 mod transfer;
 
-pub use agent::{HttpAgent, Unreached};
 pub use error::{HubError, Result};
 pub use options::{HubOptions, Token};
 pub use progress::Progress;

@@ -1,18 +1,15 @@
 //! Models made ready to generate: one, or a base model and the security model that watches over it.
 
-use std::{env, path::Path, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc};
 
-use hardn_decode::{
-    DecodeError, DecoderConfig, LocalGenerator, LocalModel, RemoteBase, Vocabularies,
-};
-use hardn_endpoint::{EndpointOptions, Token};
+use hardn_decode::{DecoderConfig, LocalGenerator, LocalModel};
 use hardn_models::{
     AdapterWeights, DEFAULT_ADAPTER, DecodeModel, GenerationConfig, Model, Tokenizer, UseAdapter,
     WeightFormat,
 };
 
 use crate::{
-    args::{DecodingModels, EndpointArgs},
+    args::DecodingModels,
     assets::{load_model, load_tokenizer, model_folder},
     failure::{Failure, Outcome},
     hub, stop,
@@ -24,12 +21,8 @@ pub(crate) struct Models {
     pub(crate) tokenizer: Arc<Tokenizer>,
     pub(crate) base: Ready,
     pub(crate) security: Option<Ready>,
-    /// The security model's own, where it need not be the base model's.
-    security_tokenizer: Option<Arc<Tokenizer>>,
     /// Tokens that end a text, beyond those of tokenizer and `config.json`.
     end_tokens: Vec<u32>,
-    /// Where the base model is; `base` is then the security model.
-    endpoint: Option<EndpointOptions>,
 }
 
 /// One packed model.
@@ -40,30 +33,22 @@ pub(crate) struct Ready {
 }
 
 impl Models {
-    /// Loads what the arguments name, for a decoder.
-    pub(crate) fn load(args: &DecodingModels, decoder: &DecoderConfig) -> Outcome<Self> {
-        let section = decoder.co_decoding.as_ref();
-        let by_bytes = section.is_some_and(|own| own.vocabularies == Vocabularies::Bytes);
-        let mut security_tokenizer = None;
-        let base_name = args.base()?;
-        let tokenizer = load_tokenizer(base_name)?;
+    /// Loads what the arguments name.
+    pub(crate) fn load(args: &DecodingModels) -> Outcome<Self> {
+        let tokenizer = load_tokenizer(&args.model)?;
         let end_tokens =
-            GenerationConfig::load(&model_folder(base_name)?)?.end_tokens(None, &tokenizer);
+            GenerationConfig::load(&model_folder(&args.model)?)?.end_tokens(None, &tokenizer);
         let alone = |name: &str, adapter| Ready::load(name, adapter, args.dtype);
         let (base, security) = match (&args.security_model, &args.security_adapter) {
-            (None, None) => (alone(base_name, args.adapter.as_deref())?, None),
+            (None, None) => (alone(&args.model, args.adapter.as_deref())?, None),
             (Some(name), adapter) => {
-                if by_bytes {
-                    security_tokenizer = Some(Arc::new(load_tokenizer(name)?));
-                } else {
-                    same_vocabulary(base_name, &tokenizer, name)?;
-                }
-                let base = alone(base_name, args.adapter.as_deref())?;
+                same_vocabulary(&args.model, &tokenizer, name)?;
+                let base = alone(&args.model, args.adapter.as_deref())?;
                 (base, Some(alone(name, adapter.as_deref())?))
             }
             (None, Some(adapter)) => {
                 // The weights are packed once; what an adapter adds is computed beside them, row by row.
-                let mut model = load_model(base_name, None)?;
+                let mut model = load_model(&args.model, None)?;
                 let packed = Arc::new(DecodeModel::with_weights(&model, args.dtype)?);
                 let base = match &args.adapter {
                     None => {
@@ -75,27 +60,7 @@ impl Models {
                 (base, Some(security))
             }
         };
-        let tokenizer = Arc::new(tokenizer);
-        Ok(Self { tokenizer, base, security, security_tokenizer, end_tokens, endpoint: None })
-    }
-
-    /// Loads the security model, whose tokenizer counts, of a base model behind a server.
-    pub(crate) fn load_beside(args: &DecodingModels, endpoint: &EndpointArgs) -> Outcome<Self> {
-        let options = endpoint_options(endpoint)?;
-        let Some(name) = &args.security_model else {
-            return Err(Failure::new("there is no security model").help("give --security-model"));
-        };
-        let tokenizer = load_tokenizer(name)?;
-        let end_tokens = GenerationConfig::load(&model_folder(name)?)?.end_tokens(None, &tokenizer);
-        let security = Ready::load(name, args.security_adapter.as_deref(), args.dtype)?;
-        Ok(Self {
-            tokenizer: Arc::new(tokenizer),
-            base: security.clone(),
-            security: Some(security),
-            security_tokenizer: None,
-            end_tokens,
-            endpoint: options,
-        })
+        Ok(Self { tokenizer: Arc::new(tokenizer), base, security, end_tokens })
     }
 
     /// The base model with nobody to watch over it.
@@ -110,62 +75,13 @@ impl Models {
             LocalGenerator::new(model, self.tokenizer.clone(), fingerprint, decoder, seed)?
                 .with_end_tokens(self.end_tokens.iter().copied())
                 .with_stop(stop::flag());
-        let generator = match &self.security {
+        Ok(match &self.security {
             None => generator,
             Some(Ready { model, fingerprint }) => {
                 generator.with_security(Arc::new(model.clone()), fingerprint)?
             }
-        };
-        let generator = match &self.security_tokenizer {
-            None => generator,
-            Some(tokenizer) => generator.with_security_tokenizer(tokenizer.clone())?,
-        };
-        let Some(options) = &self.endpoint else { return Ok(generator) };
-        let base = RemoteBase::connect(options.clone(), &self.tokenizer).map_err(explained)?;
-        generator.with_remote_base(base).map_err(explained)
-    }
-}
-
-impl DecodingModels {
-    /// The name of the model whose text it is.
-    pub(crate) fn base(&self) -> Outcome<&str> {
-        self.model.as_deref().ok_or_else(|| {
-            Failure::new("there is no model")
-                .help("give --model: a shipped lab model, a checkpoint folder or a hub name")
         })
     }
-}
-
-/// What to do about an error of decoding, where that is known.
-pub(crate) fn explained(error: DecodeError) -> Failure {
-    let help = match &error {
-        DecodeError::Endpoint(error) => error.help(),
-        _ => None,
-    };
-    let failure = Failure::from(error);
-    match help {
-        Some(help) => failure.help(help),
-        None => failure,
-    }
-}
-
-/// How the server of the arguments is asked; none where there is none.
-fn endpoint_options(args: &EndpointArgs) -> Outcome<Option<EndpointOptions>> {
-    let (Some(url), Some(model)) = (&args.endpoint, &args.endpoint_model) else { return Ok(None) };
-    let key = match &args.api_key_env {
-        None => None,
-        Some(name) => {
-            let key = env::var(name).ok().and_then(|key| Token::new(&key));
-            Some(key.ok_or_else(|| {
-                Failure::new(format!("the environment variable `{name}` holds no key")).help(
-                    "set it to the key, or leave --api-key-env out where the server needs none",
-                )
-            })?)
-        }
-    };
-    let timeout = Duration::from_secs(args.endpoint_timeout);
-    let stop = stop::flag();
-    Ok(Some(EndpointOptions { key, timeout, stop, ..EndpointOptions::new(url, model) }))
 }
 
 impl Ready {
@@ -205,7 +121,6 @@ pub(crate) fn same_vocabulary(base: &str, tokenizer: &Tokenizer, security: &str)
     };
     Err(Failure::new(format!("`{base}` and `{security}` have different vocabularies: {what}"))
         .help(
-            "co-decoding takes two models with the same tokenizer, such as two sizes of one family; \
-             `--set co_decoding.vocabularies=bytes` joins others, approximately and step by step",
+            "co-decoding takes two models with the same tokenizer, such as two sizes of one family",
         ))
 }

@@ -23,24 +23,6 @@ pub enum Preset {
     CosecAlgorithm1,
 }
 
-/// What the two models' vocabularies have in common.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Vocabularies {
-    /// They are the same.
-    #[default]
-    Same,
-    /// Bytes: each model reads the text as its own tokens, step by step. Approximate.
-    Bytes,
-}
-
-impl Vocabularies {
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
-    fn are_same(&self) -> bool {
-        *self == Self::Same
-    }
-}
-
 /// How many tokens the security model proposes before the base model looks. It changes speed, never a sample.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DraftLength {
@@ -100,9 +82,6 @@ pub struct CoDecoding {
     pub security_top_p: Option<f64>,
     /// Tokens proposed at once.
     pub draft: DraftLength,
-    /// What the models' vocabularies have in common.
-    #[serde(skip_serializing_if = "Vocabularies::are_same")]
-    pub vocabularies: Vocabularies,
 }
 
 impl Default for CoDecoding {
@@ -117,7 +96,6 @@ impl Default for CoDecoding {
             security_top_k: None,
             security_top_p: None,
             draft: DraftLength::default(),
-            vocabularies: Vocabularies::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 mod co_decoding;
 
 pub(crate) use self::co_decoding::MAX_DRAFT;
-pub use self::co_decoding::{CoDecoding, DraftLength, Law, Preset, Vocabularies};
+pub use self::co_decoding::{CoDecoding, DraftLength, Law, Preset};
 use hardn_types::toml_number;
 
 use crate::{ConstraintConfig, DecodeError, RepairConfig, Result, Sampling, TwoStep};

@@ -1,7 +1,5 @@
 //! Algorithm 1 on models given as tables: a plain loop, the engine step by step and the engine with drafts agree.
 
-mod remote;
-
 use std::sync::{Mutex, atomic::AtomicBool};
 
 use hardn_types::FinishReason;
@@ -215,24 +213,11 @@ impl Case {
         rewind: Option<&mut Chance>,
         repair: Option<Repair>,
     ) -> Vec<Found> {
-        self.engine_with(law, draft, batch_size, rewind, repair, None).unwrap()
-    }
-
-    fn engine_with(
-        &self,
-        law: Law,
-        draft: DraftLength,
-        batch_size: usize,
-        rewind: Option<&mut Chance>,
-        repair: Option<Repair>,
-        remote: Option<&RemoteBase>,
-    ) -> Result<Vec<Found>> {
         let (stop, counts) = (AtomicBool::new(false), Counts::default());
         let vocabulary = Bytes(TOKENS.to_vec());
         let rules = Rules { vocabulary: &vocabulary, sampling: &self.sampling, stops: &self.stops };
         let engine = Engine {
             base: &self.base,
-            remote,
             watch: Some(Watch { model: &self.security, law, draft }),
             rules,
             seed: self.seed,
@@ -269,18 +254,20 @@ impl Case {
                 Ok(())
             }
         });
-        engine.run(requests, back.as_mut().map(|back| back as Watcher), &mut |done| {
-            let Active { request, sequence } = done;
-            let ids = sequence.ids().to_vec();
-            let Sequence { authors, finish, log_probs, stream, .. } = sequence;
-            let finish = finish.expect("it is done");
-            let text = stream.finish().0;
-            let one = Found { ids, authors, finish, text, log_probs };
-            found.push(((request.number, request.index), one));
-            Ok(Vec::new())
-        })?;
+        engine
+            .run(requests, back.as_mut().map(|back| back as Watcher), &mut |done| {
+                let Active { request, sequence } = done;
+                let ids = sequence.ids().to_vec();
+                let Sequence { authors, finish, log_probs, stream, .. } = sequence;
+                let finish = finish.expect("it is done");
+                let text = stream.finish().0;
+                let one = Found { ids, authors, finish, text, log_probs };
+                found.push(((request.number, request.index), one));
+                Ok(Vec::new())
+            })
+            .unwrap();
         found.sort_by_key(|(key, _)| *key);
-        Ok(found.into_iter().map(|(_, found)| found).collect())
+        found.into_iter().map(|(_, found)| found).collect()
     }
 
     /// All samples by paper 004's loop, written down once more: no batch, no cache, no draft.
@@ -539,7 +526,6 @@ impl Case {
         let mut all = Vec::new();
         let engine = Engine {
             base: model,
-            remote: None,
             watch: None,
             rules,
             seed: self.seed,

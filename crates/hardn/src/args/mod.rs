@@ -16,8 +16,8 @@ pub(crate) use self::{
     inspect::{InspectBatchArgs, InspectCommand},
     lab::{LabCommand, WorldArgs},
     model::{
-        CompleteArgs, DecodeBenchArgs, DecodingModels, EndpointArgs, ExportArgs, ExportFormat,
-        FetchCommand, FetchModelArgs, TrainArgs,
+        CompleteArgs, DecodeBenchArgs, DecodingModels, ExportArgs, ExportFormat, FetchCommand,
+        FetchModelArgs, TrainArgs,
     },
     oracle::{FailOn, NewRuleKind, RulesCommand, ScanArgs, ScanFormat, ScanMode},
     run::{DemoArgs, EvalArgs, ReportArgs, RunArgs, SweepArgs},

@@ -120,7 +120,7 @@ pub(crate) struct ExportArgs {
 pub(crate) struct DecodingModels {
     /// A shipped lab model, a checkpoint folder, or a hub name (owner/name or owner/name@revision)
     #[arg(long)]
-    pub(crate) model: Option<String>,
+    pub(crate) model: String,
     /// An adapter folder in PEFT layout, or its hub name
     #[arg(long)]
     pub(crate) adapter: Option<PathBuf>,
@@ -135,33 +135,12 @@ pub(crate) struct DecodingModels {
     pub(crate) dtype: WeightFormat,
 }
 
-/// A base model behind a server.
-#[derive(Args)]
-pub(crate) struct EndpointArgs {
-    /// The base model is behind this OpenAI-compatible API (vLLM, SGLang, llama.cpp's server), as in
-    /// http://localhost:8000/v1; --model is not given then
-    #[arg(long, value_name = "URL", requires_all = ["endpoint_model", "security_model"])]
-    #[arg(conflicts_with_all = ["model", "adapter"])]
-    pub(crate) endpoint: Option<String>,
-    /// The base model's name there
-    #[arg(long, value_name = "NAME", requires = "endpoint")]
-    pub(crate) endpoint_model: Option<String>,
-    /// The environment variable that holds the key; without it none is sent
-    #[arg(long, value_name = "VAR", requires = "endpoint")]
-    pub(crate) api_key_env: Option<String>,
-    /// Seconds that one answer may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 120)]
-    #[arg(value_parser = clap::value_parser!(u64).range(1..=86_400))]
-    pub(crate) endpoint_timeout: u64,
-}
-
 #[derive(Args)]
 #[command(
     after_help = "Examples:\n  hardn complete --model lab-1m --prompt-file prompt.py -n 3\n  \
     echo 'def add(a, b):' | hardn complete --model lab-1m --json --seed 7\n  \
     hardn complete --model DIR --adapter runs/demo/training/hardened/adapter --decoder plain --set temperature=0.2 --prompt-file p.py\n  \
-    hardn complete --model lab-4m --security-model lab-1m --security-adapter DIR --decoder co-decoding --set threshold=.3 --prompt-file p.py\n  \
-    hardn complete --endpoint http://localhost:8000/v1 --endpoint-model owner/base --security-model DIR --decoder co-decoding --prompt-file p.py"
+    hardn complete --model lab-4m --security-model lab-1m --security-adapter DIR --decoder co-decoding --set threshold=.3 --prompt-file p.py"
 )]
 pub(crate) struct CompleteArgs {
     /// The prompt; or use --prompt-file
@@ -175,8 +154,6 @@ pub(crate) struct CompleteArgs {
     pub(crate) suffix_file: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) models: DecodingModels,
-    #[command(flatten)]
-    pub(crate) endpoint: EndpointArgs,
     /// A shipped decoder's name or a TOML file
     #[arg(long, default_value = "plain")]
     pub(crate) decoder: String,

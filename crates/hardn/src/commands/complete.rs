@@ -11,7 +11,7 @@ use serde_json::json;
 use super::read_text;
 use crate::{
     args::CompleteArgs,
-    decoding::{Models, explained},
+    decoding::Models,
     failure::{Failure, Outcome},
     inspector::OracleInspector,
     output::{put, put_json, say},
@@ -32,10 +32,7 @@ pub(crate) fn run(args: CompleteArgs, quiet: bool) -> Outcome {
             .help("give a prompt, --prompt-file or text on standard input"));
     }
     let decoder = DecoderConfig::load(&args.decoder, &args.set)?;
-    let models = match args.endpoint.endpoint {
-        None => Models::load(&args.models, &decoder)?,
-        Some(_) => Models::load_beside(&args.models, &args.endpoint)?,
-    };
+    let models = Models::load(&args.models)?;
     if models.tokenizer.encode(&prompt)?.ids.is_empty() {
         return Err(Failure::new("the prompt is empty: it has no token"));
     }
@@ -66,10 +63,6 @@ pub(crate) fn run(args: CompleteArgs, quiet: bool) -> Outcome {
         let code = format!("{head}{}", completion.text);
         unknown_packages(&code, &packages, language)
     };
-    let fidelity = generator.fidelity().map(ToString::to_string);
-    if let Some(fidelity) = fidelity.as_ref().filter(|_| !args.json) {
-        say(&format!("{}: {fidelity}", if args.n > 1 { "samples" } else { "sample" }));
-    }
     let closed = || Box::<dyn Error + Send + Sync>::from("standard output is closed");
     let result = if args.json {
         complete(&generator, std::slice::from_ref(&prompt), args.n, &mut |completion| {
@@ -77,9 +70,6 @@ pub(crate) fn run(args: CompleteArgs, quiet: bool) -> Outcome {
                 "prompt": prompt, "sample": completion.sample, "text": completion.text, "ids": completion.ids,
                 "chosen_by": completion.chosen_by, "log_prob": completion.log_prob, "finish": completion.finish,
             });
-            if let Some(fidelity) = &fidelity {
-                line["fidelity"] = json!(fidelity);
-            }
             if two_step {
                 line["completed_prompt"] =
                     json!(completion.completed_prompt.as_ref().unwrap_or(&prompt));
@@ -143,7 +133,7 @@ pub(crate) fn run(args: CompleteArgs, quiet: bool) -> Outcome {
             "the samples above are whole but the last, if it was begun",
         ));
     }
-    result.map_err(explained)
+    Ok(result?)
 }
 
 fn title(args: &CompleteArgs, sample: u32) -> String {

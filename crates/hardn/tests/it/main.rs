@@ -2,7 +2,6 @@
 
 mod data;
 mod decoding;
-mod endpoint;
 mod engines;
 mod export;
 mod hub;

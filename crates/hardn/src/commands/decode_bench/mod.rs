@@ -34,7 +34,7 @@ pub(crate) fn run(args: &DecodeBenchArgs, quiet: bool) -> Outcome {
         ))
         .help("use --decoder co-decoding, or a file with that section"));
     }
-    let models = Models::load(&args.models, &decoder)?;
+    let models = Models::load(&args.models)?;
     let security = models.security.clone().ok_or_else(|| {
         Failure::new("there is no security model")
             .help("give --security-model, --security-adapter or both")

@@ -209,14 +209,13 @@ impl<'a> Bench<'a> {
         let python =
             self.args.peer_python.as_ref().ok_or_else(|| Failure::new("no --peer-python"))?;
         let models = &self.args.models;
-        let base = models.base()?;
-        let security = models.security_model.as_deref().unwrap_or(base);
+        let security = models.security_model.as_deref().unwrap_or(&models.model);
         let adapter = models.security_adapter.as_deref().map(hub::adapter_folder).transpose()?;
         let section = self.decoder.co_decoding.clone().unwrap_or_default();
         let mut command = Command::new(python);
         command.args(["-c", PEER]);
         let setup = json!({
-            "base": model_folder(base)?, "security": model_folder(security)?, "security_adapter": adapter,
+            "base": model_folder(&models.model)?, "security": model_folder(security)?, "security_adapter": adapter,
             "threads": rayon::current_num_threads(), "temperature": self.decoder.temperature, "top_p": self.decoder.top_p,
             "threshold": section.threshold,
         });
