@@ -166,10 +166,10 @@ pub(crate) struct CompleteArgs {
     /// How many samples
     #[arg(short, default_value_t = 1)]
     pub(crate) n: u32,
-    /// A list of packages that exist, one name a line, beside those hardn knows; for decoders with [two_step]
+    /// A list of packages that exist, one name a line, beside those hardn knows; for decoders that write imports first
     #[arg(long, value_name = "FILE")]
     pub(crate) packages: Option<PathBuf>,
-    /// What the prompt is written in, for decoders with [repair] or [two_step]; default: by the prompt file's extension
+    /// What the prompt is written in, for decoders that repair or write imports first; default: by the prompt file's extension
     #[arg(long)]
     pub(crate) language: Option<hardn_types::Language>,
     /// With --json: a field "trace" with every token, who chose it and its log-probability
@@ -231,7 +231,7 @@ pub(super) fn weight_format(name: &str) -> Result<WeightFormat, String> {
 pub(crate) struct DecodeBenchArgs {
     #[command(flatten)]
     pub(crate) models: DecodingModels,
-    /// A decoder with a section [co_decoding]: a shipped one's name or a TOML file
+    /// A decoder with a section `co_decoding`: a shipped one's name or a TOML file
     #[arg(long, default_value = "co-decoding")]
     pub(crate) decoder: String,
     /// Override a key of the decoder, as KEY=VALUE; may be repeated
