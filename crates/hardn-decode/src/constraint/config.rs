@@ -24,7 +24,7 @@ pub struct ConstraintConfig {
     /// A context-free grammar in llguidance's Lark dialect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub grammar: Option<String>,
-    /// A JSON schema: a table, or its text. Properties come in the schema's order, which in a table is by name. White space
+    /// A JSON schema: a table, or its text. Properties come in the schema's order. White space
     /// between JSON's parts is free.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub json_schema: Option<Value>,
